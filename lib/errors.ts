@@ -1,0 +1,86 @@
+/**
+ * Ring 0. The one error class a flow decides on, with its closed list of codes.
+ *
+ * Promise: an error says whether trying again can help, and its message never
+ * holds a row value, a secret or a connection string.
+ *
+ * @module
+ */
+
+/** What can go wrong, and whether the same request may succeed later. */
+const CODES = {
+  /** Settings are missing or malformed. */
+  config_invalid: { retry: false },
+  /** schema.json is malformed. */
+  schema_invalid: { retry: false },
+  /** The signature is missing or wrong. */
+  unauthorized: { retry: false },
+  /** No such path. */
+  not_found: { retry: false },
+  /** The path exists, the method does not. */
+  method_not_allowed: { retry: false },
+  /** PostgreSQL did not answer, or not in time. */
+  source_unreachable: { retry: true },
+  /** PostgreSQL answered with an error of its own. */
+  source_failed: { retry: false },
+  /** The libsql_sync functions are not there, or may not be called. */
+  source_not_installed: { retry: false },
+  /** libSQL did not answer, or not in time, or asked to come back later. */
+  replica_unreachable: { retry: true },
+  /** libSQL refused the token. */
+  replica_unauthorized: { retry: false },
+  /** libSQL has no room left. */
+  replica_full: { retry: false },
+  /** The replica's chain refused a move: it does not stand where we thought. */
+  replica_moved: { retry: true },
+  /** A table or column is missing in the replica. */
+  replica_schema: { retry: true },
+  /** The replica refused the content of a statement. */
+  replica_refused: { retry: false },
+  /** The replica has applied a batch this source never recorded. */
+  replica_ahead: { retry: false },
+  /** The replica belongs to another source. */
+  replica_foreign: { retry: false },
+  /** This worker's schema.json is older than the installed one. */
+  schema_outdated: { retry: false },
+  /** This worker's schema.json is not installed at the source. */
+  schema_unknown: { retry: false },
+  /** /nuke recorded its new epoch; a later /sync carries it out. */
+  nuke_pending: { retry: true },
+  /** Anything else: a bug. */
+  internal: { retry: false },
+} as const;
+
+/** A code from the closed list. */
+export type ErrorCode = keyof typeof CODES;
+
+/**
+ * A condition a flow decides on.
+ *
+ * @example A transient failure may be tried again
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const error = new SyncError("replica_unreachable", "Cannot reach libSQL");
+ * assertEquals(error.code, "replica_unreachable");
+ * assertEquals(error.retry, true);
+ * ```
+ */
+export class SyncError extends Error {
+  override readonly name = "SyncError";
+  /** The code, from the closed list. */
+  readonly code: ErrorCode;
+  /** Whether trying again can help. */
+  readonly retry: boolean;
+
+  /**
+   * @param code A code from the closed list.
+   * @param message The action, what was expected, what was found, what to do.
+   * @param options The cause, kept for debugging; it is never shown or logged.
+   */
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+    this.retry = CODES[code].retry;
+  }
+}
