@@ -1,0 +1,1264 @@
+-- LibSQL Sync Worker: everything the source needs.
+--
+-- What:  the queue replicate_data_libsql, statement triggers that fill it, the
+--        private schema libsql_sync whose functions hand out one chain of
+--        batches, and a cron job that calls the worker.
+-- Locks: SHARE ROW EXCLUSIVE on each listed table while its triggers are made,
+--        3 s at most; only where they are missing or differ.
+-- Again: safe to run again, and twice at once.
+-- Undo:  drop the triggers replicate_*_libsql*, then schema libsql_sync, the
+--        four functions below in public, the cron job and the two queues.
+--
+-- It runs as a role that is no superuser (Supabase's postgres), on PostgreSQL 15
+-- and later, on PGMQ 1.4.4 and later: of PGMQ's tables only msg_id, read_ct,
+-- enqueued_at, vt and message are used, by name.
+
+set client_min_messages = notice;
+select pg_advisory_xact_lock(hashtext('libsql_sync install'));
+
+create extension if not exists pgmq;
+
+do $$
+begin
+  if to_regclass('pgmq.q_replicate_data_libsql') is null then
+    perform pgmq.create('replicate_data_libsql');
+  end if;
+  if to_regclass('pgmq.q_replicate_data_libsql_dlq') is null then
+    perform pgmq.create('replicate_data_libsql_dlq');
+  end if;
+end
+$$;
+
+alter table pgmq.q_replicate_data_libsql enable row level security;
+alter table pgmq.a_replicate_data_libsql enable row level security;
+alter table pgmq.q_replicate_data_libsql_dlq enable row level security;
+alter table pgmq.a_replicate_data_libsql_dlq enable row level security;
+
+create schema if not exists libsql_sync;
+
+-- Take from everybody what the owner alone may have. PostgreSQL grants EXECUTE
+-- to PUBLIC, Supabase's default privileges grant it to its API roles as well.
+create or replace function libsql_sync.lock_down()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  grantee text;
+  routine pg_catalog.regprocedure;
+begin
+  for grantee in
+    select 'public' union all
+    select pg_catalog.quote_ident(r.rolname) from pg_catalog.pg_roles r
+    where r.rolname in ('anon', 'authenticated', 'service_role')
+  loop
+    execute 'revoke all on schema libsql_sync from ' || grantee;
+    execute 'revoke all on all tables in schema libsql_sync from ' || grantee;
+    execute 'revoke all on all sequences in schema libsql_sync from ' || grantee;
+    execute 'revoke all on all functions in schema libsql_sync from ' || grantee;
+    execute 'revoke all on table pgmq.q_replicate_data_libsql, pgmq.a_replicate_data_libsql,'
+      || ' pgmq.q_replicate_data_libsql_dlq, pgmq.a_replicate_data_libsql_dlq from ' || grantee;
+    for routine in
+      select p.oid from pg_catalog.pg_proc p
+      where p.pronamespace = 'public'::pg_catalog.regnamespace and p.proname in (
+        'get_libsql_sync_url', 'get_libsql_webhook_signature',
+        'process_libsql_replication_batch', 'trigger_http_queue_post_to_function_libsql')
+    loop
+      execute pg_catalog.format('revoke all on function %s from %s', routine, grantee);
+    end loop;
+  end loop;
+end
+$$;
+
+-- ---------------------------------------------------------------------------
+-- Tables
+-- ---------------------------------------------------------------------------
+
+-- Every schema.json ever installed; the newest generation is the one in force.
+create table if not exists libsql_sync.schemas (
+  generation bigint generated always as identity primary key,
+  hash text not null unique,
+  spec jsonb not null
+);
+
+-- The tables of the schema in force.
+create table if not exists libsql_sync.tables (
+  name text primary key,
+  key text[] not null,
+  columns jsonb not null
+);
+
+-- Every epoch, the newest last: what came before ours is an ancestor.
+create table if not exists libsql_sync.epochs (
+  generation bigint generated always as identity primary key,
+  epoch text not null unique,
+  wipe boolean not null,
+  reason text not null,
+  begun_at timestamptz not null default clock_timestamp()
+);
+
+-- One row: where the chain stands. Its row lock serialises every move.
+create table if not exists libsql_sync.chain (
+  id integer primary key default 1 check (id = 1),
+  epoch text not null references libsql_sync.epochs (epoch),
+  position bigint not null default 0,
+  batch text not null,
+  lease text,
+  lease_until timestamptz,
+  replay_window interval not null default '1 hour'
+);
+
+-- What each position contains. A pending position may have several versions.
+create table if not exists libsql_sync.batches (
+  epoch text not null,
+  position bigint not null,
+  batch text not null,
+  prev text not null,
+  version integer not null,
+  msg_ids int8multirange not null,
+  messages integer not null,
+  drained boolean not null,
+  snapshot text not null,
+  source_time timestamptz not null,
+  dead_letters integer not null,
+  parked jsonb not null default '[]',
+  state text not null default 'pending' check (state in ('pending', 'acked', 'trimmed')),
+  acked_at timestamptz,
+  primary key (epoch, position, batch)
+);
+create index if not exists batches_acked on libsql_sync.batches (acked_at) where state = 'acked';
+
+alter table libsql_sync.schemas enable row level security;
+alter table libsql_sync.tables enable row level security;
+alter table libsql_sync.epochs enable row level security;
+alter table libsql_sync.chain enable row level security;
+alter table libsql_sync.batches enable row level security;
+
+do $$
+declare
+  genesis text := gen_random_uuid();
+begin
+  if not exists (select from libsql_sync.chain) then
+    insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, false, 'installed');
+    insert into libsql_sync.chain (epoch, batch) values (genesis, genesis);
+  end if;
+end
+$$;
+
+-- ---------------------------------------------------------------------------
+-- Capture: what a trigger sends
+-- ---------------------------------------------------------------------------
+
+-- The SQL that renders one cell as text: the one rendering of capture and walk.
+-- The same value is always the same text; the settings it leans on are pinned
+-- by the function that runs it.
+create or replace function libsql_sync.cell_sql(declared text, type oid, expression text)
+returns text
+language sql stable
+set search_path = ''
+as $$
+  with recursive base (oid, typtype, typcategory, typbasetype) as (
+    select t.oid, t.typtype, t.typcategory, t.typbasetype
+    from pg_catalog.pg_type t where t.oid = type
+    union all
+    select t.oid, t.typtype, t.typcategory, t.typbasetype
+    from base b join pg_catalog.pg_type t on t.oid = b.typbasetype
+    where b.typtype = 'd'
+  )
+  select case
+    -- to_json, not to_jsonb: that one raises for a json value holding \u0000.
+    when declared = 'JSON' then pg_catalog.format('pg_catalog.to_json(%s)::text', expression)
+    when declared in ('INTEGER', 'BOOLEAN')
+      or b.oid in (
+        'text'::regtype, 'varchar'::regtype, 'uuid'::regtype, 'bool'::regtype,
+        'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype,
+        'float4'::regtype, 'float8'::regtype, 'json'::regtype, 'jsonb'::regtype
+      )
+      or b.typtype = 'e'
+      then pg_catalog.format('%s::text', expression)
+    when b.typtype = 'c' or b.typcategory = 'A'
+      then pg_catalog.format('pg_catalog.to_json(%s)::text', expression)
+    -- Everything else as JSON says it: ISO 8601 times, char(n) with its blanks.
+    else pg_catalog.format('pg_catalog.to_json(%s) operator(pg_catalog.#>>) ''{}''', expression)
+  end
+  from base b
+  where b.typtype <> 'd'
+$$;
+
+-- The listed columns of a table that exist today, in the order of the list.
+create or replace function libsql_sync.present_columns(relation oid, table_name text)
+returns table (name text, declared text, type oid, quoted text)
+language sql stable
+set search_path = ''
+as $$
+  select c.value ->> 'name', c.value ->> 'type', a.atttypid, pg_catalog.quote_ident(a.attname)
+  from libsql_sync.tables t
+  cross join lateral pg_catalog.jsonb_array_elements(t.columns) with ordinality c (value, n)
+  join pg_catalog.pg_attribute a
+    on a.attrelid = relation and a.attname = c.value ->> 'name'
+   and a.attnum > 0 and not a.attisdropped
+  where t.name = table_name
+  order by c.n
+$$;
+
+-- The unique index that makes the listed key usable, or null.
+-- It may be deferrable; it must cover every row and have no nullable column.
+create or replace function libsql_sync.usable_key(relation oid, key_columns text[])
+returns oid
+language sql stable
+set search_path = ''
+as $$
+  select i.indexrelid
+  from pg_catalog.pg_index i
+  where i.indrelid = relation and i.indisunique and i.indisvalid
+    and i.indpred is null and i.indexprs is null
+    and not exists (
+      select from pg_catalog.generate_series(0, i.indnkeyatts - 1) n
+      join pg_catalog.pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[n]
+      where a.attname <> all (key_columns) or not a.attnotnull
+    )
+    -- The rest of the key only has to be there and not null.
+    and (
+      select pg_catalog.count(*) from pg_catalog.pg_attribute a
+      where a.attrelid = relation and a.attname = any (key_columns)
+        and a.attnotnull and not a.attisdropped
+    ) = pg_catalog.cardinality(key_columns)
+  order by i.indisprimary desc, i.indnkeyatts desc
+  limit 1
+$$;
+
+-- "a.k1 = b.k1 and ...", by the very operators of the key's index, so that
+-- types of an extension (citext) compare as their index does, and use it.
+create or replace function libsql_sync.key_match_sql(
+  relation oid, key_columns text[], left_alias text, right_alias text
+)
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  index_oid oid := libsql_sync.usable_key(relation, key_columns);
+  matches text[] := '{}';
+  column_name text;
+  equal text;
+begin
+  foreach column_name in array key_columns loop
+    select pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname) into equal
+    from pg_catalog.pg_index i
+    cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) k
+    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
+    join pg_catalog.pg_opclass c on c.oid = i.indclass[k]
+    join pg_catalog.pg_amop s
+      on s.amopfamily = c.opcfamily and s.amopstrategy = 3
+     and s.amoplefttype = c.opcintype and s.amoprighttype = c.opcintype
+    join pg_catalog.pg_operator o on o.oid = s.amopopr
+    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+    where i.indexrelid = index_oid and a.attname = column_name;
+    matches := matches || pg_catalog.format(
+      '%s.%I %s %s.%I', left_alias, column_name,
+      coalesce(equal, 'operator(pg_catalog.=)'), right_alias, column_name
+    );
+    equal := null;
+  end loop;
+  return pg_catalog.array_to_string(matches, ' and ');
+end
+$$;
+
+-- The query whose rows are the messages of one statement. For every key the
+-- statement touched, old and new: the row that is in the table NOW, or a
+-- delete. The transition image would be wrong where a user's trigger changed
+-- the row again: that inner statement's message comes first.
+create or replace function libsql_sync.capture_sql(relation oid, table_name text, operation text)
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  key_columns text[] := (select t.key from libsql_sync.tables t where t.name = table_name);
+  columns text[];
+  cells text;
+  old_images text;
+  new_images text;
+  live_key text;
+  touched_key text;
+  key_names text;
+  old_key text;
+  new_key text;
+  changed_key text;
+  changed_old text;
+  changed_new text;
+  touched text;
+begin
+  if libsql_sync.usable_key(relation, key_columns) is null then
+    raise exception 'Cannot capture table %: expected a unique, not null key (%), found none',
+      table_name, pg_catalog.array_to_string(key_columns, ', ')
+      using hint = 'Restore the key, or take the table out of schema.json.';
+  end if;
+
+  select
+    pg_catalog.array_agg(c.name),
+    pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', '),
+    pg_catalog.string_agg('o.' || c.quoted, ', '),
+    pg_catalog.string_agg('n.' || c.quoted, ', ')
+  into columns, cells, old_images, new_images
+  from libsql_sync.present_columns(relation, table_name) c;
+
+  select
+    pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
+    pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'k.' || c.quoted), ', ' order by k.n),
+    pg_catalog.string_agg(c.quoted, ', ' order by k.n),
+    pg_catalog.string_agg('o.' || c.quoted, ', ' order by k.n),
+    pg_catalog.string_agg('n.' || c.quoted, ', ' order by k.n),
+    pg_catalog.string_agg('o.' || c.quoted || ' as o' || k.n || ', n.' || c.quoted || ' as n' || k.n, ', ' order by k.n),
+    pg_catalog.string_agg('x.o' || k.n, ', ' order by k.n),
+    pg_catalog.string_agg('x.n' || k.n, ', ' order by k.n)
+  into live_key, touched_key, key_names, old_key, new_key, changed_key, changed_old, changed_new
+  from libsql_sync.present_columns(relation, table_name) c
+  join pg_catalog.unnest(key_columns) with ordinality k (name, n) on k.name = c.name;
+
+  touched := case operation
+    when 'INSERT' then 'select ' || new_key || ' from new_rows n'
+    when 'DELETE' then 'select ' || old_key || ' from old_rows o'
+    when 'UPDATE' then 'select c.* from changed x cross join lateral (select ' || changed_new
+      || ' where x.n1 is not null union all select ' || changed_old
+      || ' where x.o1 is not null and (x.n1 is null or row(' || changed_old
+      || ') operator(pg_catalog.*<>) row(' || changed_new || '))) c'
+  end;
+
+  return 'with '
+    -- Rows whose listed columns are the same image send nothing. Not merely
+    -- equal: json has no "=", and citext calls different texts equal.
+    || case when operation = 'UPDATE' then 'changed as materialized (select ' || changed_key
+        || ' from old_rows o full join new_rows n on '
+        || libsql_sync.key_match_sql(relation, key_columns, 'o', 'n')
+        || ' where row(' || old_images || ') operator(pg_catalog.*<>) row(' || new_images || ')), '
+      else '' end
+    || pg_catalog.format(
+      $sql$live as materialized (
+        select array[%s]::text[] as touched_key, t.%I is not null as found,
+          array[%s]::text[] as live_key, array[%s]::text[] as cells
+        from (%s) k (%s) left join %s t on %s
+      ) $sql$,
+      touched_key, key_columns[1], live_key, cells, touched, key_names,
+      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'))
+    || pg_catalog.format(
+      -- Deletes come first, so that where an old and a new key are one in the
+      -- replica (5.00 and 5 as INTEGER), the row stays.
+      -- No libSQL row may pass 5,000,000 bytes: such a row sends its key alone.
+      $sql$select m.message from (
+        select 0 as kind, pg_catalog.min(d.n) as n, pg_catalog.jsonb_build_object(
+          'v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
+          'deletes', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d.touched_key) order by d.n)) as message
+        from (
+          select l.touched_key, pg_catalog.row_number() over () as n
+          from live l where not l.found or l.live_key <> l.touched_key
+        ) d group by (d.n - 1) / 1000
+        union all
+        select 1, pg_catalog.min(r.n), pg_catalog.jsonb_build_object(
+          'v', 1, 'table', %1$L::text, 'columns', %3$L::jsonb,
+          'rows', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(r.cells) order by r.n))
+        from (
+          select l.cells, pg_catalog.row_number() over () as n,
+            pg_catalog.sum(pg_catalog.pg_column_size(l.cells)) over (rows unbounded preceding) as bytes
+          from live l where l.found and pg_catalog.pg_column_size(l.cells) <= 5000000
+        ) r group by (r.n - 1) / 1000, r.bytes / 262144
+        union all
+        select 2, 0, pg_catalog.jsonb_build_object(
+          'v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
+          'oversize', pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(l.live_key)))
+        from live l where l.found and pg_catalog.pg_column_size(l.cells) > 5000000
+      ) m order by m.kind, m.n$sql$,
+      table_name, pg_catalog.to_jsonb(key_columns), pg_catalog.to_jsonb(columns));
+end
+$$;
+
+-- The query whose rows are the deletes of everything in one partition.
+create or replace function libsql_sync.truncate_sql(partition oid, table_name text)
+returns text
+language sql stable
+set search_path = ''
+as $$
+  select pg_catalog.format(
+    $sql$select pg_catalog.jsonb_build_object('v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
+      'deletes', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d.key) order by d.n))
+    from (select array[%3$s]::text[] as key, pg_catalog.row_number() over () as n from %4$s t) d
+    group by (d.n - 1) / 1000$sql$,
+    table_name, pg_catalog.to_jsonb(t.key),
+    pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
+    partition::pg_catalog.regclass)
+  from libsql_sync.tables t
+  cross join lateral pg_catalog.unnest(t.key) with ordinality k (name, n)
+  join lateral libsql_sync.present_columns(partition, table_name) c on c.name = k.name
+  where t.name = table_name
+  group by t.key
+$$;
+
+-- The text of the trigger function: one static branch per table and statement
+-- kind (EXECUTE per call costs half of a small statement's time; plpgsql plans
+-- a branch only when it runs).
+create or replace function libsql_sync.trigger_sql()
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  branches text := '';
+  branch record;
+begin
+  for branch in
+    select t.name, o.operation, libsql_sync.capture_sql(r.oid, t.name, o.operation) as query
+    from libsql_sync.tables t
+    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+    cross join (values ('INSERT'), ('UPDATE'), ('DELETE')) o (operation)
+    where r.oid is not null
+    order by t.name, o.operation
+  loop
+    branches := branches || pg_catalog.format(
+      E'      elsif tg_op = %L and tg_argv[0] = %L then\n        messages := array(%s);\n',
+      branch.operation, branch.name, branch.query);
+  end loop;
+
+  return $body$
+-- Written by libsql_sync.attach(): do not edit.
+declare
+  messages jsonb[];
+begin
+  if tg_op = 'TRUNCATE' and tg_when = 'AFTER' then
+    messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
+  else
+    -- Rendering alone stands in the block: a write in it would burn a
+    -- transaction id per statement.
+    begin
+      if tg_op = 'TRUNCATE' then
+        execute 'select array(' || libsql_sync.truncate_sql(tg_relid, tg_argv[0]) || ')' into strict messages;
+$body$ || branches || $body$      else
+        raise exception 'no branch';
+      end if;
+    exception when others then
+      -- A lost race is the transaction's to retry.
+      if sqlstate like '40%' then raise; end if;
+      -- The table changed since attach(), a column renamed or dropped: what is
+      -- still there is sent, and the user's write never fails.
+      begin
+        execute 'select array(' || case tg_op
+          when 'TRUNCATE' then libsql_sync.truncate_sql(tg_relid, tg_argv[0])
+          else libsql_sync.capture_sql(coalesce(pg_catalog.pg_partition_root(tg_relid), tg_relid), tg_argv[0], tg_op)
+        end || ')' into strict messages;
+      exception when others then
+        if sqlstate like '40%' then raise; end if;
+        messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
+      end;
+    end;
+  end if;
+  insert into pgmq.q_replicate_data_libsql (vt, message)
+  select pg_catalog.now(), m from pg_catalog.unnest(messages) m;
+  return null;
+end
+$body$;
+end
+$$;
+
+-- A trigger's name inside PostgreSQL's 63 bytes.
+create or replace function libsql_sync.trigger_name(table_name text, suffix text)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+  select 'replicate_'
+    || case when pg_catalog.octet_length(table_name) + pg_catalog.octet_length(suffix) <= 46
+         then table_name else pg_catalog.md5(table_name) end
+    || '_libsql' || suffix
+$$;
+
+-- What keeps a table from being replicated, or null.
+create or replace function libsql_sync.attach_problem(relation oid, key_columns text[])
+returns text
+language sql stable
+set search_path = ''
+as $$
+  select case
+    when c.relkind = 'v' then 'is a view'
+    when c.relkind = 'm' then 'is a materialized view'
+    when c.relkind = 'f' then 'is a foreign table'
+    when c.relkind not in ('r', 'p') then 'is no table'
+    when exists (
+      select from pg_catalog.pg_inherits h join pg_catalog.pg_class p on p.oid = h.inhparent
+      where relation in (h.inhparent, h.inhrelid) and p.relkind = 'r'
+    ) then 'takes part in table inheritance'
+    when c.relispartition then 'is a partition: list the partitioned table'
+    when libsql_sync.usable_key(relation, key_columns) is null
+      then 'has no unique, not null key (' || pg_catalog.array_to_string(key_columns, ', ') || ')'
+    when pg_catalog.row_security_active(relation)
+      then 'hides rows from ' || current_user || ' by row level security'
+  end
+  from pg_catalog.pg_class c where c.oid = relation
+$$;
+
+-- Attach the triggers to every listed table that exists; what is in place and
+-- right is not touched. Returns how many triggers were made.
+create or replace function libsql_sync.attach()
+returns integer
+language plpgsql
+set search_path = ''
+set lock_timeout = '3s'
+as $$
+declare
+  listed record;
+  wanted record;
+  stale record;
+  problems text[] := '{}';
+  missing text;
+  body text;
+  made integer := 0;
+  handler oid;
+begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+  for listed in
+    select t.*, r.oid as relation, libsql_sync.attach_problem(r.oid, t.key) as problem
+    from libsql_sync.tables t
+    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+    order by t.name
+  loop
+    if listed.relation is null then
+      raise notice 'Table public.% does not exist yet: create it, then run select libsql_sync.attach()', listed.name;
+    elsif listed.problem is not null then
+      problems := problems || ('public.' || listed.name || ' ' || listed.problem);
+    else
+      select pg_catalog.string_agg(c.value ->> 'name', ', ') into missing
+      from pg_catalog.jsonb_array_elements(listed.columns) c
+      where c.value ->> 'name' not in (select p.name from libsql_sync.present_columns(listed.relation, listed.name) p);
+      if missing is not null then
+        raise warning 'Table public.% lacks the listed column(s) %: they stay as they are in the replica', listed.name, missing;
+      end if;
+    end if;
+  end loop;
+  if problems <> '{}' then
+    raise exception 'Cannot attach: %', pg_catalog.array_to_string(problems, '; ')
+      using hint = 'Only tables with a unique, not null key can be replicated. Mend the table, or take it out of schema.json.';
+  end if;
+
+  body := libsql_sync.trigger_sql();
+  handler := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  if handler is null or body is distinct from (select p.prosrc from pg_catalog.pg_proc p where p.oid = handler) then
+    -- Definer: the writing user may neither read the queue nor write to it.
+    execute pg_catalog.format(
+      'create or replace function public.trigger_http_queue_post_to_function_libsql() returns trigger'
+      || ' language plpgsql security definer'
+      || ' set search_path = '''' set row_security = off'
+      || ' set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''postgres'''
+      || ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C'''
+      || ' as %L', body);
+  end if;
+  perform libsql_sync.lock_down();
+  handler := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+
+  -- A statement fires the triggers of the one table it names: so every
+  -- partition of a partitioned table gets them as well.
+  for wanted in
+    select f.relation, t.name as table_name, libsql_sync.trigger_name(t.name, e.suffix) as name,
+      e.fires, e.transition, e.type
+    from libsql_sync.tables t
+    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+    cross join lateral (
+      select r.oid as relation, false as is_partition where r.oid is not null
+      union all
+      select p.relid, true from pg_catalog.pg_partition_tree(r.oid) p where p.relid <> r.oid
+    ) f
+    cross join lateral (values
+      ('', 'after insert', 'referencing new table as new_rows', 4),
+      ('_update', 'after update', 'referencing old table as old_rows new table as new_rows', 16),
+      ('_delete', 'after delete', 'referencing old table as old_rows', 8),
+      -- Truncating one partition is no truncate of the table: its keys are read before.
+      ('_truncate', case when f.is_partition then 'before truncate' else 'after truncate' end, '',
+        case when f.is_partition then 34 else 32 end)
+    ) e (suffix, fires, transition, type)
+  loop
+    if not exists (
+      select from pg_catalog.pg_trigger g
+      where g.tgrelid = wanted.relation and g.tgname = wanted.name and g.tgfoid = handler
+        and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
+        and g.tgargs = pg_catalog.convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
+    ) then
+      execute pg_catalog.format(
+        'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
+        wanted.name, wanted.fires, wanted.relation::pg_catalog.regclass, wanted.transition, wanted.table_name);
+      execute pg_catalog.format('alter table %s enable trigger %I', wanted.relation::pg_catalog.regclass, wanted.name);
+      made := made + 1;
+    end if;
+  end loop;
+
+  for stale in
+    select g.tgrelid::pg_catalog.regclass as relation, g.tgname as name
+    from pg_catalog.pg_trigger g
+    where g.tgfoid = handler and not exists (
+      select from libsql_sync.tables t
+      where g.tgargs = pg_catalog.convert_to(t.name, 'UTF8') || '\x00'::bytea
+    )
+  loop
+    execute pg_catalog.format('drop trigger %I on %s', stale.name, stale.relation);
+  end loop;
+  return made;
+end
+$$;
+
+-- Put a schema.json in force, and attach. `deno task schema` writes the call;
+-- the hash is how worker and replica name the schema.
+create or replace function libsql_sync.configure(schema_hash text, spec jsonb)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+  if schema_hash is distinct from (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1) then
+    delete from libsql_sync.schemas s where s.hash = schema_hash;
+    insert into libsql_sync.schemas (hash, spec) values (schema_hash, configure.spec);
+  end if;
+  delete from libsql_sync.tables where true;
+  insert into libsql_sync.tables (name, key, columns)
+  select t.value ->> 'name',
+    array(select pg_catalog.jsonb_array_elements_text(t.value -> 'key')),
+    t.value -> 'columns'
+  from pg_catalog.jsonb_array_elements(configure.spec -> 'tables') t;
+  return libsql_sync.attach();
+end
+$$;
+
+-- ---------------------------------------------------------------------------
+-- Messages: one shape for the worker
+-- ---------------------------------------------------------------------------
+
+-- Whether a text is a JSON object or array.
+create or replace function libsql_sync.is_json_container(value text)
+returns boolean
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  if value !~ '^\s*[{\[]' then
+    return false;
+  end if;
+  return value::json is not null;
+exception when others then
+  return false;
+end
+$$;
+
+-- A classic message {record, old_record, type, table} of a row trigger as one of
+-- ours. jsonb is exact, so numbers keep every digit. Null when it is not one.
+create or replace function libsql_sync.classic_envelope(message jsonb)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  listed libsql_sync.tables;
+  operation text := pg_catalog.upper(message ->> 'type');
+  image jsonb := message -> 'record';
+  old_image jsonb := message -> 'old_record';
+  envelope jsonb;
+  columns text[];
+  cells text[];
+  old_key text[];
+begin
+  select * into listed from libsql_sync.tables t where t.name = message ->> 'table';
+  if not found or operation is null then
+    return null;
+  end if;
+  envelope := pg_catalog.jsonb_build_object('v', 1, 'table', listed.name);
+  if operation = 'TRUNCATE' then
+    return envelope || '{"truncate": true}';
+  end if;
+
+  if operation in ('UPDATE', 'DELETE') and pg_catalog.jsonb_typeof(old_image) = 'object' then
+    select pg_catalog.array_agg(old_image ->> k.name order by k.n) into old_key
+    from pg_catalog.unnest(listed.key) with ordinality k (name, n);
+  end if;
+  if operation = 'DELETE' then
+    return case when pg_catalog.array_position(old_key, null) is null and old_key is not null
+      then envelope || pg_catalog.jsonb_build_object('key', listed.key, 'deletes', pg_catalog.jsonb_build_array(old_key)) end;
+  end if;
+
+  if operation not in ('INSERT', 'UPDATE') or pg_catalog.jsonb_typeof(image) is distinct from 'object'
+    or not image ?& listed.key then
+    return null;
+  end if;
+  select pg_catalog.array_agg(c.name order by c.n), pg_catalog.array_agg(c.cell order by c.n)
+  into columns, cells
+  from (
+    select c.value ->> 'name' as name, c.n, case
+      when c.value ->> 'type' <> 'JSON' or pg_catalog.jsonb_typeof(image -> (c.value ->> 'name')) = 'null'
+        or (pg_catalog.jsonb_typeof(image -> (c.value ->> 'name')) = 'string'
+            and libsql_sync.is_json_container(image ->> (c.value ->> 'name')))
+        then image ->> (c.value ->> 'name')
+      else (image -> (c.value ->> 'name'))::text
+    end as cell
+    from pg_catalog.jsonb_array_elements(listed.columns) with ordinality c (value, n)
+    where image ? (c.value ->> 'name')
+  ) c;
+  envelope := envelope || pg_catalog.jsonb_build_object('columns', columns, 'rows', pg_catalog.jsonb_build_array(cells));
+  -- The key as it was leaves no ghost behind.
+  if old_key is not null and pg_catalog.array_position(old_key, null) is null
+    and old_key <> (select pg_catalog.array_agg(image ->> k.name order by k.n)
+                    from pg_catalog.unnest(listed.key) with ordinality k (name, n)) then
+    envelope := envelope || pg_catalog.jsonb_build_object('key', listed.key, 'deletes', pg_catalog.jsonb_build_array(old_key));
+  end if;
+  return envelope;
+end
+$$;
+
+-- A message as the worker gets it: JSON text. What cannot be read goes as it is,
+-- for the worker to park with its reason.
+create or replace function libsql_sync.envelope(message jsonb)
+returns text
+language sql stable
+set search_path = ''
+as $$
+  select case
+    when message is null then 'null'
+    -- A worker has 128 MB: 32 MB of one message is more than any row of ours.
+    when pg_catalog.pg_column_size(message) > 33554432
+      then pg_catalog.jsonb_build_object('v', 1, 'table', message -> 'table', 'failed', '54000')::text
+    when message -> 'v' = '1'::jsonb then message::text
+    else coalesce(libsql_sync.classic_envelope(message), message)::text
+  end
+$$;
+
+-- The head of the queue in msg_id order, as far as the bounds go (one message at
+-- least), and whether that was all. STABLE: it sees the caller's one snapshot.
+-- pgmq.read is not used: it promises no order.
+create or replace function libsql_sync.head(
+  messages_max integer, bytes_max integer,
+  out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
+)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  q record;
+  parts text[] := '{}';
+  ranges int8range[] := '{}';
+  first_id bigint;
+  last_id bigint;
+  bytes bigint := 0;
+begin
+  messages := 0;
+  drained := true;
+  for q in
+    select m.msg_id, libsql_sync.envelope(m.message) as envelope
+    from pgmq.q_replicate_data_libsql m
+    order by m.msg_id
+    limit messages_max + 1
+  loop
+    bytes := bytes + pg_catalog.octet_length(q.envelope);
+    if messages >= messages_max or (messages > 0 and bytes > bytes_max) then
+      drained := false;
+      exit;
+    end if;
+    messages := messages + 1;
+    parts := parts || ('["' || q.msg_id || '",' || q.envelope || ']');
+    if q.msg_id = last_id + 1 then
+      last_id := q.msg_id;
+    else
+      if first_id is not null then
+        ranges := ranges || pg_catalog.int8range(first_id, last_id + 1);
+      end if;
+      first_id := q.msg_id;
+      last_id := q.msg_id;
+    end if;
+  end loop;
+  if first_id is not null then
+    ranges := ranges || pg_catalog.int8range(first_id, last_id + 1);
+  end if;
+  envelopes := '[' || pg_catalog.array_to_string(parts, ',') || ']';
+  msg_ids := (select coalesce(pg_catalog.range_agg(r), '{}') from pg_catalog.unnest(ranges) r);
+end
+$$;
+
+-- The messages of a recorded batch again: pending ones lie in the queue,
+-- acked ones in the archive. The join by bounds uses the index; "msg_id <@
+-- multirange" would scan.
+create or replace function libsql_sync.recorded(
+  b libsql_sync.batches, out envelopes text, out messages integer
+)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if b.state = 'pending' then
+    select '[' || coalesce(pg_catalog.string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id), '') || ']',
+      pg_catalog.count(*)
+    into envelopes, messages
+    from pg_catalog.unnest(b.msg_ids) r
+    join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+  else
+    select '[' || coalesce(pg_catalog.string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id), '') || ']',
+      pg_catalog.count(*)
+    into envelopes, messages
+    from pg_catalog.unnest(b.msg_ids) r
+    join pgmq.a_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+  end if;
+end
+$$;
+
+-- ---------------------------------------------------------------------------
+-- The chain. One json in, one json out, each call a transaction of its own.
+-- ---------------------------------------------------------------------------
+
+-- How many messages are queued: exact up to 10,000, then a lower bound.
+create or replace function libsql_sync.queued()
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+  select pg_catalog.jsonb_build_object('queued', least(n, 10000), 'queued_exact', n <= 10000)
+  from (
+    select pg_catalog.count(*) as n
+    from (select from pgmq.q_replicate_data_libsql limit 10001) q
+  ) c
+$$;
+
+-- Take the lease: {"lease": token, "seconds": n} -> {"do": "granted" | "busy", "epoch", ...}.
+-- It only saves work; no safety rests on it.
+create or replace function libsql_sync.lease(request json)
+returns json
+language plpgsql
+security definer -- the worker's role may call this and touch no table
+set search_path = ''
+as $$
+declare
+  c libsql_sync.chain;
+begin
+  select * into c from libsql_sync.chain where id = 1 for update skip locked;
+  if not found or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
+    return pg_catalog.jsonb_build_object('do', 'busy', 'epoch', (select h.epoch from libsql_sync.chain h)) || libsql_sync.queued();
+  end if;
+  update libsql_sync.chain set
+    lease = request ->> 'lease',
+    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8)
+  where id = 1;
+  return pg_catalog.jsonb_build_object('do', 'granted', 'epoch', c.epoch);
+end
+$$;
+
+-- Give the lease back: {"lease": token} -> {"queued", "queued_exact"}.
+create or replace function libsql_sync.release(request json)
+returns json
+language plpgsql
+security definer -- the worker's role may call this and touch no table
+set search_path = ''
+as $$
+begin
+  update libsql_sync.chain set lease = null, lease_until = null
+  where id = 1 and lease = request ->> 'lease';
+  return libsql_sync.queued();
+end
+$$;
+
+-- A new epoch: the old one is an ancestor, its pending batch is dropped (its
+-- messages stay queued). The caller holds the chain's row lock.
+create or replace function libsql_sync.begin_epoch(reason text, wipe boolean)
+returns text
+language plpgsql
+set search_path = ''
+as $$
+declare
+  genesis text := pg_catalog.gen_random_uuid();
+begin
+  insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
+  delete from libsql_sync.batches where state = 'pending';
+  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis where id = 1;
+  return genesis;
+end
+$$;
+
+-- The answer that makes a replica of an ancestor follow us.
+create or replace function libsql_sync.adopt_answer(from_epoch text)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+  select pg_catalog.jsonb_build_object(
+    'do', 'adopt', 'epoch', c.epoch, 'from', from_epoch,
+    'reason', (select e.reason from libsql_sync.epochs e where e.epoch = c.epoch),
+    'wipe', exists (
+      select from libsql_sync.epochs e
+      join libsql_sync.epochs f on f.epoch = from_epoch
+      where e.generation > f.generation and e.wipe
+    ))
+  from libsql_sync.chain c
+$$;
+
+-- A new epoch, if the one expected is still ours:
+-- {"expected": epoch, "wipe": boolean, "reason"} -> {"do": "begun" | "moved", "epoch"}.
+create or replace function libsql_sync.reset(request json)
+returns json
+language plpgsql
+security definer -- the worker's role may call this and touch no table
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  c libsql_sync.chain;
+begin
+  select * into strict c from libsql_sync.chain where id = 1 for update;
+  if c.epoch <> request ->> 'expected' then
+    return pg_catalog.json_build_object('do', 'moved', 'epoch', c.epoch);
+  end if;
+  return pg_catalog.json_build_object('do', 'begun', 'epoch',
+    libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
+end
+$$;
+
+-- Settle the batch the replica has: its messages go to the archive, its parked
+-- changes to the dead-letter queue. Returns how many messages left the queue.
+create or replace function libsql_sync.ack(b libsql_sync.batches)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  settled integer;
+begin
+  insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
+  select pg_catalog.clock_timestamp(), p.change || pg_catalog.jsonb_build_object(
+    'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
+    'parked_at', pg_catalog.clock_timestamp())
+    -- A change without a key is a whole message: kept as it came.
+    || case when p.change -> 'key' is null or p.change -> 'key' = 'null'::jsonb
+         then pg_catalog.jsonb_build_object('message', m.message) else '{}' end
+  from pg_catalog.jsonb_array_elements(b.parked) with ordinality p (change, n)
+  left join pgmq.q_replicate_data_libsql m on m.msg_id = (p.change ->> 'msg_id')::bigint
+  order by p.n;
+
+  with left_queue as (
+    delete from pgmq.q_replicate_data_libsql m
+    using pg_catalog.unnest(b.msg_ids) r
+    where m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r)
+    returning m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message
+  )
+  -- An id comes twice only where somebody restarted the queue's numbering.
+  insert into pgmq.a_replicate_data_libsql as a (msg_id, read_ct, enqueued_at, vt, message)
+  select * from left_queue
+  on conflict (msg_id) do update set
+    read_ct = excluded.read_ct, enqueued_at = excluded.enqueued_at, vt = excluded.vt,
+    message = excluded.message, archived_at = pg_catalog.now();
+  get diagnostics settled = row_count;
+
+  delete from libsql_sync.batches v
+  where v.epoch = b.epoch and v.position = b.position and v.batch <> b.batch;
+  update libsql_sync.batches v set state = 'acked', acked_at = pg_catalog.clock_timestamp()
+  where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
+  update libsql_sync.chain set position = b.position, batch = b.batch where id = 1;
+  return settled;
+end
+$$;
+
+-- Trim the archive by whole positions, oldest first, a few each time: more than
+-- one sync adds per position. Ids stay, so that a replica's past is known.
+create or replace function libsql_sync.trim()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  b libsql_sync.batches;
+begin
+  for b in
+    select t.* from libsql_sync.batches t, libsql_sync.chain c
+    where t.state = 'acked' and t.acked_at < pg_catalog.clock_timestamp() - c.replay_window
+    order by t.acked_at
+    limit 4
+  loop
+    delete from pgmq.a_replicate_data_libsql a
+    using pg_catalog.unnest(b.msg_ids) r
+    where a.msg_id >= pg_catalog.lower(r) and a.msg_id < pg_catalog.upper(r);
+    update libsql_sync.batches t set state = 'trimmed', msg_ids = '{}', parked = '[]'
+    where t.epoch = b.epoch and t.position = b.position and t.batch = b.batch;
+  end loop;
+end
+$$;
+
+-- A batch as the worker gets it. "dead_letters" are those open when it was
+-- first claimed; what this batch parks comes on top.
+create or replace function libsql_sync.batch_answer(b libsql_sync.batches, kind text, envelopes text, acked integer)
+returns json
+language sql stable
+set search_path = ''
+as $$
+  select pg_catalog.json_build_object(
+    'do', 'batch', 'kind', kind, 'acked', acked,
+    'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
+    'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
+    'dead_letters', b.dead_letters, 'parked', b.parked, 'messages', envelopes::json)
+$$;
+
+-- The next batch for a replica that stands at "row", and the ack of what the
+-- row proves applied:
+-- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
+--  "split": {"batch", "messages"}?} -> {"do": bootstrap | adopt | alter | batch |
+--  idle | busy | stop, "acked", ...}
+create or replace function libsql_sync.claim(request json)
+returns json
+language plpgsql
+security definer -- the worker's role may call this and touch no table
+set search_path = ''
+as $$
+declare
+  c libsql_sync.chain;
+  b libsql_sync.batches;
+  h record;
+  mine bigint;
+  theirs bigint;
+  newest bigint;
+  at jsonb := nullif((request -> 'row')::jsonb, 'null');
+  at_position bigint := (at ->> 'position')::bigint;
+  known text;
+  acked integer := 0;
+  kind text;
+begin
+  -- A later statement must see what was committed before the lock was got.
+  if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'Cannot claim: expected isolation read committed, found %', pg_catalog.current_setting('transaction_isolation')
+      using hint = 'Set default_transaction_isolation of the worker''s role to read committed.';
+  end if;
+
+  -- The lock comes first, by a statement of its own: a snapshot taken before it
+  -- would hand out messages that somebody acked meanwhile.
+  select * into c from libsql_sync.chain where id = 1 for update skip locked;
+  if not found or c.lease is distinct from request ->> 'lease' then
+    return '{"do": "busy", "acked": 0}';
+  end if;
+  update libsql_sync.chain set lease_until =
+    pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8)
+  where id = 1;
+
+  select pg_catalog.max(s.generation) into newest from libsql_sync.schemas s;
+  select s.generation into mine from libsql_sync.schemas s where s.hash = request ->> 'schema';
+  if mine is null or mine < newest then
+    return pg_catalog.json_build_object('do', 'stop', 'acked', 0,
+      'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end);
+  end if;
+
+  -- 1. Whose replica is it?
+  if at is null then
+    return pg_catalog.json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
+      'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch));
+  end if;
+  if at ->> 'epoch' <> c.epoch then
+    if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
+      return '{"do": "stop", "acked": 0, "error": "replica_foreign"}';
+    end if;
+    return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
+  end if;
+
+  -- 2. Does it have the schema?
+  if at ->> 'schema_hash' <> request ->> 'schema' then
+    select s.generation into theirs from libsql_sync.schemas s where s.hash = at ->> 'schema_hash';
+    if theirs is null then
+      return '{"do": "stop", "acked": 0, "error": "schema_outdated"}';
+    end if;
+    return pg_catalog.json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash');
+  end if;
+
+  -- 3. What does it prove?
+  if at_position = c.position + 1 then
+    select * into b from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
+    if not found then
+      return '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+    end if;
+    acked := libsql_sync.ack(b);
+    perform libsql_sync.trim();
+    c.position := b.position;
+    c.batch := b.batch;
+  elsif at_position > c.position then
+    return '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+  else
+    if at_position = 0 then
+      known := c.epoch;
+    else
+      select v.batch into known from libsql_sync.batches v
+      where v.epoch = c.epoch and v.position = at_position and v.state <> 'pending';
+    end if;
+    if known is distinct from at ->> 'batch' then
+      perform libsql_sync.begin_epoch('the replica at position ' || at_position || ' holds a batch that is not on record', false);
+      return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
+    end if;
+  end if;
+
+  -- 4. It lost batches: the same again, from the archive.
+  if at_position < c.position then
+    select * into b from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position + 1 and v.state = 'acked';
+    kind := 'replay';
+  else
+    -- 5. A batch is pending: the same again, its newest version.
+    select * into b from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = c.position + 1
+    order by v.version desc limit 1;
+    kind := case when b.batch is null then 'new' else 'again' end;
+  end if;
+
+  if kind = 'again' and b.batch = request #>> '{split,batch}'
+    and b.messages > (request #>> '{split,messages}')::integer then
+    -- Too much for one transaction of the replica: the first few of it under a
+    -- fresh id. The version before stays ackable, as it may be in flight.
+    select pg_catalog.range_agg(pg_catalog.int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
+    from (
+      select i from pg_catalog.unnest(b.msg_ids) r
+      cross join lateral pg_catalog.generate_series(pg_catalog.lower(r), pg_catalog.upper(r) - 1) i
+      order by i limit (request #>> '{split,messages}')::integer
+    ) i (msg_id);
+    b.batch := pg_catalog.gen_random_uuid();
+    b.version := b.version + 1;
+    b.messages := (request #>> '{split,messages}')::integer;
+    b.drained := false;
+    b.parked := (
+      select coalesce(pg_catalog.jsonb_agg(p order by n), '[]')
+      from pg_catalog.jsonb_array_elements(b.parked) with ordinality p (p, n)
+      where b.msg_ids operator(pg_catalog.@>) (p ->> 'msg_id')::bigint
+    );
+    insert into libsql_sync.batches select b.*;
+  end if;
+
+  if kind <> 'new' then
+    if b.batch is not null then
+      select * into h from libsql_sync.recorded(b);
+    end if;
+    if b.batch is null or h.messages <> b.messages then
+      perform libsql_sync.begin_epoch('position ' || at_position + 1 || ' cannot be repeated: messages of it are gone', false);
+      return libsql_sync.adopt_answer(at ->> 'epoch') || pg_catalog.jsonb_build_object('acked', acked);
+    end if;
+    return libsql_sync.batch_answer(b, kind, h.envelopes, acked);
+  end if;
+
+  -- 6. The next one, from one snapshot, recorded before it is answered.
+  b.source_time := pg_catalog.clock_timestamp();
+  select f.*, pg_catalog.pg_current_snapshot()::text as snapshot into h
+  from libsql_sync.head((request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) f;
+  if h.messages = 0 and (at ->> 'drained')::integer = 1 then
+    return pg_catalog.json_build_object('do', 'idle', 'acked', acked);
+  end if;
+  b.epoch := c.epoch;
+  b.position := c.position + 1;
+  b.batch := pg_catalog.gen_random_uuid();
+  b.prev := c.batch;
+  b.version := 1;
+  b.msg_ids := h.msg_ids;
+  b.messages := h.messages;
+  b.drained := h.drained;
+  b.snapshot := h.snapshot;
+  b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
+  b.parked := '[]';
+  b.state := 'pending';
+  insert into libsql_sync.batches select b.*;
+  return libsql_sync.batch_answer(b, kind, h.envelopes, acked);
+end
+$$;
+
+-- Set changes of a pending batch aside before it is applied; the set only grows:
+-- {"epoch", "position", "batch", "changes": [{"msg_id", "table", "key", "reason"}]}
+-- -> {"do": "parked" | "gone"}.
+create or replace function libsql_sync.park(request json)
+returns json
+language plpgsql
+security definer -- the worker's role may call this and touch no table
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+begin
+  perform from libsql_sync.chain where id = 1 for update;
+  update libsql_sync.batches b set parked = b.parked || (
+    select coalesce(pg_catalog.jsonb_agg(n.change), '[]')
+    from pg_catalog.jsonb_array_elements((request -> 'changes')::jsonb) n (change)
+    where not exists (
+      select from pg_catalog.jsonb_array_elements(b.parked) p
+      where p - 'reason' = n.change - 'reason'
+    )
+  )
+  where b.epoch = request ->> 'epoch' and b.position = (request ->> 'position')::bigint
+    and b.batch = request ->> 'batch' and b.state = 'pending';
+  return pg_catalog.json_build_object('do', case when found then 'parked' else 'gone' end);
+end
+$$;
+
+-- ---------------------------------------------------------------------------
+-- The call: cron -> worker
+-- ---------------------------------------------------------------------------
+
+-- A secret out of the Vault, or null.
+create or replace function libsql_sync.secret(secret_name text)
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (select s.decrypted_secret from vault.decrypted_secrets s where s.name = secret_name);
+end
+$$;
+
+create or replace function public.get_libsql_sync_url()
+returns text
+language sql stable
+set search_path = ''
+as $$ select libsql_sync.secret('libsql_sync_url') $$;
+
+create or replace function public.get_libsql_webhook_signature()
+returns text
+language sql stable
+set search_path = ''
+as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
+
+-- Call the worker, once, when there is something to do. Returns pg_net's request
+-- id, or null. The worker answers within its 8 s budget and its last step.
+create or replace function public.process_libsql_replication_batch()
+returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  url text;
+  signature text;
+begin
+  if not exists (select from pgmq.q_replicate_data_libsql) then
+    return null;
+  end if;
+  url := public.get_libsql_sync_url();
+  signature := public.get_libsql_webhook_signature();
+  if coalesce(url, '') = '' or coalesce(signature, '') = '' then
+    raise exception 'Cannot call the worker: expected the Vault secrets libsql_sync_url and libsql_webhook_signature, found %',
+      case when coalesce(url, '') = '' and coalesce(signature, '') = '' then 'neither'
+        when coalesce(url, '') = '' then 'no libsql_sync_url' else 'no libsql_webhook_signature' end
+      using hint = 'select vault.create_secret(''<value>'', ''<name>'')';
+  end if;
+  return net.http_post(
+    url := url,
+    body := '{}'::jsonb,
+    headers := pg_catalog.jsonb_build_object('Content-Type', 'application/json', 'x-webhook-signature', signature),
+    timeout_milliseconds := 15000
+  );
+end
+$$;
+
+-- schema.json begins
+select libsql_sync.configure('', '{"tables": []}');
+-- schema.json ends
+
+do $$
+declare
+  extension text;
+begin
+  foreach extension in array array['pg_net', 'pg_cron'] loop
+    if exists (select from pg_available_extensions where name = extension) then
+      execute format('create extension if not exists %I', extension);
+    end if;
+  end loop;
+  if to_regprocedure('cron.schedule(text,text,text)') is null then
+    raise notice 'pg_cron is not here: call select public.process_libsql_replication_batch() every 5 minutes by other means';
+  else
+    perform cron.schedule('process_libsql_replication', '*/5 * * * *',
+      'select public.process_libsql_replication_batch()');
+  end if;
+end
+$$;
