@@ -322,7 +322,7 @@ begin
     when 'UPDATE' then 'select c.* from changed x cross join lateral (select ' || changed_new
       || ' where x.n1 is not null union all select ' || changed_old
       || ' where x.o1 is not null and (x.n1 is null or row(' || changed_old
-      || ') operator(pg_catalog.*<>) row(' || changed_new || '))) c'
+      || ')::record operator(pg_catalog.*<>) row(' || changed_new || ')::record)) c'
   end;
 
   return 'with '
@@ -331,7 +331,7 @@ begin
     || case when operation = 'UPDATE' then 'changed as materialized (select ' || changed_key
         || ' from old_rows o full join new_rows n on '
         || libsql_sync.key_match_sql(relation, key_columns, 'o', 'n')
-        || ' where row(' || old_images || ') operator(pg_catalog.*<>) row(' || new_images || ')), '
+        || ' where row(' || old_images || ')::record operator(pg_catalog.*<>) row(' || new_images || ')::record), '
       else '' end
     || pg_catalog.format(
       $sql$live as materialized (
@@ -997,7 +997,9 @@ $$;
 -- row proves applied:
 -- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
 --  "split": {"batch", "messages"}?} -> {"do": bootstrap | adopt | alter | batch |
---  idle | busy | stop, "acked", ...}
+--  idle | settled | busy | stop, "acked", ...}
+-- With "messages_max": 0 it settles and hands out nothing; then and when idle it
+-- gives the lease back and counts the queue.
 create or replace function libsql_sync.claim(request json)
 returns json
 language plpgsql
@@ -1087,6 +1089,11 @@ begin
     end if;
   end if;
 
+  if (request ->> 'messages_max')::integer = 0 then
+    return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked)
+      || libsql_sync.release(request)::jsonb;
+  end if;
+
   -- 4. It lost batches: the same again, from the archive.
   if at_position < c.position then
     select * into b from libsql_sync.batches v
@@ -1138,7 +1145,8 @@ begin
   select f.*, pg_catalog.pg_current_snapshot()::text as snapshot into h
   from libsql_sync.head((request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) f;
   if h.messages = 0 and (at ->> 'drained')::integer = 1 then
-    return pg_catalog.json_build_object('do', 'idle', 'acked', acked);
+    return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked)
+      || libsql_sync.release(request)::jsonb;
   end if;
   b.epoch := c.epoch;
   b.position := c.position + 1;
@@ -1242,7 +1250,7 @@ end
 $$;
 
 -- schema.json begins
-select libsql_sync.configure('', '{"tables": []}');
+select libsql_sync.configure('c6ed9492599c8f3e56dc946d92a0245b', $schema${"tables":[{"name":"app_versions","key":["id"],"columns":[{"name":"app_id","type":"TEXT"},{"name":"checksum","type":"TEXT"},{"name":"deleted","type":"BOOLEAN"},{"name":"external_url","type":"TEXT"},{"name":"id","type":"INTEGER"},{"name":"min_update_version","type":"TEXT"},{"name":"name","type":"TEXT"},{"name":"owner_org","type":"TEXT"},{"name":"r2_path","type":"TEXT"},{"name":"session_key","type":"TEXT"},{"name":"storage_provider","type":"TEXT"},{"name":"user_id","type":"TEXT"}],"indexes":[["app_id"],["external_url"],["name"],["owner_org"],["r2_path"],["user_id"]]},{"name":"apps","key":["id"],"columns":[{"name":"app_id","type":"TEXT"},{"name":"default_upload_channel","type":"TEXT"},{"name":"icon_url","type":"TEXT"},{"name":"id","type":"TEXT"},{"name":"last_version","type":"TEXT"},{"name":"name","type":"TEXT"},{"name":"owner_org","type":"TEXT"},{"name":"retention","type":"INTEGER"},{"name":"transfer_history","type":"JSON"},{"name":"user_id","type":"TEXT"}],"indexes":[["app_id"],["name"],["owner_org"],["user_id"]]},{"name":"channel_devices","key":["id"],"columns":[{"name":"app_id","type":"TEXT"},{"name":"channel_id","type":"INTEGER"},{"name":"device_id","type":"TEXT"},{"name":"id","type":"INTEGER"},{"name":"owner_org","type":"TEXT"}],"indexes":[["app_id"],["channel_id"],["device_id"],["owner_org"]]},{"name":"channels","key":["id"],"columns":[{"name":"allow_dev","type":"BOOLEAN"},{"name":"allow_device_self_set","type":"BOOLEAN"},{"name":"allow_emulator","type":"BOOLEAN"},{"name":"android","type":"BOOLEAN"},{"name":"app_id","type":"TEXT"},{"name":"created_by","type":"TEXT"},{"name":"disable_auto_update","type":"TEXT"},{"name":"disable_auto_update_under_native","type":"BOOLEAN"},{"name":"id","type":"INTEGER"},{"name":"ios","type":"BOOLEAN"},{"name":"name","type":"TEXT"},{"name":"owner_org","type":"TEXT"},{"name":"public","type":"BOOLEAN"},{"name":"version","type":"INTEGER"}],"indexes":[["app_id"],["app_id","name"],["created_by"],["name"],["owner_org"],["public","app_id"],["public","app_id","android"],["public","app_id","ios"],["version"]]},{"name":"manifest","key":["id"],"columns":[{"name":"app_version_id","type":"INTEGER"},{"name":"file_hash","type":"TEXT"},{"name":"file_name","type":"TEXT"},{"name":"id","type":"INTEGER"},{"name":"s3_path","type":"TEXT"}],"indexes":[["app_version_id"]]},{"name":"orgs","key":["id"],"columns":[{"name":"created_by","type":"TEXT"},{"name":"customer_id","type":"TEXT"},{"name":"id","type":"TEXT"},{"name":"logo","type":"TEXT"},{"name":"management_email","type":"TEXT"},{"name":"name","type":"TEXT"}],"indexes":[["created_by"],["customer_id"],["name"]]},{"name":"stripe_info","key":["id"],"columns":[{"name":"bandwidth_exceeded","type":"BOOLEAN"},{"name":"customer_id","type":"TEXT"},{"name":"id","type":"INTEGER"},{"name":"is_good_plan","type":"BOOLEAN"},{"name":"mau_exceeded","type":"BOOLEAN"},{"name":"status","type":"TEXT"},{"name":"storage_exceeded","type":"BOOLEAN"},{"name":"trial_at","type":"TEXT"}],"indexes":[["customer_id"],["mau_exceeded","storage_exceeded","bandwidth_exceeded"],["status","is_good_plan"],["trial_at"]]}]}$schema$);
 -- schema.json ends
 
 do $$

@@ -1,0 +1,54 @@
+/**
+ * Ring 0. How much the next batch may hold.
+ *
+ * Promise: a batch grows towards a second of apply time and shrinks long
+ * before the 5 s at which a Bunny Database ends a transaction.
+ *
+ * @module
+ */
+
+import type { BatchSize } from "./claim.ts";
+
+/** The first batch of a sync: small, as nothing is known yet. */
+export const FIRST_SIZE: BatchSize = { messages: 1_000, bytes: 262_144 };
+
+const SIZE_MAX: BatchSize = { messages: 20_000, bytes: 4_194_304 };
+const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
+
+/**
+ * The size after a batch that took `applyMs`.
+ *
+ * @param size The size that batch was claimed with.
+ * @param applyMs How long the replica took, in milliseconds.
+ * @returns Twice as much below half a second, half as much above one and a half.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 100).messages, 200);
+ * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 1_000).messages, 100);
+ * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 2_000).messages, 50);
+ * ```
+ */
+export function nextSize(size: BatchSize, applyMs: number): BatchSize {
+  const factor = applyMs < 500 ? 2 : applyMs > 1_500 ? 0.5 : 1;
+  return {
+    messages: scale(
+      size.messages,
+      factor,
+      SIZE_MIN.messages,
+      SIZE_MAX.messages,
+    ),
+    bytes: scale(size.bytes, factor, SIZE_MIN.bytes, SIZE_MAX.bytes),
+  };
+}
+
+function scale(
+  value: number,
+  factor: number,
+  min: number,
+  max: number,
+): number {
+  return Math.floor(Math.min(max, Math.max(min, value * factor)));
+}

@@ -1,0 +1,326 @@
+/**
+ * Ring 0. What the source answers, checked and typed.
+ *
+ * Promise: no flow acts on an answer that is not one of these.
+ *
+ * @module
+ */
+
+import type { Refusal } from "./change.ts";
+import { SyncError } from "./errors.ts";
+import type { Json } from "./json.ts";
+
+/** Carries one call to the source and its answer back. */
+export interface Carrier {
+  /**
+   * @param name The function in schema libsql_sync.
+   * @param request Its argument.
+   * @returns Its answer, parsed.
+   * @throws {SyncError} The source could not be reached, or refused.
+   */
+  call(name: string, request: Json): Promise<unknown>;
+}
+
+/** How many messages wait. */
+export interface Queued {
+  /** Their number, at most 10,000. */
+  readonly queued: number;
+  /** Whether it is exact, or a lower bound. */
+  readonly queuedExact: boolean;
+}
+
+/** The lease, or that somebody else has it. */
+export type Lease =
+  | { readonly do: "granted"; readonly epoch: string }
+  | { readonly do: "busy"; readonly epoch: string } & Queued;
+
+/** A batch to apply. */
+export interface Batch {
+  readonly do: "batch";
+  /** New, issued again, or replayed because the replica lost it. */
+  readonly kind: "new" | "again" | "replay";
+  readonly epoch: string;
+  readonly position: number;
+  readonly batch: string;
+  readonly prev: string;
+  /** Whether it takes every message its snapshot could see. */
+  readonly drained: boolean;
+  readonly snapshot: string;
+  readonly sourceTime: string;
+  /** Dead letters that were open when it was first claimed. */
+  readonly deadLetters: number;
+  /** Changes set aside by an earlier attempt. */
+  readonly parked: readonly Refusal[];
+  /** The messages, by id. */
+  readonly messages: readonly (readonly [string, unknown])[];
+}
+
+/** What to do next; `acked` messages were settled on the way. */
+export type Claim =
+  & { readonly acked: number }
+  & (
+    | Batch
+    | {
+      readonly do: "bootstrap";
+      readonly epoch: string;
+      readonly wipe: boolean;
+    }
+    | {
+      readonly do: "adopt";
+      readonly epoch: string;
+      readonly from: string;
+      readonly wipe: boolean;
+      readonly reason: string;
+    }
+    | { readonly do: "alter"; readonly from: string }
+    | { readonly do: "idle" | "settled" } & Queued
+    | { readonly do: "busy" }
+    | { readonly do: "stop"; readonly error: StopCode }
+  );
+
+/** Why the source hands out nothing. */
+export type StopCode =
+  | "replica_foreign"
+  | "replica_ahead"
+  | "schema_outdated"
+  | "schema_unknown";
+
+const STOP_CODES: readonly string[] = [
+  "replica_foreign",
+  "replica_ahead",
+  "schema_outdated",
+  "schema_unknown",
+];
+
+/** What came of asking for a new epoch. */
+export interface Reset {
+  /** Whether this call began it, or another one had before. */
+  readonly do: "begun" | "moved";
+  /** The epoch in force. */
+  readonly epoch: string;
+}
+
+/** How much a batch may hold. */
+export interface BatchSize {
+  /** Messages at most; 0 settles and hands out nothing. */
+  readonly messages: number;
+  /** Bytes of their JSON at most, one message at least. */
+  readonly bytes: number;
+}
+
+/**
+ * Reads the answer of `lease`.
+ *
+ * @param value The answer.
+ * @returns The lease.
+ * @throws {SyncError} It is none.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(leaseOf({ do: "granted", epoch: "e" }), { do: "granted", epoch: "e" });
+ * ```
+ */
+export function leaseOf(value: unknown): Lease {
+  const answer = read(value);
+  const epoch = answer.text("epoch");
+  return answer.oneOf("do", ["granted", "busy"]) === "granted"
+    ? { do: "granted", epoch }
+    : { do: "busy", epoch, ...queuedIn(answer) };
+}
+
+/**
+ * Reads the answer of `release`.
+ *
+ * @param value The answer.
+ * @returns How many messages wait.
+ * @throws {SyncError} It does not say.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(queuedOf({ queued: 0, queued_exact: true }), { queued: 0, queuedExact: true });
+ * ```
+ */
+export function queuedOf(value: unknown): Queued {
+  return queuedIn(read(value));
+}
+
+/**
+ * Reads the answer of `park`.
+ *
+ * @param value The answer.
+ * @returns Whether the changes were set aside; else the batch is not pending.
+ * @throws {SyncError} It does not say.
+ *
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ *
+ * assert(isParked({ do: "parked" }));
+ * ```
+ */
+export function isParked(value: unknown): boolean {
+  return read(value).oneOf("do", ["parked", "gone"]) === "parked";
+}
+
+/**
+ * Reads the answer of `reset`.
+ *
+ * @param value The answer.
+ * @returns The epoch that is in force, and whether this call began it.
+ * @throws {SyncError} It does not say.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(resetOf({ do: "begun", epoch: "e" }), { do: "begun", epoch: "e" });
+ * ```
+ */
+export function resetOf(value: unknown): Reset {
+  const answer = read(value);
+  return {
+    do: answer.oneOf("do", ["begun", "moved"]),
+    epoch: answer.text("epoch"),
+  };
+}
+
+/**
+ * Reads the answer of `claim`.
+ *
+ * @param value The answer.
+ * @returns What to do next.
+ * @throws {SyncError} It does not say.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(claimOf({ do: "busy", acked: 0 }), { do: "busy", acked: 0 });
+ * ```
+ */
+export function claimOf(value: unknown): Claim {
+  const answer = read(value);
+  const acked = answer.number("acked");
+  const verb = answer.oneOf("do", [
+    "batch",
+    "bootstrap",
+    "adopt",
+    "alter",
+    "idle",
+    "settled",
+    "busy",
+    "stop",
+  ]);
+  switch (verb) {
+    case "batch":
+      return { acked, ...batchOf(answer) };
+    case "bootstrap":
+      return {
+        acked,
+        do: verb,
+        epoch: answer.text("epoch"),
+        wipe: answer.flag("wipe"),
+      };
+    case "adopt":
+      return {
+        acked,
+        do: verb,
+        epoch: answer.text("epoch"),
+        from: answer.text("from"),
+        wipe: answer.flag("wipe"),
+        reason: answer.text("reason"),
+      };
+    case "alter":
+      return { acked, do: verb, from: answer.text("from") };
+    case "idle":
+    case "settled":
+      return { acked, do: verb, ...queuedIn(answer) };
+    case "busy":
+      return { acked, do: verb };
+    case "stop":
+      return {
+        acked,
+        do: verb,
+        error: answer.oneOf("error", STOP_CODES) as StopCode,
+      };
+  }
+}
+
+function batchOf(answer: Answer): Batch {
+  return {
+    do: "batch",
+    kind: answer.oneOf("kind", ["new", "again", "replay"]),
+    epoch: answer.text("epoch"),
+    position: answer.number("position"),
+    batch: answer.text("batch"),
+    prev: answer.text("prev"),
+    drained: answer.flag("drained"),
+    snapshot: answer.text("snapshot"),
+    sourceTime: answer.text("source_time"),
+    deadLetters: answer.number("dead_letters"),
+    parked: answer.list("parked").map((change) => {
+      const parked = read(change);
+      return {
+        msgId: parked.text("msg_id"),
+        table: parked.value("table") as string | null,
+        key: parked.value("key") as string[] | null,
+        reason: parked.text("reason"),
+      };
+    }),
+    messages: answer.list("messages") as [string, unknown][],
+  };
+}
+
+function queuedIn(answer: Answer): Queued {
+  return {
+    queued: answer.number("queued"),
+    queuedExact: answer.flag("queued_exact"),
+  };
+}
+
+/** A checked reader of an answer's fields. */
+type Answer = ReturnType<typeof read>;
+
+function read(answer: unknown) {
+  const fail = (expected: string): never => {
+    throw new SyncError(
+      "source_failed",
+      `Cannot read the source's answer: expected ${expected}; install the migration that belongs to this worker`,
+    );
+  };
+  if (typeof answer !== "object" || answer === null) fail("an object");
+  const fields = answer as Record<string, unknown>;
+  return {
+    value: (name: string): unknown => fields[name],
+    text(name: string): string {
+      const value = fields[name];
+      return typeof value === "string" ? value : fail(`a text "${name}"`);
+    },
+    number(name: string): number {
+      const value = fields[name];
+      return Number.isSafeInteger(value)
+        ? value as number
+        : fail(`a whole number "${name}"`);
+    },
+    flag(name: string): boolean {
+      const value = fields[name];
+      return typeof value === "boolean"
+        ? value
+        : fail(`true or false in "${name}"`);
+    },
+    list(name: string): unknown[] {
+      const value = fields[name];
+      return Array.isArray(value) ? value : fail(`a list "${name}"`);
+    },
+    oneOf<const T extends string>(name: string, words: readonly T[]): T {
+      const value = fields[name];
+      return words.includes(value as T)
+        ? value as T
+        : fail(`one of ${words.join(", ")} in "${name}"`);
+    },
+  };
+}

@@ -1,0 +1,243 @@
+/**
+ * Ring 0. The settings, read from the environment by a function handed in.
+ *
+ * Promise: what is returned can be used as it is; what cannot be is told in one
+ * message, a sentence for each setting, which shows no secret and no URL.
+ *
+ * @module
+ */
+
+import { SyncError } from "./errors.ts";
+
+/** The worker's settings. */
+export interface Config {
+  /** Where libSQL is, by http: or https:, without a slash at the end. */
+  readonly libsqlUrl: string;
+  /** The token for libSQL; empty where a local sqld asks for none. */
+  readonly libsqlAuthToken: string;
+  /** PostgreSQL's connection string. */
+  readonly pgmqUrl: string;
+  /** The secret a webhook sends. */
+  readonly webhookSignature: string;
+  /** The port to listen on; 0 lets the system choose. */
+  readonly port: number;
+}
+
+/** Reads one variable of the environment. */
+export type GetSetting = (name: string) => string | undefined;
+
+const PORT_DEFAULT = 8000;
+/** The schemes an error may name; another might be part of a secret. */
+const SCHEMES = [
+  "libsql",
+  "https",
+  "http",
+  "wss",
+  "ws",
+  "file",
+  "postgres",
+  "postgresql",
+  "mysql",
+  "redis",
+];
+
+/** Takes the sentence that tells what is wrong with a setting. */
+type Report = (problem: string) => void;
+
+/**
+ * Reads and checks the settings.
+ *
+ * LIBSQL_URL and LIBSQL_AUTH_TOKEN are one pair, BUNNY_DATABASE_URL and
+ * BUNNY_DATABASE_AUTH_TOKEN, which a linked Bunny database sets, the other. The
+ * second is used when LIBSQL_URL is not set, and then as a pair: the token of
+ * one database is never sent to another. Only where both URLs name the same
+ * database is the token of the second pair used for want of the first's.
+ *
+ * An empty variable counts as one that is not set.
+ *
+ * @param get Reads one variable of the environment.
+ * @returns The settings.
+ * @throws {SyncError} `config_invalid`, with a sentence for each problem.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals, assertThrows } from "@std/assert";
+ *
+ * const settings: Record<string, string> = {
+ *   LIBSQL_URL: "libsql://replica.example.com",
+ *   LIBSQL_AUTH_TOKEN: "token",
+ *   PGMQ_URL: "postgres://worker:password@source.example.com:5432/postgres",
+ *   WEBHOOK_SIGNATURE: "secret",
+ * };
+ * const config = parseConfig((name) => settings[name]);
+ * assertEquals(config.libsqlUrl, "https://replica.example.com");
+ * assertThrows(() => parseConfig(() => undefined), Error, "PGMQ_URL must be");
+ * ```
+ */
+export function parseConfig(get: GetSetting): Config {
+  const problems: string[] = [];
+  const report: Report = (problem) => void problems.push(problem);
+  const read = (name: string) => get(name) ?? "";
+  const config = {
+    ...parseLibsql(read, report),
+    pgmqUrl: parsePgmqUrl(read("PGMQ_URL").trim(), report),
+    webhookSignature: parseSignature(read("WEBHOOK_SIGNATURE"), report),
+    port: parsePort(read("PORT").trim(), report),
+  };
+  if (problems.length > 0) {
+    throw new SyncError(
+      "config_invalid",
+      `Cannot use the settings: ${problems.join(" ")}`,
+    );
+  }
+  return config;
+}
+
+function parseLibsql(read: (name: string) => string, report: Report) {
+  const own = read("LIBSQL_URL").trim();
+  const linked = read("BUNNY_DATABASE_URL").trim();
+  if (own === "" && linked !== "") {
+    const libsqlUrl = parseLibsqlUrl("BUNNY_DATABASE_URL", linked, report);
+    const token = "BUNNY_DATABASE_AUTH_TOKEN";
+    return {
+      libsqlUrl,
+      libsqlAuthToken: parseToken(token, read(token), { libsqlUrl, report }),
+    };
+  }
+  const libsqlUrl = parseLibsqlUrl("LIBSQL_URL", own, report);
+  const isLinked = libsqlUrl !== "" &&
+    libsqlUrl === parseLibsqlUrl("", linked, () => {});
+  const token = isLinked && read("LIBSQL_AUTH_TOKEN") === ""
+    ? "BUNNY_DATABASE_AUTH_TOKEN"
+    : "LIBSQL_AUTH_TOKEN";
+  return {
+    libsqlUrl,
+    libsqlAuthToken: parseToken(token, read(token), { libsqlUrl, report }),
+  };
+}
+
+function parseLibsqlUrl(name: string, text: string, report: Report): string {
+  const copy = "copy the address from the database's page";
+  const refuse = (found: string, advice: string) => {
+    report(
+      `${name} must be libsql://, https:// or http:// and a host: found ${found}; ${advice}.`,
+    );
+    return "";
+  };
+  if (text === "") {
+    return refuse(
+      "nothing",
+      `set it, or link a Bunny database, which sets BUNNY_DATABASE_URL`,
+    );
+  }
+  const scheme = schemeOf(text);
+  if (scheme !== "libsql" && scheme !== "https" && scheme !== "http") {
+    return refuse(foundScheme(text), copy);
+  }
+  const url = URL.parse(text.replace(/^libsql:/i, "https:"));
+  if (url === null) {
+    return refuse(`text of ${lengthOf(text)} that is no URL`, copy);
+  }
+  if (
+    url.username !== "" || url.password !== "" || url.search !== "" ||
+    url.hash !== ""
+  ) {
+    return refuse(
+      "a user, a password, a query or a fragment too",
+      "leave them out: the token has a variable of its own",
+    );
+  }
+  return url.origin + url.pathname.replace(/\/+$/, "");
+}
+
+function parseToken(
+  name: string,
+  token: string,
+  { libsqlUrl, report }: { libsqlUrl: string; report: Report },
+): string {
+  const isOptional = libsqlUrl.startsWith("http:");
+  if (!(isOptional ? /^[\x21-\x7e]*$/ : /^[\x21-\x7e]+$/).test(token)) {
+    const found = token === ""
+      ? "nothing"
+      : `${lengthOf(token)}, some of them others`;
+    const url = name.replace("AUTH_TOKEN", "URL");
+    report(
+      `${name} must be a token of visible ASCII characters: found ${found}; ` +
+        `copy the token of the database that ${url} names (only an http:// address goes without).`,
+    );
+  }
+  return token;
+}
+
+function parsePgmqUrl(text: string, report: Report): string {
+  const refuse = (found: string, advice: string) => {
+    report(
+      `PGMQ_URL must be postgres:// or postgresql:// and a host: found ${found}; ${advice}.`,
+    );
+    return "";
+  };
+  const copy = "copy the connection string from the database's page";
+  const escape =
+    "in the user and the password, write # / ? @ : and % as %23 %2F %3F %40 %3A and %25";
+  const scheme = schemeOf(text);
+  if (text === "") return refuse("nothing", copy);
+  if (scheme !== "postgres" && scheme !== "postgresql") {
+    return refuse(foundScheme(text), copy);
+  }
+  const url = URL.parse(text);
+  if (url === null) {
+    return refuse(`text of ${lengthOf(text)} that is no URL`, escape);
+  }
+  if (url.hostname === "") {
+    return refuse("no host", "name it after the user and the password");
+  }
+  try {
+    decodeURIComponent(url.username + url.password);
+  } catch {
+    return refuse("a stray % in the user or the password", escape);
+  }
+  return text;
+}
+
+function parseSignature(text: string, report: Report): string {
+  // Of characters beyond ASCII, two senders make different bytes.
+  if (text === "" || text !== text.trim() || !/^[\x20-\x7e]*$/.test(text)) {
+    const found = text === ""
+      ? "nothing"
+      : text !== text.trim()
+      ? `${lengthOf(text)} with space around them`
+      : `${lengthOf(text)}, some of them others`;
+    report(
+      `WEBHOOK_SIGNATURE must be printable ASCII without space around it: found ${found}; ` +
+        `set it to the secret which the webhook sends.`,
+    );
+  }
+  return text;
+}
+
+function parsePort(text: string, report: Report): number {
+  if (text === "") return PORT_DEFAULT;
+  const port = /^[0-9]{1,5}$/.test(text) ? Number(text) : Infinity;
+  if (port > 65535) {
+    report(
+      `PORT must be a whole number from 0 to 65535: found ${
+        lengthOf(text)
+      }; leave it out for ${PORT_DEFAULT}.`,
+    );
+  }
+  return port;
+}
+
+function schemeOf(text: string): string | undefined {
+  return /^([a-z][a-z0-9+.-]*):\/\//i.exec(text)?.[1]?.toLowerCase();
+}
+
+function foundScheme(text: string): string {
+  const scheme = schemeOf(text);
+  if (scheme === undefined) return `${lengthOf(text)} without a scheme`;
+  return SCHEMES.includes(scheme) ? `${scheme}://` : "another scheme";
+}
+
+function lengthOf(text: string): string {
+  return `${text.length} character${text.length === 1 ? "" : "s"}`;
+}

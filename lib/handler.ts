@@ -1,0 +1,190 @@
+/**
+ * Ring 3. HTTP: from a request to a flow, and from its outcome to a response.
+ *
+ * Promise: the status is honest. Success is answered after the work is done,
+ * and no answer holds a row value, a secret or a driver's words.
+ *
+ * @module
+ */
+
+import { isAuthentic } from "./auth.ts";
+import type { Config } from "./config.ts";
+import { type ErrorCode, SyncError } from "./errors.ts";
+import type { Log } from "./log.ts";
+
+/** What can be asked for; each returns the fields of a successful answer. */
+export interface Flows {
+  /** Brings the replica up to date. */
+  sync(config: Config): Promise<Record<string, unknown>>;
+  /** Empties the replica and begins a new epoch. */
+  nuke(config: Config): Promise<Record<string, unknown>>;
+}
+
+/** What the handler needs. */
+export interface HandlerOptions {
+  /** Returns the settings; throws a SyncError when they cannot be used. */
+  readonly config: () => Config;
+  /** What to run. */
+  readonly flows: Flows;
+  /** Takes what went wrong. */
+  readonly log: Log;
+  /** The time in milliseconds since 1970. */
+  readonly now: () => number;
+}
+
+/** The header that carries the secret. */
+const SIGNATURE_HEADER = "x-webhook-signature";
+const RETRY_AFTER_S = 5;
+
+/** A closed list again: a new code does not compile until it has a status. */
+const STATUS: Record<ErrorCode, number> = {
+  config_invalid: 500,
+  schema_invalid: 500,
+  unauthorized: 401,
+  not_found: 404,
+  method_not_allowed: 405,
+  source_unreachable: 503,
+  source_failed: 502,
+  source_not_installed: 500,
+  replica_unreachable: 503,
+  replica_unauthorized: 500,
+  replica_full: 507,
+  replica_moved: 503,
+  replica_schema: 503,
+  replica_refused: 502,
+  replica_ahead: 409,
+  replica_foreign: 409,
+  schema_outdated: 409,
+  schema_unknown: 409,
+  nuke_pending: 503,
+  internal: 500,
+};
+
+/** A path: what it allows, and the flow behind it if there is one. */
+interface Route {
+  readonly allow: string;
+  readonly flow?: keyof Flows;
+}
+
+/** One path has one spelling: no slash at the end, no percent-encoding. */
+const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
+  ["/health", { allow: "GET, HEAD" }],
+  ["/ok", { allow: "GET, HEAD" }],
+  ["/sync", { allow: "POST", flow: "sync" }],
+  ["/nuke", { allow: "POST", flow: "nuke" }],
+]);
+
+/**
+ * Makes the function that answers requests.
+ *
+ * The path is looked at first, then the method, the settings, the signature;
+ * a request's query and body are ignored.
+ *
+ * @param options The settings, the flows, the log and the clock.
+ * @returns Takes a request and resolves to its response; it never rejects.
+ */
+export function createHandler(
+  options: HandlerOptions,
+): (request: Request) => Promise<Response> {
+  return async (request) => {
+    const startedAt = options.now();
+    // Nothing reads it, and it may be as large as the sender likes.
+    request.body?.cancel().catch(() => {});
+    const route = ROUTES.get(new URL(request.url).pathname);
+    if (route === undefined) {
+      return respondError("not_found", "There is no such path.");
+    }
+    if (!route.allow.split(", ").includes(request.method)) {
+      const message = `This path expects ${route.allow}.`;
+      return respondError("method_not_allowed", message, {
+        Allow: route.allow,
+      });
+    }
+    if (route.flow === undefined) {
+      return respond("OK", { status: 200, type: "text/plain; charset=utf-8" });
+    }
+    try {
+      const config = options.config();
+      if (
+        !await isAuthentic(
+          request.headers.get(SIGNATURE_HEADER),
+          config.webhookSignature,
+        )
+      ) {
+        throw new SyncError(
+          "unauthorized",
+          `The header ${SIGNATURE_HEADER} must hold the webhook's secret.`,
+        );
+      }
+      const result = await options.flows[route.flow](config);
+      return respondJson(200, { success: true, ...result });
+    } catch (error) {
+      const { code, message } = explain(error);
+      options.log(code === "unauthorized" ? "warn" : "error", route.flow, {
+        code,
+        status: STATUS[code],
+        message,
+        class: code === "internal" ? className(error) : undefined,
+        ms: options.now() - startedAt,
+      });
+      return respondError(code, message);
+    }
+  };
+}
+
+/** Only a SyncError's words are known to hold no data. */
+function explain(error: unknown): { code: ErrorCode; message: string } {
+  if (error instanceof SyncError) return error;
+  return {
+    code: "internal",
+    message:
+      "Something went wrong that was not foreseen; the log names its class.",
+  };
+}
+
+function className(error: unknown): string {
+  const name = error instanceof Error ? error.name : "";
+  return /^[A-Za-z]\w{0,63}$/.test(name) ? name : "unknown";
+}
+
+function respondError(
+  code: ErrorCode,
+  message: string,
+  headers: Record<string, string> = {},
+): Response {
+  const status = STATUS[code];
+  const retry: Record<string, string> = status === 503
+    ? { "Retry-After": String(RETRY_AFTER_S) }
+    : {};
+  return respondJson(status, { success: false, error: code, message }, {
+    ...headers,
+    ...retry,
+  });
+}
+
+function respondJson(
+  status: number,
+  body: Record<string, unknown>,
+  headers?: Record<string, string>,
+): Response {
+  return respond(JSON.stringify(body), {
+    status,
+    type: "application/json",
+    headers,
+  });
+}
+
+function respond(
+  body: string,
+  { status, type, headers }: {
+    status: number;
+    type: string;
+    headers?: Record<string, string>;
+  },
+): Response {
+  // A cache stands in front of the worker where it is deployed.
+  return new Response(body, {
+    status,
+    headers: { "Content-Type": type, "Cache-Control": "no-store", ...headers },
+  });
+}

@@ -1,0 +1,63 @@
+/**
+ * Ring 2. The verb nuke: every row goes and the schema is created again.
+ *
+ * Promise: the source begins the new epoch first, so a sync that is running
+ * can only follow it; no batch of before lands after.
+ *
+ * @module
+ */
+
+import { SyncError } from "./errors.ts";
+import { follow, type Parts } from "./sync.ts";
+
+const RESETS_MAX = 3;
+const WAIT_MS = 200;
+
+/**
+ * Empties the replica.
+ *
+ * @param parts What to work with.
+ * @returns The message for the caller.
+ * @throws {SyncError} `nuke_pending` where the new epoch is recorded but
+ * another worker keeps the replica busy: the next sync carries it out.
+ */
+export async function nuke(parts: Parts): Promise<{ message: string }> {
+  const { source, budget, log, sleep } = parts;
+  const lease = parts.uuid();
+  let answer = await source.lease(lease);
+  let epoch = answer.epoch;
+  for (let tries = 1;; tries++) {
+    const reset = await source.reset({
+      expected: epoch,
+      wipe: true,
+      reason: "nuke",
+    });
+    epoch = reset.epoch;
+    if (reset.do === "begun") break;
+    if (tries === RESETS_MAX) {
+      throw new SyncError(
+        "nuke_pending",
+        "Cannot nuke: somebody else begins new epochs; try again",
+      );
+    }
+  }
+  log("warn", "nuke", { epoch });
+  while (answer.do === "busy") {
+    if (budget.msLeft() <= 0 || budget.callsLeft() <= 10) {
+      throw new SyncError(
+        "nuke_pending",
+        "Cannot nuke yet: another sync keeps the replica busy; the new epoch is recorded and the next /sync empties it",
+      );
+    }
+    await sleep(WAIT_MS);
+    answer = await source.lease(lease);
+  }
+  const { busy } = await follow(parts, lease, { batches: false });
+  if (busy) {
+    throw new SyncError(
+      "nuke_pending",
+      "Cannot nuke yet: another sync took over; the new epoch is recorded and the next /sync empties the replica",
+    );
+  }
+  return { message: "Data nuked and schema reinitialized" };
+}

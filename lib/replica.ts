@@ -1,0 +1,238 @@
+/**
+ * Ring 1. The replica: a libSQL database, reached by HTTP.
+ *
+ * Promise: every change is one write batch that begins with a move of the
+ * chain; it is applied whole, or not at all.
+ *
+ * @module
+ */
+
+import type { Client } from "@libsql/client/web";
+import type { Batch } from "./claim.ts";
+import { SyncError } from "./errors.ts";
+import type { Step } from "./plan.ts";
+import type { Schema } from "./schema.ts";
+import {
+  ABORT,
+  adoptStatements,
+  alterStatements,
+  bootstrapStatements,
+  COLUMNS,
+  GUARD,
+  PROBE,
+  type ReplicaRow,
+  type Statement,
+  stepStatement,
+  stepToStatement,
+} from "./sql.ts";
+
+/** The verbs of the replica. Each throws a SyncError whose code tells a flow what to do. */
+export interface Replica {
+  /** Asks the primary where it stands; null where there is no replica yet. */
+  probe(): Promise<ReplicaRow | null>;
+  /** Starts a replica; a row that is there is never replaced. */
+  bootstrap(options: { epoch: string; wipe: boolean }): Promise<ReplicaRow>;
+  /** Follows a new epoch, with every row gone when it wipes. */
+  adopt(
+    options: { epoch: string; from: string; wipe: boolean },
+  ): Promise<ReplicaRow>;
+  /** Brings the schema up to the worker's. */
+  alter(options: { from: string }): Promise<ReplicaRow>;
+  /** Applies a batch: the move and its steps. */
+  apply(
+    batch: Batch,
+    steps: readonly Step[],
+    options: { parked: number },
+  ): Promise<ReplicaRow>;
+  /** Whether the replica refuses any of these steps; nothing is kept. */
+  refuses(steps: readonly Step[]): Promise<boolean>;
+  /** Which step `apply` was refused for, and SQLite's code; null when it was none. */
+  refusedStep(error: SyncError): { step: number; code: string } | null;
+}
+
+/**
+ * Speaks to a replica through an open client.
+ *
+ * @param client The client; its fetch has a timeout.
+ * @param options The worker's schema and its hash.
+ * @returns The replica.
+ */
+export function createReplica(
+  client: Client,
+  options: { schema: Schema; schemaHash: string },
+): Replica {
+  const { schema, schemaHash } = options;
+  const write = async (statements: readonly Statement[]) => {
+    try {
+      return await client.batch([...statements], "write");
+    } catch (error) {
+      throw translate(error);
+    }
+  };
+  const move = async (statements: readonly Statement[]) => {
+    try {
+      return rowOf((await write(statements)).at(-1)?.rows[0]);
+    } catch (error) {
+      // A move that breaks a constraint met another state than it was made for.
+      if (error instanceof SyncError && error.code === "replica_refused") {
+        throw new SyncError(
+          "replica_moved",
+          "Cannot move the replica: it does not stand where it was expected",
+          { cause: error },
+        );
+      }
+      throw error;
+    }
+  };
+  const presentColumns = async () => {
+    const [result] = await write([COLUMNS]);
+    return new Set(result!.rows.map((row) => `${row[0]}\u0000${row[1]}`));
+  };
+
+  return {
+    async probe() {
+      try {
+        const result = await client.execute(PROBE);
+        return result.rows.length === 0 ? null : rowOf(result.rows[0]);
+      } catch (error) {
+        const translated = translate(error);
+        if (translated.code === "replica_schema") return null;
+        throw translated;
+      }
+    },
+    async bootstrap({ epoch, wipe }) {
+      const present = await presentColumns();
+      return await move(
+        bootstrapStatements(schema, { epoch, schemaHash, wipe, present }),
+      );
+    },
+    async adopt({ epoch, from, wipe }) {
+      return await move(
+        adoptStatements(schema, { epoch, from, schemaHash, wipe }),
+      );
+    },
+    async alter({ from }) {
+      const present = await presentColumns();
+      return await move(alterStatements(schema, { from, schemaHash, present }));
+    },
+    async apply(batch, steps, { parked }) {
+      const deadLetters = batch.deadLetters + parked;
+      const results = await write([
+        stepStatement({ ...batch, schemaHash, deadLetters }),
+        ...steps.map(stepToStatement),
+      ]);
+      return rowOf(results[0]?.rows[0]);
+    },
+    async refuses(steps) {
+      const statements = steps.map(stepToStatement);
+      try {
+        await write([...statements, ABORT]);
+      } catch (error) {
+        if (error instanceof SyncError && error.code === "replica_refused") {
+          return failureOf(error)?.statement !== statements.length;
+        }
+        throw error;
+      }
+      throw new Error("a batch that must fail was applied");
+    },
+    refusedStep(error) {
+      const failure = failureOf(error);
+      return failure === null || failure.statement === 0
+        ? null
+        : { step: failure.statement - 1, code: failure.code };
+    },
+  };
+}
+
+/** Which statement of a batch failed, the move being 0, and SQLite's code. */
+function failureOf(error: SyncError): { statement: number; code: string } | null {
+  const { statementIndex, code } = error.cause as {
+    statementIndex?: unknown;
+    code?: unknown;
+  };
+  return typeof statementIndex === "number" && typeof code === "string"
+    ? { statement: statementIndex, code }
+    : null;
+}
+
+/** The replica's row as it came back. */
+function rowOf(row: unknown): ReplicaRow {
+  const found = row as ReplicaRow | undefined;
+  if (
+    typeof found?.epoch !== "string" || !Number.isSafeInteger(found.position) ||
+    typeof found.batch !== "string"
+  ) {
+    throw new SyncError(
+      "replica_moved",
+      "Cannot read the replica's row: expected where it stands, found no such row",
+    );
+  }
+  return {
+    epoch: found.epoch,
+    position: found.position,
+    batch: found.batch,
+    prev: found.prev,
+    from_epoch: found.from_epoch,
+    walk_gen: found.walk_gen,
+    walk_at: found.walk_at,
+    walk_done: found.walk_done,
+    drained: found.drained,
+    snapshot: found.snapshot,
+    source_time: found.source_time,
+    schema_hash: found.schema_hash,
+    dead_letters: found.dead_letters,
+  };
+}
+
+/** SQLite codes that say the content is at fault. */
+const CONTENT = /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|RANGE)/;
+
+/** What the client threw, as a condition a flow can decide on. */
+function translate(error: unknown): SyncError {
+  const { code, message, cause } = error as {
+    code?: unknown;
+    message?: string;
+    cause?: { status?: unknown };
+  };
+  const text = message ?? "";
+  const state = typeof code === "string" ? code : "";
+  const status = cause?.status;
+  const make = (
+    errorCode: ConstructorParameters<typeof SyncError>[0],
+    sentence: string,
+  ) => new SyncError(errorCode, sentence, { cause: error });
+  if (text.includes(GUARD)) {
+    return make(
+      "replica_moved",
+      "Cannot apply: the replica's guard refused the move, as it is not the next one",
+    );
+  }
+  // "no such table", "no such column", "ON CONFLICT clause does not match ...".
+  if (/^SQLITE_(UNKNOWN|ERROR)/.test(state)) {
+    return make(
+      "replica_schema",
+      `Cannot apply: expected the tables, columns and keys of schema.json in the replica, found others (${state})`,
+    );
+  }
+  if (status === 401 || status === 403) {
+    return make(
+      "replica_unauthorized",
+      `Cannot use libSQL: it answered HTTP ${status}; check LIBSQL_AUTH_TOKEN, which needs full access`,
+    );
+  }
+  if (/^SQLITE_FULL/.test(state)) {
+    return make("replica_full", "Cannot apply: libSQL has no room left");
+  }
+  if (CONTENT.test(state)) {
+    return make(
+      "replica_refused",
+      `Cannot apply: libSQL refused the content of a statement with ${state}`,
+    );
+  }
+  return make(
+    "replica_unreachable",
+    `Cannot reach libSQL: expected an answer, found ${
+      typeof status === "number" ? `HTTP ${status}` : state || "no connection"
+    }; check LIBSQL_URL, or try again later`,
+  );
+}

@@ -1,0 +1,102 @@
+/**
+ * Ring 1. The source: the functions of schema libsql_sync, one json in, one
+ * json out, each a transaction of its own.
+ *
+ * Promise: every way to the source speaks the same few verbs.
+ *
+ * @module
+ */
+
+import type { Refusal } from "./change.ts";
+import {
+  type Batch,
+  type BatchSize,
+  type Carrier,
+  type Claim,
+  claimOf,
+  isParked,
+  type Lease,
+  leaseOf,
+  type Queued,
+  queuedOf,
+  type Reset,
+  resetOf,
+} from "./claim.ts";
+import type { ReplicaRow } from "./sql.ts";
+
+/** The verbs of the source. */
+export interface Source {
+  /** Takes the lease, for `seconds` from now. */
+  lease(lease: string): Promise<Lease>;
+  /** Gives the lease back. */
+  release(lease: string): Promise<Queued>;
+  /** Settles what the row proves, and hands out what is next. */
+  claim(request: {
+    lease: string;
+    row: ReplicaRow | null;
+    size: BatchSize;
+    split?: { batch: string; messages: number };
+  }): Promise<Claim>;
+  /** Sets changes of a pending batch aside; false when it is not pending. */
+  park(
+    batch: Pick<Batch, "epoch" | "position" | "batch">,
+    changes: readonly Refusal[],
+  ): Promise<boolean>;
+  /** Begins a new epoch if the one expected is still in force. */
+  reset(
+    request: { expected: string; wipe: boolean; reason: string },
+  ): Promise<Reset>;
+}
+
+/**
+ * Speaks to the libsql_sync functions through a carrier.
+ *
+ * @param carrier Carries the calls.
+ * @param options The hash of the worker's schema, and the seconds a lease
+ * lasts from each call on.
+ * @returns The source.
+ */
+export function createSource(
+  carrier: Carrier,
+  options: { schemaHash: string; leaseSeconds: number },
+): Source {
+  const { schemaHash: schema, leaseSeconds: seconds } = options;
+  return {
+    async lease(lease) {
+      return leaseOf(await carrier.call("lease", { lease, seconds }));
+    },
+    async release(lease) {
+      return queuedOf(await carrier.call("release", { lease }));
+    },
+    async claim({ lease, row, size, split }) {
+      return claimOf(
+        await carrier.call("claim", {
+          lease,
+          seconds,
+          schema,
+          row: row === null ? null : { ...row },
+          messages_max: size.messages,
+          bytes_max: size.bytes,
+          ...(split ? { split } : {}),
+        }),
+      );
+    },
+    async park({ epoch, position, batch }, changes) {
+      const answer = await carrier.call("park", {
+        epoch,
+        position,
+        batch,
+        changes: changes.map(({ msgId, table, key, reason }) => ({
+          msg_id: msgId,
+          table,
+          key: key === null ? null : [...key],
+          reason,
+        })),
+      });
+      return isParked(answer);
+    },
+    async reset(request) {
+      return resetOf(await carrier.call("reset", request));
+    },
+  };
+}

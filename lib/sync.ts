@@ -1,0 +1,325 @@
+/**
+ * Ring 2. The verb sync: drain the queue into the replica.
+ *
+ * Promise: after whatever failed, nothing is concluded; the replica is probed
+ * and the source decides, so that the chain moves on or stays.
+ *
+ * @module
+ */
+
+import { FIRST_SIZE, nextSize } from "./batch_size.ts";
+import type { Refusal } from "./change.ts";
+import type { Batch, BatchSize, Claim, Queued, StopCode } from "./claim.ts";
+import { SyncError } from "./errors.ts";
+import { isolate } from "./isolate.ts";
+import type { Log } from "./log.ts";
+import type { createPlanner } from "./plan.ts";
+import type { Replica } from "./replica.ts";
+import type { Source } from "./source.ts";
+import type { ReplicaRow } from "./sql.ts";
+
+/** What one request may spend. */
+export interface Budget {
+  /** Calls to either database that are left. */
+  callsLeft(): number;
+  /** Milliseconds that are left. */
+  msLeft(): number;
+}
+
+/** What the flows work with. */
+export interface Parts {
+  readonly source: Source;
+  readonly replica: Replica;
+  readonly plan: ReturnType<typeof createPlanner>;
+  readonly budget: Budget;
+  readonly log: Log;
+  /** Milliseconds of a clock that does not go back. */
+  now(): number;
+  sleep(ms: number): Promise<void>;
+  uuid(): string;
+}
+
+/** What a sync did. */
+export interface SyncResult {
+  /** Queue messages dealt with. */
+  readonly processed: number;
+  /** Messages left, at most 10,000. */
+  readonly queued: number;
+  /** Whether `queued` is exact, or a lower bound. */
+  readonly queued_exact: boolean;
+  /** Changes set aside by this sync. */
+  readonly parked: number;
+  /** Batches applied by this sync. */
+  readonly batches: number;
+  /** Whether the last batch took every message there was. */
+  readonly drained?: boolean;
+  /** The chain the replica follows. */
+  readonly epoch?: string;
+  /** How many batches of it are applied. */
+  readonly position?: number;
+  /** Set where another sync is at it. */
+  readonly busy?: true;
+}
+
+/** Calls kept back for the last batch: apply, park, probe, settle, release. */
+const CALLS_RESERVED = 6;
+const FAILURES_MAX = 3;
+/** An apply that failed after so long was too large, not unlucky. */
+const SLOW_MS = 2_000;
+
+/**
+ * Drains the queue until it is empty or the budget is spent.
+ *
+ * @param parts What to work with.
+ * @returns What was done.
+ * @throws {SyncError} The replica or the source failed for longer than retries
+ * help, or does not belong to the other.
+ */
+export async function sync(parts: Parts): Promise<SyncResult> {
+  const lease = parts.uuid();
+  const answer = await parts.source.lease(lease);
+  if (answer.do === "busy") {
+    return { ...report(newProgress(), answer), busy: true };
+  }
+  return await follow(parts, lease, { batches: true });
+}
+
+/**
+ * Follows the chain under a lease, which is given back at the end.
+ *
+ * @param parts What to work with.
+ * @param lease The lease held.
+ * @param options Whether batches are applied, or only the moves that make the
+ * replica follow the epoch in force.
+ * @returns What was done.
+ * @throws {SyncError} See {@linkcode sync}.
+ */
+export async function follow(
+  parts: Parts,
+  lease: string,
+  options: { batches: boolean },
+): Promise<SyncResult> {
+  const { source, budget, log } = parts;
+  const progress = newProgress();
+  try {
+    progress.row = await parts.replica.probe();
+    for (;;) {
+      const done = !options.batches || budget.msLeft() <= 0 ||
+        budget.callsLeft() <= CALLS_RESERVED;
+      try {
+        const claim = await source.claim({
+          lease,
+          row: progress.row,
+          size: done ? NOTHING : progress.size,
+          ...(progress.split ? { split: progress.split } : {}),
+        });
+        progress.processed += claim.acked;
+        switch (claim.do) {
+          case "idle":
+          case "settled":
+            return report(progress, claim);
+          case "busy":
+            return { ...report(progress, await source.release(lease)), busy: true };
+          default:
+            await obey(parts, progress, claim);
+        }
+        progress.failures = 0;
+      } catch (error) {
+        await recover(parts, progress, error);
+      }
+    }
+  } catch (error) {
+    const code = error instanceof SyncError ? error.code : "internal";
+    log("error", "sync", { ...summaryOf(progress), code });
+    await source.release(lease).catch(() => {});
+    throw error;
+  }
+}
+
+const NOTHING: BatchSize = { messages: 0, bytes: 0 };
+
+/** Where a sync is. */
+interface Progress {
+  row: ReplicaRow | null;
+  size: BatchSize;
+  split: { batch: string; messages: number } | null;
+  processed: number;
+  parked: number;
+  batches: number;
+  failures: number;
+}
+
+function newProgress(): Progress {
+  return {
+    row: null,
+    size: FIRST_SIZE,
+    split: null,
+    processed: 0,
+    parked: 0,
+    batches: 0,
+    failures: 0,
+  };
+}
+
+/** Makes the move or applies the batch that the source handed out. */
+async function obey(
+  parts: Parts,
+  progress: Progress,
+  claim: Exclude<Claim, { do: "idle" | "settled" | "busy" }>,
+): Promise<void> {
+  const { replica, log } = parts;
+  switch (claim.do) {
+    case "stop":
+      throw stopError(claim.error);
+    case "bootstrap":
+      log("info", "bootstrap", { epoch: claim.epoch });
+      progress.row = await replica.bootstrap(claim);
+      return;
+    case "adopt":
+      log("warn", "adopt", {
+        epoch: claim.epoch,
+        from: claim.from,
+        wipe: claim.wipe,
+        reason: claim.reason,
+      });
+      progress.row = await replica.adopt(claim);
+      return;
+    case "alter":
+      log("info", "alter", { from: claim.from });
+      progress.row = await replica.alter(claim);
+      return;
+    case "batch":
+      await applyBatch(parts, progress, claim);
+  }
+}
+
+/** Plans a batch, sets aside what cannot be applied, and applies the rest. */
+async function applyBatch(
+  parts: Parts,
+  progress: Progress,
+  batch: Batch,
+): Promise<void> {
+  const { plan, replica, now } = parts;
+  const { steps, refusals } = plan(batch);
+  // Recorded at the source before the apply: another worker that finds the
+  // batch applied must know what is not in it.
+  if (refusals.length > 0 && !await park(parts, progress, batch, refusals)) return;
+  const started = now();
+  try {
+    const parked = batch.parked.length + refusals.length;
+    progress.row = await replica.apply(batch, steps, { parked });
+  } catch (error) {
+    if (!(error instanceof SyncError)) throw error;
+    if (error.code === "replica_refused") {
+      const refused = replica.refusedStep(error);
+      if (refused === null) throw error;
+      const upTo = steps.slice(0, refused.step + 1);
+      const guilty = await isolate(replica, upTo, refused.code);
+      if (guilty === null) throw error;
+      // The batch comes again, without it.
+      await park(parts, progress, batch, [guilty]);
+      return;
+    }
+    if (
+      error.code === "replica_unreachable" && now() - started > SLOW_MS &&
+      batch.messages.length > 1
+    ) {
+      progress.split = {
+        batch: batch.batch,
+        messages: Math.ceil(batch.messages.length / 2),
+      };
+      progress.size = nextSize(progress.size, Infinity);
+    }
+    throw error;
+  }
+  progress.split = null;
+  progress.batches += 1;
+  progress.size = nextSize(progress.size, now() - started);
+}
+
+/** Sets changes aside; where the batch is gone, the replica is asked again. */
+async function park(
+  parts: Parts,
+  progress: Progress,
+  batch: Batch,
+  changes: readonly Refusal[],
+): Promise<boolean> {
+  if (!await parts.source.park(batch, changes)) {
+    progress.row = await parts.replica.probe();
+    return false;
+  }
+  progress.parked += changes.length;
+  for (const { msgId, table, reason } of changes) {
+    parts.log("warn", "parked", { msg_id: msgId, table, reason });
+  }
+  return true;
+}
+
+/** After a failure: waits a little, and asks the replica where it stands. */
+async function recover(
+  parts: Parts,
+  progress: Progress,
+  error: unknown,
+): Promise<void> {
+  const { replica, budget, log, sleep } = parts;
+  if (!(error instanceof SyncError) || !error.retry) throw error;
+  progress.failures += 1;
+  if (
+    progress.failures > FAILURES_MAX || budget.msLeft() <= 0 ||
+    budget.callsLeft() <= 3
+  ) throw error;
+  log("warn", "retry", { code: error.code, failures: progress.failures });
+  await sleep(50 * 4 ** (progress.failures - 1));
+  progress.row = await replica.probe();
+  if (error.code === "replica_schema" && progress.row !== null) {
+    progress.row = await replica.alter({ from: progress.row.schema_hash });
+  }
+}
+
+/** What a stop means for the operator. */
+function stopError(code: StopCode): SyncError {
+  switch (code) {
+    case "replica_foreign":
+      return new SyncError(
+        code,
+        "Cannot sync: expected a replica of this source, found one of another; check LIBSQL_URL, or POST /nuke to take it over and lose what it holds",
+      );
+    case "replica_ahead":
+      return new SyncError(
+        code,
+        "Cannot sync: expected a replica at or behind this source's position, found one ahead: the source was restored or cloned; check PGMQ_URL and LIBSQL_URL, or POST /nuke to start the replica over",
+      );
+    case "schema_outdated":
+      return new SyncError(
+        code,
+        "Cannot sync: expected the schema.json that is in force, found an older one in this worker; deploy the newest worker",
+      );
+    case "schema_unknown":
+      return new SyncError(
+        code,
+        "Cannot sync: expected this worker's schema.json at the source, found none such; run the migration written by deno task schema, then deploy the worker",
+      );
+  }
+}
+
+function report(progress: Progress, queued: Queued): SyncResult {
+  return {
+    ...summaryOf(progress),
+    queued: queued.queued,
+    queued_exact: queued.queuedExact,
+  };
+}
+
+function summaryOf(progress: Progress) {
+  const { processed, parked, batches, row } = progress;
+  return {
+    processed,
+    parked,
+    batches,
+    ...(row === null ? {} : {
+      drained: row.drained === 1,
+      epoch: row.epoch,
+      position: row.position,
+    }),
+  };
+}

@@ -1,0 +1,367 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import type { Config } from "../lib/config.ts";
+import { type ErrorCode, SyncError } from "../lib/errors.ts";
+import { createHandler, type Flows } from "../lib/handler.ts";
+import type { LogFields } from "../lib/log.ts";
+
+const SECRET = "correct horse battery staple";
+const CONFIG: Config = {
+  libsqlUrl: "http://127.0.0.1:8080",
+  libsqlAuthToken: "",
+  pgmqUrl: "postgres://h/d",
+  webhookSignature: SECRET,
+  port: 0,
+};
+
+interface Change {
+  readonly config?: () => Config;
+  readonly sync?: Flows["sync"];
+  readonly nuke?: Flows["nuke"];
+}
+
+/** A handler over flows that note their calls, and all that it logs. */
+function setUp(change: Change = {}) {
+  const calls: string[] = [];
+  const logged: [level: string, event: string, fields: LogFields][] = [];
+  let time = 1_000;
+  const handler = createHandler({
+    config: change.config ?? (() => CONFIG),
+    flows: {
+      sync: (config) => {
+        calls.push("sync");
+        return change.sync?.(config) ??
+          Promise.resolve({ processed: 123, queued: 456 });
+      },
+      nuke: (config) => {
+        calls.push("nuke");
+        return change.nuke?.(config) ??
+          Promise.resolve({ message: "Data nuked and schema reinitialized" });
+      },
+    },
+    log: (level, event, fields) => void logged.push([level, event, fields]),
+    now: () => (time += 5),
+  });
+  return { calls, logged, handler };
+}
+
+const request = (path: string, init: RequestInit = {}) =>
+  new Request(`http://worker.example.com${path}`, init);
+const post = (
+  path: string,
+  signature: string | null = SECRET,
+  init: RequestInit = {},
+) =>
+  request(path, {
+    method: "POST",
+    headers: signature === null ? {} : { "x-webhook-signature": signature },
+    ...init,
+  });
+
+/** Status, body and the headers that count. */
+async function read(response: Response) {
+  assertEquals(response.headers.get("cache-control"), "no-store");
+  assertEquals(response.headers.get("content-type"), "application/json");
+  return {
+    status: response.status,
+    body: await response.json() as Record<string, unknown>,
+  };
+}
+
+Deno.test("createHandler() answers OK when /health or /ok is asked, without settings or signature", async () => {
+  const { handler, calls, logged } = setUp({
+    config: () => {
+      throw new SyncError("config_invalid", "none");
+    },
+  });
+  for (const path of ["/health", "/ok", "/ok?a=1"]) {
+    for (const method of ["GET", "HEAD"]) {
+      const response = await handler(request(path, { method }));
+      assertEquals(response.status, 200);
+      assertEquals(
+        response.headers.get("content-type"),
+        "text/plain; charset=utf-8",
+      );
+      assertEquals(response.headers.get("cache-control"), "no-store");
+      assertEquals(await response.text(), "OK");
+    }
+  }
+  assertEquals([calls, logged], [[], []]);
+});
+
+Deno.test("createHandler() answers what the flow returns when the signature is right", async () => {
+  const { handler, calls, logged } = setUp();
+  assertEquals(await read(await handler(post("/sync"))), {
+    status: 200,
+    body: { success: true, processed: 123, queued: 456 },
+  });
+  assertEquals(await read(await handler(post("/nuke?x=/sync"))), {
+    status: 200,
+    body: { success: true, message: "Data nuked and schema reinitialized" },
+  });
+  assertEquals([calls, logged], [["sync", "nuke"], []]);
+});
+
+Deno.test("createHandler() hands the settings to the flow when it runs one", async () => {
+  let given: Config | undefined;
+  const { handler } = setUp({
+    sync: (config) => {
+      given = config;
+      return Promise.resolve({});
+    },
+  });
+  await handler(post("/sync"));
+  assertEquals(given, CONFIG);
+});
+
+Deno.test("createHandler() answers 401 and runs nothing when the signature is not the secret", async () => {
+  const { handler, calls, logged } = setUp();
+  const wrong = [
+    null,
+    "",
+    "x",
+    SECRET.slice(0, -1),
+    SECRET + "x",
+    SECRET.toUpperCase(),
+    `${SECRET}, ${SECRET}`,
+    "x".repeat(100_000),
+  ];
+  for (const path of ["/sync", "/nuke"]) {
+    for (const signature of wrong) {
+      const { status, body } = await read(await handler(post(path, signature)));
+      assertEquals([status, body.success, body.error], [
+        401,
+        false,
+        "unauthorized",
+      ]);
+    }
+  }
+  const twice = new Headers();
+  twice.append("x-webhook-signature", SECRET);
+  twice.append("X-Webhook-Signature", SECRET);
+  assertEquals(
+    (await handler(post("/sync", null, { headers: twice }))).status,
+    401,
+  );
+  assertEquals(calls, []);
+  assertEquals(logged.length, 2 * wrong.length + 1);
+  assertEquals(
+    logged.every(([level, , fields]) =>
+      level === "warn" && fields.status === 401
+    ),
+    true,
+  );
+  assertEquals(JSON.stringify(logged).includes(SECRET), false);
+});
+
+Deno.test("createHandler() answers 404 when the path is spelled in any other way", async () => {
+  const { handler, calls } = setUp();
+  for (
+    const path of [
+      "/",
+      "",
+      "/sync/",
+      "/Sync",
+      "//sync",
+      "/%73ync",
+      "/sync%2F",
+      "/sync;a",
+      "/health/",
+      "/nuke/../nuke/x",
+      "/v1/sync",
+    ]
+  ) {
+    const { status, body } = await read(await handler(post(path)));
+    assertEquals([path, status, body.success, body.error], [
+      path,
+      404,
+      false,
+      "not_found",
+    ]);
+  }
+  // URL itself resolves dots, also encoded ones, before anything looks at the path.
+  assertEquals((await handler(post("/a/%2e%2e/sync"))).status, 200);
+  assertEquals(calls, ["sync"]);
+});
+
+Deno.test("createHandler() answers 405 with Allow when the method is another", async () => {
+  const { handler, calls } = setUp({
+    config: () => {
+      throw new SyncError("config_invalid", "none");
+    },
+  });
+  const cases = [
+    ["/sync", "POST", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"]],
+    ["/nuke", "POST", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"]],
+    ["/health", "GET, HEAD", ["POST", "PUT", "OPTIONS"]],
+    ["/ok", "GET, HEAD", ["POST", "PUT", "OPTIONS"]],
+  ] as const;
+  for (const [path, allow, methods] of cases) {
+    for (const method of methods) {
+      const response = await handler(request(path, { method }));
+      assertEquals(response.headers.get("allow"), allow);
+      const { status, body } = await read(response);
+      assertEquals([status, body.error], [405, "method_not_allowed"]);
+    }
+  }
+  assertEquals(calls, []);
+});
+
+Deno.test("createHandler() answers 500 with the settings' problems when they cannot be used, signature or not", async () => {
+  const { handler, calls, logged } = setUp({
+    config: () => {
+      throw new SyncError(
+        "config_invalid",
+        "Cannot use the settings: PORT must be a number.",
+      );
+    },
+  });
+  for (const signature of [SECRET, null]) {
+    assertEquals(await read(await handler(post("/sync", signature))), {
+      status: 500,
+      body: {
+        success: false,
+        error: "config_invalid",
+        message: "Cannot use the settings: PORT must be a number.",
+      },
+    });
+  }
+  assertEquals(calls, []);
+  assertEquals(
+    logged.map(([level, event, fields]) => [level, event, fields.code]),
+    [
+      ["error", "sync", "config_invalid"],
+      ["error", "sync", "config_invalid"],
+    ],
+  );
+});
+
+const STATUSES: Record<ErrorCode, number> = {
+  config_invalid: 500,
+  schema_invalid: 500,
+  unauthorized: 401,
+  not_found: 404,
+  method_not_allowed: 405,
+  source_unreachable: 503,
+  source_failed: 502,
+  source_not_installed: 500,
+  replica_unreachable: 503,
+  replica_unauthorized: 500,
+  replica_full: 507,
+  replica_moved: 503,
+  replica_schema: 503,
+  replica_refused: 502,
+  replica_ahead: 409,
+  replica_foreign: 409,
+  schema_outdated: 409,
+  schema_unknown: 409,
+  nuke_pending: 503,
+  internal: 500,
+};
+
+Deno.test("createHandler() answers the status of the code when a flow fails", async () => {
+  for (
+    const [code, expected] of Object.entries(STATUSES) as [ErrorCode, number][]
+  ) {
+    const { handler, logged } = setUp({
+      nuke: () =>
+        Promise.reject(
+          new SyncError(code, `Cannot do it: ${code}`, {
+            cause: new Error("row 42"),
+          }),
+        ),
+    });
+    const response = await handler(post("/nuke"));
+    assertEquals(
+      response.headers.get("retry-after"),
+      expected === 503 ? "5" : null,
+    );
+    assertEquals(await read(response), {
+      status: expected,
+      body: { success: false, error: code, message: `Cannot do it: ${code}` },
+    });
+    assertEquals(logged, [[
+      code === "unauthorized" ? "warn" : "error",
+      "nuke",
+      {
+        code,
+        status: expected,
+        message: `Cannot do it: ${code}`,
+        class: code === "internal" ? "SyncError" : undefined,
+        ms: 5,
+      },
+    ]]);
+  }
+});
+
+Deno.test("createHandler() shows nothing but the class when an error was not foreseen", async () => {
+  class PostgresError extends Error {
+    override name = "PostgresError";
+  }
+  class Odd extends Error {
+    override name = "row 42: secret";
+  }
+  const cases: [thrown: unknown, name: string][] = [
+    [new TypeError("row 42: secret"), "TypeError"],
+    [new PostgresError("row 42: secret"), "PostgresError"],
+    [new Odd("row 42: secret"), "unknown"],
+    ["row 42: secret", "unknown"],
+    [undefined, "unknown"],
+  ];
+  for (const [thrown, name] of cases) {
+    for (
+      const sync of [() => Promise.reject(thrown), () => {
+        throw thrown;
+      }]
+    ) {
+      const { handler, logged } = setUp({ sync });
+      const { status, body } = await read(await handler(post("/sync")));
+      assertEquals([status, body.error], [500, "internal"]);
+      assertEquals(
+        logged.map(([level, event, fields]) => [level, event, fields.class]),
+        [["error", "sync", name]],
+      );
+      assertEquals(/row 42|secret/.test(JSON.stringify([body, logged])), false);
+    }
+  }
+});
+
+Deno.test("createHandler() answers 500 when a flow returns what JSON cannot hold", async () => {
+  const { handler } = setUp({ sync: () => Promise.resolve({ processed: 1n }) });
+  const { status, body } = await read(await handler(post("/sync")));
+  assertEquals([status, body.error], [500, "internal"]);
+});
+
+Deno.test("createHandler() takes nothing of the body when one is sent without end", async () => {
+  for (
+    const [path, signature, status] of [
+      ["/sync", SECRET, 200],
+      ["/sync", null, 401],
+      ["/x", null, 404],
+      ["/ok", null, 405],
+    ] as const
+  ) {
+    let pulled = 0;
+    let cancelled = false;
+    const body = new ReadableStream<Uint8Array>({
+      pull: (controller) => {
+        pulled++;
+        controller.enqueue(new Uint8Array(65_536));
+      },
+      cancel: () => {
+        cancelled = true;
+      },
+    });
+    const { handler } = setUp();
+    const response = await handler(post(path, signature, { body }));
+    assertEquals([response.status, cancelled], [status, true]);
+    assertMatch(String(pulled), /^[01]$/);
+  }
+});
+
+Deno.test("createHandler() answers when the body cannot be cancelled", async () => {
+  const body = new ReadableStream({
+    cancel: () => Promise.reject(new Error("gone")),
+  });
+  const { handler } = setUp();
+  assertEquals((await handler(post("/sync", SECRET, { body }))).status, 200);
+});
