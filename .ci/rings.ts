@@ -139,12 +139,12 @@ export function createRings(options: RingsOptions): Deno.lint.Plugin {
       if (ring === 3) return undefined;
       const otherRing = ringOf(readOrEmpty(other));
       if (otherRing === 0) return undefined;
-      if (ring === 2 && isType && (otherRing === 1 || otherRing === 2)) {
+      if (ring === 2 && (otherRing === 2 || (otherRing === 1 && isType))) {
         return undefined;
       }
       const what = otherRing === undefined ? "no ring" : `ring ${otherRing}`;
       return ring === 2
-        ? `imports ring 0, and types of rings 1 and 2: '${specifier}' is ${what}`
+        ? `imports rings 0 and 2, and types of ring 1: '${specifier}' is ${what}`
         : `imports ring 0 only: '${specifier}' is ${what}`;
     }
   };

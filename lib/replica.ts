@@ -145,7 +145,9 @@ export function createReplica(
 }
 
 /** Which statement of a batch failed, the move being 0, and SQLite's code. */
-function failureOf(error: SyncError): { statement: number; code: string } | null {
+function failureOf(
+  error: SyncError,
+): { statement: number; code: string } | null {
   const { statementIndex, code } = error.cause as {
     statementIndex?: unknown;
     code?: unknown;

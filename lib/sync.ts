@@ -119,7 +119,10 @@ export async function follow(
           case "settled":
             return report(progress, claim);
           case "busy":
-            return { ...report(progress, await source.release(lease)), busy: true };
+            return {
+              ...report(progress, await source.release(lease)),
+              busy: true,
+            };
           default:
             await obey(parts, progress, claim);
         }
@@ -203,7 +206,9 @@ async function applyBatch(
   const { steps, refusals } = plan(batch);
   // Recorded at the source before the apply: another worker that finds the
   // batch applied must know what is not in it.
-  if (refusals.length > 0 && !await park(parts, progress, batch, refusals)) return;
+  if (refusals.length > 0 && !await park(parts, progress, batch, refusals)) {
+    return;
+  }
   const started = now();
   try {
     const parked = batch.parked.length + refusals.length;

@@ -29,14 +29,12 @@ export interface DataDirOptions {
  */
 export async function createDataDir(options: DataDirOptions): Promise<void> {
   const { dataDir, version } = options;
-  const found = await Deno.readTextFile(join(dataDir, "PG_VERSION")).catch(() =>
-    null
-  );
+  const found = await readVersion(dataDir);
   if (found !== null) {
-    if (found.trim() === String(version)) return;
+    if (found === String(version)) return await checkOwner(dataDir);
     throw new Error(
       `Cannot start PostgreSQL on ${dataDir}: expected data of version ${version}, ` +
-        `found version ${found.trim()}. Remove the folder to start afresh`,
+        `found version ${found}. Remove the folder to start afresh`,
     );
   }
   // Made under another name and then renamed: an initdb that was killed half
@@ -59,6 +57,29 @@ export async function createDataDir(options: DataDirOptions): Promise<void> {
     await Deno.remove(temporary, { recursive: true }).catch(() => {});
     await Deno.remove(`${temporary}.password`).catch(() => {});
   }
+}
+
+/** The version of the data in a folder, null when there is none. */
+async function readVersion(dataDir: string): Promise<string | null> {
+  try {
+    return (await Deno.readTextFile(join(dataDir, "PG_VERSION"))).trim();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
+    await checkOwner(dataDir);
+    throw error;
+  }
+}
+
+/** Refuses data that another user's server made: by root once, say, and by a normal user now. */
+async function checkOwner(dataDir: string): Promise<void> {
+  const expected = serverUser()?.uid ?? Deno.uid();
+  const { uid } = await Deno.stat(dataDir);
+  if (uid === expected) return;
+  throw new Error(
+    `Cannot start PostgreSQL on ${dataDir}: expected data of user ${expected}, found user ` +
+      `${uid}'s. Run as the user who made it, or remove the folder to start afresh`,
+  );
 }
 
 /** Runs initdb once. */

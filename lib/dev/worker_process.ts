@@ -88,6 +88,7 @@ export async function startWorker(options: WorkerOptions): Promise<Child> {
     command: Deno.execPath(),
     args: [
       "run",
+      "--quiet",
       "--no-prompt",
       "--allow-net",
       "--allow-env",

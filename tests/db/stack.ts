@@ -1,0 +1,280 @@
+/**
+ * Ring 3. A source, a replica and a worker behind HTTP, made for one test.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { type Client, createClient } from "@libsql/client/web";
+import postgres from "postgres";
+import { withParts } from "../../lib/connect.ts";
+import { parseConfig } from "../../lib/config.ts";
+import { compareTables, describeDifferences } from "../../lib/dev/compare.ts";
+import { type PostgresServer, startPostgres } from "../../lib/dev/postgres.ts";
+import { type SqldServer, startSqld } from "../../lib/dev/sqld.ts";
+import { migrate, prepareDatabase, putSecret } from "../../lib/dev/supabase.ts";
+import { createHandler } from "../../lib/handler.ts";
+import { nuke } from "../../lib/nuke.ts";
+import { parseSchema, schemaHash, schemaText } from "../../lib/schema.ts";
+import { type Parts, sync } from "../../lib/sync.ts";
+import schemaJson from "../../schema.json" with { type: "json" };
+
+/** The worker's secret in every test. */
+export const SECRET = "test-webhook-signature";
+
+/** schema.json's shape. */
+export type RawSchema = {
+  tables: Record<
+    string,
+    {
+      key: string | string[];
+      columns: Record<string, string>;
+      indexes: (string | string[])[];
+    }
+  >;
+};
+
+/** Servers that outlive a test: one PostgreSQL for a file of tests. */
+export class Servers {
+  #root?: string;
+  #postgres?: PostgresServer;
+  #made = 0;
+
+  /** The server, started when first asked for. */
+  async postgres(): Promise<PostgresServer> {
+    this.#root ??= await Deno.makeTempDir({ prefix: "libsql-sync-test-" });
+    this.#postgres ??= await startPostgres({
+      root: new URL("../../.dev", import.meta.url).pathname,
+      dataDir: `${this.#root}/pg`,
+      settings: { fsync: "off", max_connections: "60" },
+    });
+    return this.#postgres;
+  }
+
+  /** A folder of its own for each caller. */
+  async folder(): Promise<string> {
+    await this.postgres();
+    return `${this.#root}/${++this.#made}`;
+  }
+
+  /** A new database that looks like Supabase's, with the migration unless told. */
+  async database(options: { migrated?: boolean } = {}): Promise<string> {
+    const server = await this.postgres();
+    const database = `test_${++this.#made}`;
+    await prepareDatabase(server, { database });
+    const url = server.url({ database });
+    if (options.migrated ?? true) {
+      const sql = postgres(url, { max: 1, onnotice: () => {} });
+      try {
+        await sql.file(new URL("../../lib/dev/sample.sql", import.meta.url))
+          .simple();
+      } finally {
+        await sql.end();
+      }
+      await migrate(url);
+    }
+    return database;
+  }
+
+  async stop(): Promise<void> {
+    await this.#postgres?.stop();
+    if (this.#root) await Deno.remove(this.#root, { recursive: true });
+  }
+}
+
+/** A source and a replica with a worker between them. */
+export class Stack implements AsyncDisposable {
+  private constructor(
+    readonly database: string,
+    readonly server: PostgresServer,
+    readonly sqld: SqldServer,
+    /** As role postgres, in a time zone that is not UTC. */
+    readonly sql: postgres.Sql,
+    readonly client: Client,
+    readonly schema: RawSchema,
+    readonly log: Record<string, unknown>[],
+    readonly worker: Deno.HttpServer<Deno.NetAddr>,
+    readonly folder: string,
+  ) {}
+
+  static async start(
+    servers: Servers,
+    options: { schema?: RawSchema; setup?: string } = {},
+  ): Promise<Stack> {
+    const server = await servers.postgres();
+    const database = await servers.database();
+    const folder = await servers.folder();
+    const sqld = await startSqld({ dataDir: `${folder}/sqld` });
+    const sql = postgres(server.url({ database }), {
+      max: 5,
+      prepare: false,
+      onnotice: () => {},
+      connection: { TimeZone: "Asia/Kolkata" },
+    });
+    const client = createClient({ url: sqld.url, authToken: "test" });
+    const log: Record<string, unknown>[] = [];
+    const raw = options.schema ?? schemaJson;
+    if (options.setup) await sql.unsafe(options.setup).simple();
+    if (options.schema) await configure(sql, raw);
+    const worker = serveWorker(
+      { libsqlUrl: sqld.url, pgmqUrl: server.url({ database }) },
+      raw,
+      log,
+    );
+    for (
+      const [name, value] of [
+        ["libsql_sync_url", `http://127.0.0.1:${worker.addr.port}/sync`],
+        ["libsql_webhook_signature", SECRET],
+      ] as const
+    ) await putSecret(sql, { name, value });
+    return new Stack(
+      database,
+      server,
+      sqld,
+      sql,
+      client,
+      raw,
+      log,
+      worker,
+      folder,
+    );
+  }
+
+  /** The worker's answer to a signed POST. */
+  async post(
+    path: string,
+    options: { port?: number } = {},
+  ): Promise<{ status: number; body: Record<string, unknown> }> {
+    const port = options.port ?? this.worker.addr.port;
+    const response = await fetch(`http://127.0.0.1:${port}${path}`, {
+      method: "POST",
+      headers: { "x-webhook-signature": SECRET },
+    });
+    return { status: response.status, body: await response.json() };
+  }
+
+  /** One /sync that must succeed. */
+  async sync(): Promise<Record<string, unknown>> {
+    const { status, body } = await this.post("/sync");
+    assertEquals(status, 200, JSON.stringify(body));
+    assertEquals(body.success, true);
+    return body;
+  }
+
+  /** Syncs until nothing is queued, and returns the last answer. */
+  async drain(): Promise<Record<string, unknown>> {
+    for (let tries = 0; tries < 50; tries++) {
+      const body = await this.sync();
+      if (body.queued === 0 && body.drained === true) return body;
+    }
+    throw new Error("still queued after 50 syncs");
+  }
+
+  /** The replica's row. */
+  async row(): Promise<Record<string, unknown>> {
+    const { rows } = await this.client.execute("SELECT * FROM _libsql_sync");
+    assertEquals(rows.length, 1);
+    return { ...rows[0] };
+  }
+
+  /** Replica and source are equal, cell by cell; returns how many rows. */
+  async assertEqual(schema: RawSchema = this.schema): Promise<number> {
+    const found = await compareTables({
+      sql: this.sql,
+      client: this.client,
+      schema,
+      withValues: true,
+    });
+    assert(
+      found.differences.length === 0,
+      describeDifferences(found).join("\n"),
+    );
+    return found.rows;
+  }
+
+  /** What the queue holds, in order. */
+  async messages(): Promise<Record<string, unknown>[]> {
+    const rows = await this
+      .sql`select message from pgmq.q_replicate_data_libsql order by msg_id`;
+    return rows.map(({ message }) => message);
+  }
+
+  /** What the dead-letter queue holds, in order. */
+  async deadLetters(): Promise<Record<string, unknown>[]> {
+    const rows = await this
+      .sql`select message from pgmq.q_replicate_data_libsql_dlq order by msg_id`;
+    return rows.map(({ message }) => message);
+  }
+
+  /** Runs something with a worker's parts, as a worker of this schema would. */
+  async withParts<T>(
+    run: (parts: Parts) => Promise<T>,
+    schema: RawSchema = this.schema,
+  ): Promise<T> {
+    const config = configOf({
+      libsqlUrl: this.sqld.url,
+      pgmqUrl: this.server.url({ database: this.database }),
+    });
+    return await withParts({
+      config,
+      schema: parseSchema(schema),
+      log: () => {},
+    }, run);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.worker.shutdown();
+    this.client.close();
+    await this.sql.end({ timeout: 1 });
+    await this.sqld.kill();
+  }
+}
+
+/** Puts a schema in force at the source, as the migration's own call does. */
+export async function configure(
+  sql: postgres.Sql,
+  raw: RawSchema,
+): Promise<void> {
+  const schema = parseSchema(raw);
+  const hash = await schemaHash(schema);
+  await sql`select libsql_sync.configure(${hash}, ${
+    schemaText(schema)
+  }::text::jsonb)`;
+}
+
+function configOf(urls: { libsqlUrl: string; pgmqUrl: string }) {
+  const settings: Record<string, string> = {
+    LIBSQL_URL: urls.libsqlUrl,
+    LIBSQL_AUTH_TOKEN: "test",
+    PGMQ_URL: urls.pgmqUrl,
+    WEBHOOK_SIGNATURE: SECRET,
+  };
+  return parseConfig((name) => settings[name]);
+}
+
+/** A worker on a free port, as main.ts puts it together. */
+export function serveWorker(
+  urls: { libsqlUrl: string; pgmqUrl: string },
+  raw: RawSchema,
+  lines: Record<string, unknown>[] = [],
+): Deno.HttpServer<Deno.NetAddr> {
+  const log = (level: string, event: string, fields: object) => {
+    lines.push({ level, event, ...fields });
+  };
+  const schema = parseSchema(raw);
+  const handler = createHandler({
+    config: () => configOf(urls),
+    flows: {
+      sync: async (config) => ({
+        ...await withParts({ config, schema, log }, sync),
+      }),
+      nuke: (config) => withParts({ config, schema, log }, nuke),
+    },
+    log,
+    now: Date.now,
+  });
+  return Deno.serve(
+    { port: 0, hostname: "127.0.0.1", onListen: () => {} },
+    handler,
+  );
+}
