@@ -42,13 +42,18 @@ const handler = createHandler({
 });
 
 if ("Bunny" in globalThis) Bunny.v1.serve(handler);
-else Deno.serve({ port: portOf() }, handler);
+else {
+  const onListen = ({ port }: Deno.NetAddr) =>
+    log("info", "listening", { port });
+  Deno.serve({ port: portOf(), onListen }, handler);
+}
 
-/** The local port; malformed settings are told by the handler. */
+/** The local port. Where settings are malformed, requests are told so there. */
 function portOf(): number {
   try {
     return config().port;
   } catch {
-    return 8000;
+    const port = Number(process.env.PORT);
+    return Number.isInteger(port) && port > 0 && port < 65536 ? port : 8000;
   }
 }

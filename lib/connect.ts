@@ -13,6 +13,7 @@ import type { Carrier } from "./claim.ts";
 import type { Config } from "./config.ts";
 import type { Log } from "./log.ts";
 import { createPlanner } from "./plan.ts";
+import { completePostgresUrl } from "./postgres_url.ts";
 import { createReplica } from "./replica.ts";
 import { type Schema, schemaHash } from "./schema.ts";
 import { createSource } from "./source.ts";
@@ -45,7 +46,7 @@ export async function withParts<T>(
   const now = () => performance.now();
   const deadline = now() + WALL_MS;
   let calls = 0;
-  const sql = postgres(config.pgmqUrl, {
+  const sql = postgres(completePostgresUrl(config.pgmqUrl), {
     max: 1,
     prepare: false,
     fetch_types: false,

@@ -125,7 +125,9 @@ export async function startDev(options: DevOptions): Promise<Dev> {
     },
   });
   onStart(server.stop);
-  void server.ended.then(() => onCrash("PostgreSQL"));
+  void server.ended.then(() =>
+    onCrash(`PostgreSQL (its log: ${join(ROOT, "postgres.log")})`)
+  );
   print(`PostgreSQL 17 on port ${server.port}`);
 
   signal.throwIfAborted();
@@ -138,7 +140,9 @@ export async function startDev(options: DevOptions): Promise<Dev> {
     log: await openLog("libsql.log"),
   });
   onStart(sqld.stop);
-  void sqld.ended.then(() => onCrash("sqld"));
+  void sqld.ended.then(() =>
+    onCrash(`sqld (its log: ${join(ROOT, "libsql.log")})`)
+  );
   print(`sqld on port ${sqld.port}`);
 
   signal.throwIfAborted();

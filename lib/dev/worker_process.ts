@@ -25,9 +25,6 @@ export interface WorkerOptions {
 const counted = (count: number, noun: string) =>
   `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-/** Fields that every line has or that the text says already. */
-const KNOWN = ["time", "level", "event", "processed", "queued", "ms"];
-
 /**
  * Turns one line of the worker's log into one for a person.
  *
@@ -50,19 +47,19 @@ export function describeLine(line: string): string | null {
   } catch {
     return line || null;
   }
-  const { level, event, processed, queued, ms } = fields;
-  const isFine = level === "info" || level === undefined;
-  if (isFine && event !== "sync") return null;
-  if (isFine && !processed) return null;
-  const rest = Object.entries(fields)
-    .filter(([name, value]) =>
-      !KNOWN.includes(name) && value !== null && value !== 0 && value !== false
-    )
-    .map(([name, value]) => `${name} ${value}`);
-  if (!isFine) return [`${level}: ${event}`, ...rest].join(", ");
+  const { level, event, processed, parked, queued, ms } = fields;
+  if (level !== "info" && level !== undefined) {
+    const rest = Object.entries(fields)
+      .filter(([name]) => !["time", "level", "event"].includes(name))
+      .map(([name, value]) => `${name} ${value}`);
+    return [`${level}: ${event}`, ...rest].join(", ");
+  }
+  if (event !== "sync" || !processed && !parked) return null;
+  const left = fields.queued_exact === false ? `${queued} or more` : queued;
   return `sync: ${counted(Number(processed), "message")} in ${
     Math.round(Number(ms))
-  } ms, ${queued} left`;
+  } ms, ` +
+    `${left} left${parked ? `, ${parked} parked` : ""}`;
 }
 
 /** Whether the worker answers. */

@@ -21,8 +21,10 @@ import {
 import { fillSample, startTraffic } from "../../lib/dev/sample.ts";
 import { makeServerTempDir } from "../../lib/dev/server_user.ts";
 import { startSqld } from "../../lib/dev/sqld.ts";
+import { readPorts } from "../../lib/dev/dev_settings.ts";
 import { prepareDatabase, putSecret } from "../../lib/dev/supabase.ts";
 import { startTicker } from "../../lib/dev/ticker.ts";
+import { describeLine } from "../../lib/dev/worker_process.ts";
 
 const ROOT = join(import.meta.dirname!, "../../.dev");
 const SAMPLE = new URL("../../lib/dev/sample.sql", import.meta.url);
@@ -495,6 +497,53 @@ Deno.test("fillSample() gives the same rows for a seed, and startTraffic() chang
       assert.deepEqual(log, []);
     });
   }));
+
+Deno.test("readPorts() names the port and the variable when a port cannot be used", () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const env: Record<string, string> = {
+    PORT: String(port),
+    DEV_PG_PORT: "x",
+    DEV_LIBSQL_PORT: String(port),
+  };
+  const { problems } = readPorts((name) => env[name]);
+  assert.equal(problems.length, 3);
+  assert(
+    problems[0]!.startsWith(
+      `port ${port} is taken by another program: set PORT`,
+    ),
+  );
+  assert(problems[1]!.startsWith("DEV_PG_PORT must be"));
+  assert(problems[2]!.startsWith(`PORT and DEV_LIBSQL_PORT are both ${port}`));
+});
+
+Deno.test("describeLine() keeps warnings and drops what tells nothing", () => {
+  const sync = {
+    time: "t",
+    level: "info",
+    event: "sync",
+    processed: 3,
+    queued: 2,
+    ms: 8.6,
+  };
+  const lines: [unknown, string | null][] = [
+    [sync, "sync: 3 messages in 9 ms, 2 left"],
+    [
+      { ...sync, parked: 1, queued_exact: false },
+      "sync: 3 messages in 9 ms, 2 or more left, 1 parked",
+    ],
+    [{ ...sync, processed: 0 }, null],
+    [{ ...sync, event: "bootstrap" }, null],
+    [
+      { level: "error", event: "sync", code: "replica_full", ms: 0 },
+      "error: sync, code replica_full, ms 0",
+    ],
+  ];
+  for (const [line, expected] of lines) {
+    assert.equal(describeLine(JSON.stringify(line)), expected);
+  }
+  assert.equal(describeLine("error: Uncaught"), "error: Uncaught");
+});
 
 /** A fingerprint of what the listed columns hold. */
 async function digest(sql: postgres.Sql, schema: RawSchema): Promise<string> {

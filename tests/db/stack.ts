@@ -11,6 +11,7 @@ import { withParts } from "../../lib/connect.ts";
 import { parseConfig } from "../../lib/config.ts";
 import { compareTables, describeDifferences } from "../../lib/dev/compare.ts";
 import { type PostgresServer, startPostgres } from "../../lib/dev/postgres.ts";
+import { makeServerTempDir } from "../../lib/dev/server_user.ts";
 import { type SqldServer, startSqld } from "../../lib/dev/sqld.ts";
 import { migrate, prepareDatabase, putSecret } from "../../lib/dev/supabase.ts";
 import { createHandler } from "../../lib/handler.ts";
@@ -42,7 +43,7 @@ export class Servers {
 
   /** The server, started when first asked for. */
   async postgres(): Promise<PostgresServer> {
-    this.#root ??= await Deno.makeTempDir({ prefix: "libsql-sync-test-" });
+    this.#root ??= await makeServerTempDir();
     this.#postgres ??= await startPostgres({
       root: new URL("../../.dev", import.meta.url).pathname,
       dataDir: `${this.#root}/pg`,
