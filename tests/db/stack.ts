@@ -41,13 +41,25 @@ export class Servers {
   #postgres?: PostgresServer;
   #made = 0;
 
+  constructor(
+    private readonly options: {
+      version?: 15 | 17;
+      settings?: Record<string, string>;
+    } = {},
+  ) {}
+
   /** The server, started when first asked for. */
   async postgres(): Promise<PostgresServer> {
     this.#root ??= await makeServerTempDir();
     this.#postgres ??= await startPostgres({
       root: new URL("../../.dev", import.meta.url).pathname,
       dataDir: `${this.#root}/pg`,
-      settings: { fsync: "off", max_connections: "60" },
+      version: this.options.version,
+      settings: {
+        fsync: "off",
+        max_connections: "60",
+        ...this.options.settings,
+      },
     });
     return this.#postgres;
   }
@@ -171,6 +183,21 @@ export class Stack implements AsyncDisposable {
     throw new Error("still queued after 50 syncs");
   }
 
+  /** Runs a script on a connection of its own: it may hold transactions. */
+  async run(script: string): Promise<void> {
+    const url = this.server.url({ database: this.database });
+    const sql = postgres(url, {
+      max: 1,
+      onnotice: () => {},
+      connection: { TimeZone: "Asia/Kolkata" },
+    });
+    try {
+      await sql.unsafe(script).simple();
+    } finally {
+      await sql.end({ timeout: 1 });
+    }
+  }
+
   /** The replica's row. */
   async row(): Promise<Record<string, unknown>> {
     const { rows } = await this.client.execute("SELECT * FROM _libsql_sync");
@@ -191,6 +218,20 @@ export class Stack implements AsyncDisposable {
       describeDifferences(found).join("\n"),
     );
     return found.rows;
+  }
+
+  /**
+   * Drains; of these tables nothing was set aside, no message says that capture
+   * failed, and both sides are equal. Returns how many rows.
+   */
+  async settle(schema: RawSchema = this.schema): Promise<number> {
+    const isOurs = ({ table }: Record<string, unknown>) =>
+      String(table) in schema.tables;
+    const failed = (await this.messages()).filter(({ failed }) => failed);
+    await this.drain();
+    assertEquals(failed.filter(isOurs), []);
+    assertEquals((await this.deadLetters()).filter(isOurs), []);
+    return await this.assertEqual(schema);
   }
 
   /** What the queue holds, in order. */

@@ -1,23 +1,195 @@
 import { assert, assertEquals } from "@std/assert";
+import { startTicker } from "../../lib/dev/ticker.ts";
+import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { Servers, Stack } from "./stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
-Deno.test("sync() makes the replica equal after every operation on every table", async () => {
+/** Each table: values for n new rows, and what an update changes. */
+const TABLES: Record<string, { insert: string; update: string }> = {
+  orgs: {
+    insert: `(created_by, name, management_email)
+      select gen_random_uuid(), 'Orgä ' || i, i || '@x.example' from generate_series(1, $n) i`,
+    update: "name = name || ' ✓', logo = null",
+  },
+  apps: {
+    insert: `(app_id, icon_url, user_id, name, owner_org, transfer_history)
+      select gen_random_uuid(), 'https://x/' || i, gen_random_uuid(), 'App ' || i, gen_random_uuid(),
+        array['{"a": 1}', '"x"']::jsonb[] from generate_series(1, $n) i`,
+    update:
+      "retention = retention - 1, transfer_history = transfer_history || 'null'::jsonb",
+  },
+  app_versions: {
+    insert: `(owner_org, app_id, name)
+      select gen_random_uuid(), 'com.' || i, '1.0.' || i from generate_series(1, $n) i`,
+    update: "deleted = not deleted, checksum = md5(id::text)",
+  },
+  channels: {
+    insert: `(name, app_id, version, created_by, owner_org, public)
+      select 'c' || i, 'com.' || i, i, gen_random_uuid(), gen_random_uuid(), i % 2 = 0
+      from generate_series(1, $n) i`,
+    update: "disable_auto_update = 'minor', ios = not ios",
+  },
+  channel_devices: {
+    insert: `(channel_id, app_id, device_id, owner_org)
+      select i, 'com.' || i, 'd''"' || i, gen_random_uuid() from generate_series(1, $n) i`,
+    update: "channel_id = channel_id + 1",
+  },
+  stripe_info: {
+    insert: `(customer_id, status)
+      select gen_random_uuid(), 'active' from generate_series(1, $n) i`,
+    update:
+      "trial_at = trial_at + interval '1 day 1 microsecond', is_good_plan = null",
+  },
+  manifest: {
+    insert: `(app_version_id, file_name, s3_path, file_hash)
+      select i, E'line\\n' || i, 's/' || i, md5(i::text) from generate_series(1, $n) i`,
+    update: "file_name = ''",
+  },
+};
+
+/** A third of a table's rows, by its key. */
+const THIRD: (table: string) => string = (table) =>
+  `id in (select id from ${table} order by md5(id::text) limit (select count(*) / 3 from ${table}))`;
+
+Deno.test("POST /sync makes the replica equal after every operation on every table", async () => {
   await using stack = await Stack.start(servers);
   const { sql } = stack;
-  await sql.unsafe(`
-    insert into orgs (created_by, name, management_email) select gen_random_uuid(), 'Orgä ' || i, i || '@x.example' from generate_series(1, 20) i;
-    insert into apps (app_id, icon_url, user_id, name, owner_org, transfer_history)
-      select 'com.' || i, 'https://x/' || i, gen_random_uuid(), 'App ' || i, gen_random_uuid(), array['{"a": 1}', '"x"']::jsonb[] from generate_series(1, 20) i;
-    insert into app_versions (owner_org, app_id, name) select gen_random_uuid(), 'com.' || i, '1.0.' || i from generate_series(1, 20) i;
-    insert into channels (name, app_id, version, created_by, owner_org, public) select 'c' || i, 'com.' || i, i, gen_random_uuid(), gen_random_uuid(), i % 2 = 0 from generate_series(1, 20) i;
-    insert into channel_devices (channel_id, app_id, device_id, owner_org) select i, 'com.' || i, 'd' || i, gen_random_uuid() from generate_series(1, 20) i;
-    insert into stripe_info (customer_id, status) select 'cus_' || i, 'active' from generate_series(1, 20) i;
-    insert into manifest (app_version_id, file_name, s3_path, file_hash) select i, 'f' || i, 's/' || i, md5(i::text) from generate_series(1, 20) i;
-  `).simple();
-  const body = await stack.drain();
-  assertEquals(body.drained, true);
-  assertEquals(await stack.assertEqual(), 140);
+  let processed = 0;
+  for (const [table, { insert, update }] of Object.entries(TABLES)) {
+    const newKey = table === "apps" || table === "orgs"
+      ? "gen_random_uuid()"
+      : "id + 1000000";
+    const steps = [
+      `insert into ${table} ${insert.replace("$n", "30")}`,
+      `update ${table} set ${update} where ${THIRD(table)}`,
+      `update ${table} set id = ${newKey} where ${THIRD(table)}`,
+      `delete from ${table} where ${THIRD(table)}`,
+      `begin; delete from ${table}; rollback`,
+      `begin; savepoint a; delete from ${table}; rollback to a;
+        insert into ${table} ${insert.replace("$n", "1")}; commit`,
+    ];
+    for (const step of steps) {
+      await stack.run(step);
+      const before = await stack.messages();
+      const body = await stack.drain();
+      assertEquals(body.processed, before.length, step);
+      assertEquals(before.some((message) => "failed" in message), false, step);
+      processed += before.length;
+      await stack.assertEqual();
+    }
+  }
+  assert(processed > 0);
+  assertEquals(await stack.assertEqual(), 7 * 21);
+
+  // One sync over everything at once, and a table emptied between its changes.
+  for (const [table, { insert, update }] of Object.entries(TABLES)) {
+    await stack.run(`
+      update ${table} set ${update};
+      truncate ${table};
+      insert into ${table} ${insert.replace("$n", "40")};
+      update ${table} set ${update} where ${THIRD(table)};
+    `);
+  }
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 7 * 40);
+  assertEquals(await stack.deadLetters(), []);
+  const archived =
+    await sql`select count(*)::int as n from pgmq.a_replicate_data_libsql`;
+  assert(
+    archived[0]!.n >= processed,
+    "what left the queue stays for the replay window",
+  );
+});
+
+Deno.test("POST /sync takes statements of 10,000 rows in bounded messages", async () => {
+  await using stack = await Stack.start(servers);
+  const { sql } = stack;
+  for (
+    const step of [
+      `insert into app_versions ${
+        TABLES.app_versions!.insert.replace("$n", "10000")
+      }`,
+      "update app_versions set checksum = md5(id::text)",
+      "update app_versions set checksum = checksum",
+      "update app_versions set id = -id where id % 3 = 0",
+      "delete from app_versions where id % 2 = 0",
+    ]
+  ) {
+    await sql.unsafe(step);
+    const messages = await stack.messages();
+    for (const message of messages) {
+      const rows = (message.rows ?? message.deletes) as unknown[];
+      assert(rows.length <= 1000, `${rows.length} rows in a message`);
+    }
+    const body = await stack.drain();
+    assertEquals(body.queued, 0);
+    await stack.assertEqual();
+  }
+  assertEquals(await stack.assertEqual(), 5000);
+});
+
+Deno.test("POST /sync answers by the contract: counts, position, what it parked", async () => {
+  await using stack = await Stack.start(servers);
+  const { sql } = stack;
+  const first = await stack.sync();
+  assertEquals(first.processed, 0);
+  assertEquals(first.queued, 0);
+  assertEquals(first.drained, true);
+  await sql`insert into manifest (app_version_id, file_name, s3_path, file_hash) values (1, 'f', 's', 'h')`;
+  await sql`select pgmq.send('replicate_data_libsql', '{"v": 1, "table": "nowhere", "truncate": true}')`;
+  await sql`insert into manifest (app_version_id, file_name, s3_path, file_hash) values (2, 'f', 's', 'h')`;
+  const body = await stack.sync();
+  assertEquals(body.success, true);
+  assertEquals(body.processed, 3);
+  assertEquals(body.queued, 0);
+  assertEquals(body.queued_exact, true);
+  assertEquals(body.parked, 1);
+  assertEquals(body.position, Number(first.position) + 1);
+  assertEquals(await stack.assertEqual(), 2);
+  const [letter] = await stack.deadLetters();
+  assertEquals(letter!.reason, 'table "nowhere" is not in schema.json');
+  assertEquals(letter!.message, { v: 1, table: "nowhere", truncate: true });
+});
+
+Deno.test("the cron job brings changes to the replica, and makes no call when there are none", async () => {
+  await using stack = await Stack.start(servers);
+  const { sql, server, database } = stack;
+  await sql`insert into manifest (app_version_id, file_name, s3_path, file_hash) values (1, 'f', 's', 'h')`;
+  const ticker = startTicker({
+    url: server.url({ user: SUPERUSER, database }),
+    cronEveryMs: 50,
+    log: () => {},
+  });
+  try {
+    const until = async (what: string, isTrue: () => Promise<boolean>) => {
+      for (const end = Date.now() + 20_000; Date.now() < end;) {
+        if (await isTrue()) return;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      throw new Error(`not in time: ${what}`);
+    };
+    const count = async (of: string) =>
+      Number((await sql.unsafe(`select count(*) as n from ${of}`))[0]!.n);
+    await until(
+      "an answer",
+      async () => await count("net._http_response where status_code = 200") > 0,
+    );
+    await stack.assertEqual();
+    const answered = await count("net._http_response");
+    const runs = await count("cron.job_run_details where status = 'succeeded'");
+    await until(
+      "idle runs",
+      async () =>
+        await count("cron.job_run_details where status = 'succeeded'") >
+          runs + 3,
+    );
+    assert(
+      await count("net._http_response") <= answered + 1,
+      "idle ticks call nobody",
+    );
+  } finally {
+    await ticker.stop();
+  }
 });
