@@ -110,7 +110,7 @@ WHEN NOT coalesce(
   OR (NEW.epoch = OLD.epoch AND NEW.position = OLD.position AND NEW.batch = OLD.batch
     AND NEW.prev IS OLD.prev AND NEW.from_epoch IS OLD.from_epoch AND NEW.drained = OLD.drained
     AND NEW.snapshot IS OLD.snapshot AND NEW.source_time IS OLD.source_time
-    AND NEW.walk_at IS NULL AND NEW.walk_done = 0), 0)
+    AND NEW.schema_hash <> OLD.schema_hash AND NEW.walk_at IS NULL AND NEW.walk_done = 0), 0)
 BEGIN SELECT RAISE(ABORT, '${GUARD}: not the next move'); END`,
   `CREATE TRIGGER IF NOT EXISTS _libsql_sync_delete BEFORE DELETE ON _libsql_sync
 BEGIN SELECT RAISE(ABORT, '${GUARD}: the row stays'); END`,
@@ -224,14 +224,19 @@ export function alterStatements(
   options: { from: string; schemaHash: string; present: PresentColumns },
 ): Statement[] {
   const { from, schemaHash, present } = options;
-  return [
-    {
-      // NULL breaks the constraint, so that a hash that moved fails the batch.
-      sql:
-        `UPDATE _libsql_sync SET schema_hash = iif(schema_hash = ?, ?, NULL), walk_at = NULL, walk_done = 0
+  const move = (before: string, after: string): Statement => ({
+    // NULL breaks the constraint, so that a hash that moved fails the batch.
+    sql:
+      `UPDATE _libsql_sync SET schema_hash = iif(schema_hash = ?, ?, NULL), walk_at = NULL, walk_done = 0
 WHERE id = 1`,
-      args: [from, schemaHash],
-    },
+    args: [before, after],
+  });
+  return [
+    // The guard takes a move to the same hash for a step that came twice: where
+    // tables are only mended, the hash goes and comes back.
+    ...(from === schemaHash
+      ? [move(from, ""), move("", schemaHash)]
+      : [move(from, schemaHash)]),
     ...addColumnStatements(schema, present),
     ...createStatements(schema),
     PROBE,

@@ -1130,10 +1130,9 @@ begin
   end if;
 
   if kind <> 'new' then
-    if b.batch is not null then
-      select * into h from libsql_sync.recorded(b);
-    end if;
-    if b.batch is null or h.messages <> b.messages then
+    select * into h from libsql_sync.recorded(b);
+    -- No batch: it was trimmed.
+    if h.messages is distinct from b.messages then
       perform libsql_sync.begin_epoch('position ' || at_position + 1 || ' cannot be repeated: messages of it are gone', false);
       return libsql_sync.adopt_answer(at ->> 'epoch') || pg_catalog.jsonb_build_object('acked', acked);
     end if;
