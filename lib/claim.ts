@@ -32,7 +32,12 @@ export interface Queued {
 /** The lease, or that somebody else has it. */
 export type Lease =
   | { readonly do: "granted"; readonly epoch: string }
-  | { readonly do: "busy"; readonly epoch: string } & Queued;
+  | {
+    readonly do: "busy";
+    readonly epoch: string;
+    /** Whether the replica was seen in this epoch. */
+    readonly followed: boolean;
+  } & Queued;
 
 /** A batch to apply. */
 export interface Batch {
@@ -127,7 +132,12 @@ export function leaseOf(value: unknown): Lease {
   const epoch = answer.text("epoch");
   return answer.oneOf("do", ["granted", "busy"]) === "granted"
     ? { do: "granted", epoch }
-    : { do: "busy", epoch, ...queuedIn(answer) };
+    : {
+      do: "busy",
+      epoch,
+      followed: answer.flag("followed"),
+      ...queuedIn(answer),
+    };
 }
 
 /**

@@ -1,50 +1,63 @@
 /**
- * Ring 2. Finds the change that makes the replica refuse a batch.
+ * Ring 2. Finds the changes that make the replica refuse a batch.
  *
- * Promise: it keeps nothing of what it tries, and the row it names is refused
+ * Promise: it keeps nothing of what it tries, and every row it names is refused
  * even where everything before it is not.
  *
  * @module
  */
 
 import type { Refusal } from "./change.ts";
-import type { Step } from "./plan.ts";
+import type { Step, StepRow } from "./plan.ts";
 import type { Replica } from "./replica.ts";
 
+/** Statements that one try takes apart what it suspects into. */
+const PIECES_MAX = 256;
+
 /**
- * Finds the first row of a refused step that the replica refuses, by halving.
+ * Finds the rows of a refused step that the replica refuses: the step goes in
+ * pieces, and the piece that fails is taken apart until it is one row.
  *
  * @param replica The replica.
  * @param steps The steps of the batch up to the refused one, which is last.
- * @param code What the replica said, for the reason.
- * @returns The row to set aside; null where the step has no rows, or the
- * replica takes it now.
+ * @param options What the replica said, for the reason, and how often it may be
+ * asked.
+ * @returns The rows to set aside, some of them where the tries were not enough;
+ * none where the step has no rows, or the replica takes it now.
  * @throws {SyncError} The replica could not be asked.
  */
 export async function isolate(
-  replica: Pick<Replica, "refuses">,
+  replica: Pick<Replica, "refusedOf">,
   steps: readonly Step[],
-  code: string,
-): Promise<Refusal | null> {
+  options: { code: string; triesMax: number },
+): Promise<Refusal[]> {
   const before = steps.slice(0, -1);
   const { rows, ...step } = steps.at(-1)!;
-  const refuses = (count: number) =>
-    replica.refuses([...before, { ...step, rows: rows.slice(0, count) }]);
-  if (rows.length === 0) return null;
-  // The smallest number of rows that is refused: between taken and refused.
-  let taken = 0;
-  let refused = rows.length;
-  while (refused - taken > 1) {
-    const middle = (taken + refused) >> 1;
-    if (await refuses(middle)) refused = middle;
-    else taken = middle;
+  const guilty: Refusal[] = [];
+  let pieces = takeApart(rows);
+  for (let tries = 0; tries < options.triesMax && pieces.length > 0; tries++) {
+    const trial = pieces.map((rows) => ({ ...step, rows }));
+    const refused = await replica.refusedOf([...before, ...trial]);
+    const at = refused === null ? -1 : refused - before.length;
+    const piece = pieces[at];
+    if (piece === undefined) break;
+    const smaller = piece.length > 1 ? takeApart(piece) : [];
+    pieces = [...pieces.slice(0, at), ...smaller, ...pieces.slice(at + 1)];
+    if (piece.length === 1) {
+      const { msgId, key } = piece[0]!;
+      const reason = `libSQL refused the row with ${options.code}`;
+      guilty.push({ msgId, table: step.table.name, key, reason });
+    }
   }
-  if (!await refuses(refused)) return null;
-  const { msgId, key } = rows[refused - 1]!;
-  return {
-    msgId,
-    table: step.table.name,
-    key,
-    reason: `libSQL refused the row with ${code}`,
-  };
+  return guilty;
+}
+
+/** Rows in equal pieces, not too many of them. */
+function takeApart(rows: readonly StepRow[]): StepRow[][] {
+  const size = Math.ceil(rows.length / PIECES_MAX);
+  const pieces: StepRow[][] = [];
+  for (let at = 0; at < rows.length; at += size) {
+    pieces.push(rows.slice(at, at + size));
+  }
+  return pieces;
 }

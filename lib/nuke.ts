@@ -12,9 +12,10 @@ import { follow, type Parts } from "./sync.ts";
 
 const RESETS_MAX = 3;
 const WAIT_MS = 200;
+const DONE = { message: "Data nuked and schema reinitialized" };
 
 /**
- * Empties the replica.
+ * Empties the replica, whichever source it followed.
  *
  * @param parts What to work with.
  * @returns The message for the caller.
@@ -43,6 +44,8 @@ export async function nuke(parts: Parts): Promise<{ message: string }> {
   }
   log("warn", "nuke", { epoch });
   while (answer.do === "busy") {
+    // The sync that is running follows the new epoch as well.
+    if (answer.epoch === epoch && answer.followed) return DONE;
     if (budget.msLeft() <= 0 || budget.callsLeft() <= 10) {
       throw new SyncError(
         "nuke_pending",
@@ -52,12 +55,15 @@ export async function nuke(parts: Parts): Promise<{ message: string }> {
     await sleep(WAIT_MS);
     answer = await source.lease(lease);
   }
-  const { busy } = await follow(parts, lease, { batches: false });
+  const { busy } = await follow(parts, lease, {
+    batches: false,
+    takeOver: true,
+  });
   if (busy) {
     throw new SyncError(
       "nuke_pending",
       "Cannot nuke yet: another sync took over; the new epoch is recorded and the next /sync empties the replica",
     );
   }
-  return { message: "Data nuked and schema reinitialized" };
+  return DONE;
 }

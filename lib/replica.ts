@@ -44,8 +44,8 @@ export interface Replica {
     steps: readonly Step[],
     options: { parked: number },
   ): Promise<ReplicaRow>;
-  /** Whether the replica refuses any of these steps; nothing is kept. */
-  refuses(steps: readonly Step[]): Promise<boolean>;
+  /** Which of these steps the replica refuses first, if any; nothing is kept. */
+  refusedOf(steps: readonly Step[]): Promise<number | null>;
   /** Which step `apply` was refused for, and SQLite's code; null when it was none. */
   refusedStep(error: SyncError): { step: number; code: string } | null;
 }
@@ -123,15 +123,18 @@ export function createReplica(
       ]);
       return rowOf(results[0]?.rows[0]);
     },
-    async refuses(steps) {
+    async refusedOf(steps) {
       const statements = steps.map(stepToStatement);
       try {
         await write([...statements, ABORT]);
       } catch (error) {
-        if (error instanceof SyncError && error.code === "replica_refused") {
-          return failureOf(error)?.statement !== statements.length;
-        }
-        throw error;
+        // The guard itself refuses the last statement.
+        const failure = error instanceof SyncError &&
+            /^replica_(refused|moved)$/.test(error.code)
+          ? failureOf(error)
+          : null;
+        if (failure === null) throw error;
+        return failure.statement < statements.length ? failure.statement : null;
       }
       throw new Error("a batch that must fail was applied");
     },

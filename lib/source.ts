@@ -36,10 +36,12 @@ export interface Source {
     row: ReplicaRow | null;
     size: BatchSize;
     split?: { batch: string; messages: number };
+    /** Whether a replica of another source becomes ours, emptied. */
+    takeOver?: boolean;
   }): Promise<Claim>;
-  /** Sets changes of a pending batch aside; false when it is not pending. */
+  /** Sets changes of a pending or replayed batch aside; false when it is neither. */
   park(
-    batch: Pick<Batch, "epoch" | "position" | "batch">,
+    batch: Pick<Batch, "epoch" | "position" | "batch" | "kind">,
     changes: readonly Refusal[],
   ): Promise<boolean>;
   /** Begins a new epoch if the one expected is still in force. */
@@ -68,7 +70,7 @@ export function createSource(
     async release(lease) {
       return queuedOf(await carrier.call("release", { lease }));
     },
-    async claim({ lease, row, size, split }) {
+    async claim({ lease, row, size, split, takeOver }) {
       return claimOf(
         await carrier.call("claim", {
           lease,
@@ -78,14 +80,16 @@ export function createSource(
           messages_max: size.messages,
           bytes_max: size.bytes,
           ...(split ? { split } : {}),
+          ...(takeOver ? { take_over: true } : {}),
         }),
       );
     },
-    async park({ epoch, position, batch }, changes) {
+    async park({ epoch, position, batch, kind }, changes) {
       const answer = await carrier.call("park", {
         epoch,
         position,
         batch,
+        kind,
         changes: changes.map(({ msgId, table, key, reason }) => ({
           msg_id: msgId,
           table,

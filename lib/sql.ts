@@ -92,11 +92,14 @@ const TABLE = `CREATE TABLE IF NOT EXISTS _libsql_sync (
 
 // A step is written as an upsert: were the row gone, an UPDATE would touch
 // nothing and let the rest of its batch through.
+// An INSERT is held to the same: OR REPLACE fires neither of the other two.
 const GUARDS = [
   `CREATE TRIGGER IF NOT EXISTS _libsql_sync_insert BEFORE INSERT ON _libsql_sync
-WHEN NOT EXISTS (SELECT 1 FROM _libsql_sync)
-  AND (NEW.position <> 0 OR NEW.batch <> NEW.epoch OR NEW.drained <> 0 OR NEW.walk_done <> 0)
-BEGIN SELECT RAISE(ABORT, '${GUARD}: there is no replica row'); END`,
+WHEN NOT coalesce(
+  (SELECT NEW.epoch = epoch AND NEW.position = position + 1 AND NEW.prev = batch
+    AND NEW.schema_hash = schema_hash FROM _libsql_sync),
+  NEW.position = 0 AND NEW.batch = NEW.epoch AND NEW.drained = 0 AND NEW.walk_done = 0)
+BEGIN SELECT RAISE(ABORT, '${GUARD}: neither a start nor the next step'); END`,
   `CREATE TRIGGER IF NOT EXISTS _libsql_sync_update BEFORE UPDATE OF id, ${
     GUARDED.join(", ")
   } ON _libsql_sync
@@ -175,7 +178,9 @@ export function bootstrapStatements(
     {
       sql:
         "INSERT INTO _libsql_sync (id, epoch, position, batch, schema_hash)" +
-        ` VALUES (1, ?, 0, ?, ?)${wipe ? "" : " ON CONFLICT DO NOTHING"}`,
+        ` SELECT 1, ?, 0, ?, ?${
+          wipe ? "" : " WHERE NOT EXISTS (SELECT 1 FROM _libsql_sync)"
+        }`,
       args: [epoch, epoch, schemaHash],
     },
     ...(wipe ? dropStatements(schema) : addColumnStatements(schema, present)),

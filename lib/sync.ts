@@ -13,7 +13,7 @@ import type { Batch, BatchSize, Claim, Queued, StopCode } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { isolate } from "./isolate.ts";
 import type { Log } from "./log.ts";
-import type { createPlanner } from "./plan.ts";
+import type { createPlanner, Step } from "./plan.ts";
 import type { Replica } from "./replica.ts";
 import type { Source } from "./source.ts";
 import type { ReplicaRow } from "./sql.ts";
@@ -66,6 +66,8 @@ const CALLS_RESERVED = 6;
 const FAILURES_MAX = 3;
 /** An apply that failed after so long was too large, not unlucky. */
 const SLOW_MS = 2_000;
+/** Tries that find one row of a batch. */
+const TRIES_MIN = 4;
 
 /**
  * Drains the queue until it is empty or the budget is spent.
@@ -90,28 +92,30 @@ export async function sync(parts: Parts): Promise<SyncResult> {
  * @param parts What to work with.
  * @param lease The lease held.
  * @param options Whether batches are applied, or only the moves that make the
- * replica follow the epoch in force.
+ * replica follow the epoch in force; whether a replica of another source is
+ * taken over.
  * @returns What was done.
  * @throws {SyncError} See {@linkcode sync}.
  */
 export async function follow(
   parts: Parts,
   lease: string,
-  options: { batches: boolean },
+  options: { batches: boolean; takeOver?: boolean },
 ): Promise<SyncResult> {
   const { source, budget, log } = parts;
   const progress = newProgress();
   try {
-    progress.row = await parts.replica.probe();
     for (;;) {
-      const done = !options.batches || budget.msLeft() <= 0 ||
-        budget.callsLeft() <= CALLS_RESERVED;
+      const done = !options.batches || progress.isSpent ||
+        budget.msLeft() <= 0 || budget.callsLeft() <= CALLS_RESERVED;
       try {
+        if (progress.isUnsure) await ask(parts, progress);
         const claim = await source.claim({
           lease,
           row: progress.row,
           size: done ? NOTHING : progress.size,
           ...(progress.split ? { split: progress.split } : {}),
+          ...(options.takeOver ? { takeOver: true } : {}),
         });
         progress.processed += claim.acked;
         switch (claim.do) {
@@ -134,6 +138,11 @@ export async function follow(
   } catch (error) {
     const code = error instanceof SyncError ? error.code : "internal";
     log("error", "sync", { ...summaryOf(progress), code });
+    const { row, split } = progress;
+    // What was too large is cut now: the next sync would fail as late as this one.
+    if (split) {
+      await source.claim({ lease, row, size: NOTHING, split }).catch(() => {});
+    }
     await source.release(lease).catch(() => {});
     throw error;
   }
@@ -144,23 +153,32 @@ const NOTHING: BatchSize = { messages: 0, bytes: 0 };
 /** Where a sync is. */
 interface Progress {
   row: ReplicaRow | null;
+  /** Whether the replica must be asked before anything else. */
+  isUnsure: boolean;
+  /** The schema's hash of a replica whose tables are not what it says. */
+  mend: string | null;
   size: BatchSize;
   split: { batch: string; messages: number } | null;
   processed: number;
   parked: number;
   batches: number;
   failures: number;
+  /** Whether what is left of the budget is too little for what comes next. */
+  isSpent: boolean;
 }
 
 function newProgress(): Progress {
   return {
     row: null,
+    isUnsure: true,
+    mend: null,
     size: FIRST_SIZE,
     split: null,
     processed: 0,
     parked: 0,
     batches: 0,
     failures: 0,
+    isSpent: false,
   };
 }
 
@@ -215,31 +233,61 @@ async function applyBatch(
     progress.row = await replica.apply(batch, steps, { parked });
   } catch (error) {
     if (!(error instanceof SyncError)) throw error;
+    const elapsedMs = now() - started;
     if (error.code === "replica_refused") {
-      const refused = replica.refusedStep(error);
-      if (refused === null) throw error;
-      const upTo = steps.slice(0, refused.step + 1);
-      const guilty = await isolate(replica, upTo, refused.code);
-      if (guilty === null) throw error;
-      // The batch comes again, without it.
-      await park(parts, progress, batch, [guilty]);
+      await setAside(parts, progress, { batch, steps, error, elapsedMs });
       return;
     }
-    if (
-      error.code === "replica_unreachable" && now() - started > SLOW_MS &&
-      batch.messages.length > 1
-    ) {
-      progress.split = {
-        batch: batch.batch,
-        messages: Math.ceil(batch.messages.length / 2),
-      };
-      progress.size = nextSize(progress.size, Infinity);
+    if (error.code === "replica_unreachable" && elapsedMs > SLOW_MS) {
+      halve(progress, batch);
     }
     throw error;
   }
   progress.split = null;
   progress.batches += 1;
   progress.size = nextSize(progress.size, now() - started);
+}
+
+/** Finds what the replica refused and sets it aside: the batch comes again without it. */
+async function setAside(
+  parts: Parts,
+  progress: Progress,
+  refused: {
+    batch: Batch;
+    steps: readonly Step[];
+    error: SyncError;
+    elapsedMs: number;
+  },
+): Promise<void> {
+  const { replica, budget } = parts;
+  const { batch, steps, error, elapsedMs } = refused;
+  const at = replica.refusedStep(error);
+  if (at === null) throw error;
+  const isOne = batch.messages.length === 1;
+  const triesMax = Math.min(
+    budget.callsLeft() - CALLS_RESERVED,
+    Math.max(
+      Math.floor(budget.msLeft() / Math.max(elapsedMs, 1)),
+      isOne ? TRIES_MIN : 0,
+    ),
+  );
+  if (triesMax < TRIES_MIN) {
+    // Left to the next sync, which has a budget of its own.
+    halve(progress, batch);
+    progress.isSpent = true;
+    return;
+  }
+  const upTo = steps.slice(0, at.step + 1);
+  const guilty = await isolate(replica, upTo, { code: at.code, triesMax });
+  if (guilty.length === 0) throw error;
+  await park(parts, progress, batch, guilty);
+}
+
+/** Asks for half of a batch that is too much. */
+function halve(progress: Progress, { batch, messages }: Batch): void {
+  if (messages.length === 1) return;
+  progress.split = { batch, messages: Math.ceil(messages.length / 2) };
+  progress.size = nextSize(progress.size, Infinity);
 }
 
 /** Sets changes aside; where the batch is gone, the replica is asked again. */
@@ -250,7 +298,7 @@ async function park(
   changes: readonly Refusal[],
 ): Promise<boolean> {
   if (!await parts.source.park(batch, changes)) {
-    progress.row = await parts.replica.probe();
+    progress.isUnsure = true;
     return false;
   }
   progress.parked += changes.length;
@@ -260,13 +308,24 @@ async function park(
   return true;
 }
 
-/** After a failure: waits a little, and asks the replica where it stands. */
+/** Asks the replica where it stands. */
+async function ask({ replica }: Parts, progress: Progress): Promise<void> {
+  const { mend } = progress;
+  progress.row = await replica.probe();
+  progress.mend = null;
+  // Where the hash has moved, a newer worker was here: the source decides.
+  if (mend !== null && progress.row?.schema_hash === mend) {
+    progress.row = await replica.alter({ from: mend });
+  }
+  progress.isUnsure = false;
+}
+
+/** After a failure: waits a little; what comes next begins by asking the replica. */
 async function recover(
-  parts: Parts,
+  { budget, log, sleep }: Parts,
   progress: Progress,
   error: unknown,
 ): Promise<void> {
-  const { replica, budget, log, sleep } = parts;
   if (!(error instanceof SyncError) || !error.retry) throw error;
   progress.failures += 1;
   if (
@@ -275,9 +334,9 @@ async function recover(
   ) throw error;
   log("warn", "retry", { code: error.code, failures: progress.failures });
   await sleep(50 * 4 ** (progress.failures - 1));
-  progress.row = await replica.probe();
+  progress.isUnsure = true;
   if (error.code === "replica_schema" && progress.row !== null) {
-    progress.row = await replica.alter({ from: progress.row.schema_hash });
+    progress.mend = progress.row.schema_hash;
   }
 }
 

@@ -29,11 +29,6 @@ begin
 end
 $$;
 
-alter table pgmq.q_replicate_data_libsql enable row level security;
-alter table pgmq.a_replicate_data_libsql enable row level security;
-alter table pgmq.q_replicate_data_libsql_dlq enable row level security;
-alter table pgmq.a_replicate_data_libsql_dlq enable row level security;
-
 create schema if not exists libsql_sync;
 
 -- Take from everybody what the owner alone may have. PostgreSQL grants EXECUTE
@@ -128,11 +123,25 @@ create table if not exists libsql_sync.batches (
 );
 create index if not exists batches_acked on libsql_sync.batches (acked_at) where state = 'acked';
 
-alter table libsql_sync.schemas enable row level security;
-alter table libsql_sync.tables enable row level security;
-alter table libsql_sync.epochs enable row level security;
-alter table libsql_sync.chain enable row level security;
-alter table libsql_sync.batches enable row level security;
+-- Only where it is off: the lock waits for every open transaction that wrote to
+-- the queue, and every writer waits behind it.
+do $$
+declare
+  unguarded regclass;
+begin
+  perform set_config('lock_timeout', '3s', true);
+  for unguarded in
+    select c.oid from pg_class c
+    where c.relkind = 'r' and not c.relrowsecurity and (
+      c.relnamespace = 'libsql_sync'::regnamespace
+      or c.relnamespace = 'pgmq'::regnamespace and c.relname in (
+        'q_replicate_data_libsql', 'a_replicate_data_libsql',
+        'q_replicate_data_libsql_dlq', 'a_replicate_data_libsql_dlq'))
+  loop
+    execute format('alter table %s enable row level security', unguarded);
+  end loop;
+end
+$$;
 
 do $$
 declare
@@ -148,6 +157,11 @@ $$;
 -- ---------------------------------------------------------------------------
 -- Capture: what a trigger sends
 -- ---------------------------------------------------------------------------
+--
+-- These run in the trigger, with its owner's rights and in any writer's session.
+-- Under search_path = '' types are looked up in pg_temp first: a writer's own
+-- type "text", with a function of the writer's in its check, would run. So
+-- pg_temp is named, and last.
 
 -- The SQL that renders one cell as text: the one rendering of capture and walk.
 -- The same value is always the same text; the settings it leans on are pinned
@@ -155,7 +169,7 @@ $$;
 create or replace function libsql_sync.cell_sql(declared text, type oid, expression text)
 returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with recursive base (oid, typtype, typcategory, typbasetype) as (
     select t.oid, t.typtype, t.typcategory, t.typbasetype
@@ -189,7 +203,7 @@ $$;
 create or replace function libsql_sync.present_columns(relation oid, table_name text)
 returns table (name text, declared text, type oid, quoted text)
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select c.value ->> 'name', c.value ->> 'type', a.atttypid, pg_catalog.quote_ident(a.attname)
   from libsql_sync.tables t
@@ -206,7 +220,7 @@ $$;
 create or replace function libsql_sync.usable_key(relation oid, key_columns text[])
 returns oid
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select i.indexrelid
   from pg_catalog.pg_index i
@@ -234,7 +248,7 @@ create or replace function libsql_sync.key_match_sql(
 )
 returns text
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   index_oid oid := libsql_sync.usable_key(relation, key_columns);
@@ -271,7 +285,7 @@ $$;
 create or replace function libsql_sync.capture_sql(relation oid, table_name text, operation text)
 returns text
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   key_columns text[] := (select t.key from libsql_sync.tables t where t.name = table_name);
@@ -351,7 +365,9 @@ begin
           'deletes', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d.touched_key) order by d.n)) as message
         from (
           select l.touched_key, pg_catalog.row_number() over () as n
-          from live l where not l.found or l.live_key <> l.touched_key
+          -- As bytes: the key's own collation may call different texts equal.
+          from live l where not l.found
+            or l.live_key collate pg_catalog."C" <> l.touched_key collate pg_catalog."C"
         ) d group by (d.n - 1) / 1000
         union all
         select 1, pg_catalog.min(r.n), pg_catalog.jsonb_build_object(
@@ -376,7 +392,7 @@ $$;
 create or replace function libsql_sync.truncate_sql(partition oid, table_name text)
 returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.format(
     $sql$select pg_catalog.jsonb_build_object('v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
@@ -422,8 +438,20 @@ begin
 -- Written by libsql_sync.attach(): do not edit.
 declare
   messages jsonb[];
+  ours oid;
+  listed oid;
 begin
-  if tg_op = 'TRUNCATE' and tg_when = 'AFTER' then
+  if tg_op = 'TRUNCATE' then
+    ours := coalesce(pg_catalog.pg_partition_root(tg_relid), tg_relid);
+    -- Another table may bear the name now: what this one loses is not its.
+    listed := coalesce(pg_catalog.to_regclass(pg_catalog.format('public.%I', tg_argv[0])), ours);
+  end if;
+  if listed <> ours then
+    return null;
+  elsif tg_op = 'TRUNCATE' and tg_when = 'AFTER' and listed <> tg_relid then
+    -- It became a partition since attach(): what was in it is not known any more.
+    messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
+  elsif tg_op = 'TRUNCATE' and tg_when = 'AFTER' then
     messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
   else
     -- Rendering alone stands in the block: a write in it would burn a
@@ -442,7 +470,9 @@ $body$ || branches || $body$      else
       begin
         execute 'select array(' || case tg_op
           when 'TRUNCATE' then libsql_sync.truncate_sql(tg_relid, tg_argv[0])
-          else libsql_sync.capture_sql(coalesce(pg_catalog.pg_partition_root(tg_relid), tg_relid), tg_argv[0], tg_op)
+          else libsql_sync.capture_sql(
+            coalesce(pg_catalog.to_regclass(pg_catalog.format('public.%I', tg_argv[0])),
+              pg_catalog.pg_partition_root(tg_relid), tg_relid), tg_argv[0], tg_op)
         end || ')' into strict messages;
       exception when others then
         if sqlstate like '40%' then raise; end if;
@@ -544,9 +574,10 @@ begin
     execute pg_catalog.format(
       'create or replace function public.trigger_http_queue_post_to_function_libsql() returns trigger'
       || ' language plpgsql security definer'
-      || ' set search_path = '''' set row_security = off'
+      || ' set search_path = pg_catalog, pg_temp set row_security = off'
       || ' set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''postgres'''
       || ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C'''
+      || ' set quote_all_identifiers = off'
       || ' as %L', body);
   end if;
   perform libsql_sync.lock_down();
@@ -592,7 +623,11 @@ begin
     from pg_catalog.pg_trigger g
     where g.tgfoid = handler and not exists (
       select from libsql_sync.tables t
+      cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
       where g.tgargs = pg_catalog.convert_to(t.name, 'UTF8') || '\x00'::bytea
+        -- A table that was renamed is followed until another bears the name.
+        and (r.oid is null or g.tgrelid = r.oid
+          or g.tgrelid in (select p.relid from pg_catalog.pg_partition_tree(r.oid) p))
     )
   loop
     execute pg_catalog.format('drop trigger %I on %s', stale.name, stale.relation);
@@ -819,6 +854,7 @@ as $$
 $$;
 
 -- Take the lease: {"lease": token, "seconds": n} -> {"do": "granted" | "busy", "epoch", ...}.
+-- "followed" says that the replica was seen in this epoch.
 -- It only saves work; no safety rests on it.
 create or replace function libsql_sync.lease(request json)
 returns json
@@ -831,7 +867,10 @@ declare
 begin
   select * into c from libsql_sync.chain where id = 1 for update skip locked;
   if not found or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
-    return pg_catalog.jsonb_build_object('do', 'busy', 'epoch', (select h.epoch from libsql_sync.chain h)) || libsql_sync.queued();
+    return libsql_sync.queued() || (
+      select pg_catalog.jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'followed',
+        exists (select from libsql_sync.batches b where b.epoch = h.epoch))
+      from libsql_sync.chain h);
   end if;
   update libsql_sync.chain set
     lease = request ->> 'lease',
@@ -910,6 +949,25 @@ begin
 end
 $$;
 
+-- File parked changes of a batch as dead letters.
+create or replace function libsql_sync.dead_letter(b libsql_sync.batches, changes jsonb)
+returns void
+language sql
+set search_path = ''
+as $$
+  insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
+  select pg_catalog.clock_timestamp(), p.change || pg_catalog.jsonb_build_object(
+    'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
+    'parked_at', pg_catalog.clock_timestamp())
+    -- A change without a key is a whole message: kept as it came.
+    || case when p.change -> 'key' is null or p.change -> 'key' = 'null'::jsonb
+         then pg_catalog.jsonb_build_object('message', coalesce(q.message, a.message)) else '{}' end
+  from pg_catalog.jsonb_array_elements(changes) with ordinality p (change, n)
+  left join pgmq.q_replicate_data_libsql q on q.msg_id = (p.change ->> 'msg_id')::bigint
+  left join pgmq.a_replicate_data_libsql a on a.msg_id = (p.change ->> 'msg_id')::bigint
+  order by p.n
+$$;
+
 -- Settle the batch the replica has: its messages go to the archive, its parked
 -- changes to the dead-letter queue. Returns how many messages left the queue.
 create or replace function libsql_sync.ack(b libsql_sync.batches)
@@ -920,16 +978,7 @@ as $$
 declare
   settled integer;
 begin
-  insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
-  select pg_catalog.clock_timestamp(), p.change || pg_catalog.jsonb_build_object(
-    'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
-    'parked_at', pg_catalog.clock_timestamp())
-    -- A change without a key is a whole message: kept as it came.
-    || case when p.change -> 'key' is null or p.change -> 'key' = 'null'::jsonb
-         then pg_catalog.jsonb_build_object('message', m.message) else '{}' end
-  from pg_catalog.jsonb_array_elements(b.parked) with ordinality p (change, n)
-  left join pgmq.q_replicate_data_libsql m on m.msg_id = (p.change ->> 'msg_id')::bigint
-  order by p.n;
+  perform libsql_sync.dead_letter(b, b.parked);
 
   with left_queue as (
     delete from pgmq.q_replicate_data_libsql m
@@ -998,13 +1047,15 @@ $$;
 -- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
 --  "split": {"batch", "messages"}?} -> {"do": bootstrap | adopt | alter | batch |
 --  idle | settled | busy | stop, "acked", ...}
--- With "messages_max": 0 it settles and hands out nothing; then and when idle it
+-- With "take_over": true a replica of another source becomes ours, emptied.
+-- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
 -- gives the lease back and counts the queue.
 create or replace function libsql_sync.claim(request json)
 returns json
 language plpgsql
 security definer -- the worker's role may call this and touch no table
 set search_path = ''
+set lock_timeout = '5s'
 as $$
 declare
   c libsql_sync.chain;
@@ -1026,9 +1077,10 @@ begin
   end if;
 
   -- The lock comes first, by a statement of its own: a snapshot taken before it
-  -- would hand out messages that somebody acked meanwhile.
-  select * into c from libsql_sync.chain where id = 1 for update skip locked;
-  if not found or c.lease is distinct from request ->> 'lease' then
+  -- would hand out messages that somebody acked meanwhile. It waits: who only
+  -- asks for the lease holds the row as well, and must not end a running sync.
+  select * into c from libsql_sync.chain where id = 1 for update;
+  if c.lease is distinct from request ->> 'lease' then
     return '{"do": "busy", "acked": 0}';
   end if;
   update libsql_sync.chain set lease_until =
@@ -1049,7 +1101,12 @@ begin
   end if;
   if at ->> 'epoch' <> c.epoch then
     if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
-      return '{"do": "stop", "acked": 0, "error": "replica_foreign"}';
+      if (request ->> 'take_over')::boolean is not true then
+        return '{"do": "stop", "acked": 0, "error": "replica_foreign"}';
+      end if;
+      -- An ancestor from now on, and older than the epoch that wipes.
+      insert into libsql_sync.epochs (epoch, wipe, reason) values (at ->> 'epoch', false, 'taken over from another source');
+      perform libsql_sync.begin_epoch('the replica of another source was taken over', true);
     end if;
     return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
   end if;
@@ -1089,11 +1146,6 @@ begin
     end if;
   end if;
 
-  if (request ->> 'messages_max')::integer = 0 then
-    return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked)
-      || libsql_sync.release(request)::jsonb;
-  end if;
-
   -- 4. It lost batches: the same again, from the archive.
   if at_position < c.position then
     select * into b from libsql_sync.batches v
@@ -1127,6 +1179,11 @@ begin
       where b.msg_ids operator(pg_catalog.@>) (p ->> 'msg_id')::bigint
     );
     insert into libsql_sync.batches select b.*;
+  end if;
+
+  if (request ->> 'messages_max')::integer = 0 then
+    return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked)
+      || libsql_sync.release(request)::jsonb;
   end if;
 
   if kind <> 'new' then
@@ -1165,8 +1222,9 @@ end
 $$;
 
 -- Set changes of a pending batch aside before it is applied; the set only grows:
--- {"epoch", "position", "batch", "changes": [{"msg_id", "table", "key", "reason"}]}
--- -> {"do": "parked" | "gone"}.
+-- {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
+-- -> {"do": "parked" | "gone"}. Of a batch that is replayed they are dead letters
+-- at once, as its ack was long ago.
 create or replace function libsql_sync.park(request json)
 returns json
 language plpgsql
@@ -1174,19 +1232,30 @@ security definer -- the worker's role may call this and touch no table
 set search_path = ''
 set lock_timeout = '5s'
 as $$
+declare
+  b libsql_sync.batches;
+  fresh jsonb;
 begin
   perform from libsql_sync.chain where id = 1 for update;
-  update libsql_sync.batches b set parked = b.parked || (
-    select coalesce(pg_catalog.jsonb_agg(n.change), '[]')
-    from pg_catalog.jsonb_array_elements((request -> 'changes')::jsonb) n (change)
-    where not exists (
-      select from pg_catalog.jsonb_array_elements(b.parked) p
-      where p - 'reason' = n.change - 'reason'
-    )
-  )
-  where b.epoch = request ->> 'epoch' and b.position = (request ->> 'position')::bigint
-    and b.batch = request ->> 'batch' and b.state = 'pending';
-  return pg_catalog.json_build_object('do', case when found then 'parked' else 'gone' end);
+  select * into b from libsql_sync.batches v
+  where v.epoch = request ->> 'epoch' and v.position = (request ->> 'position')::bigint
+    and v.batch = request ->> 'batch'
+    and v.state = case when request ->> 'kind' = 'replay' then 'acked' else 'pending' end;
+  if not found then
+    return '{"do": "gone"}';
+  end if;
+  select coalesce(pg_catalog.jsonb_agg(n.change order by n.n), '[]') into fresh
+  from pg_catalog.jsonb_array_elements((request -> 'changes')::jsonb) with ordinality n (change, n)
+  where not exists (
+    select from pg_catalog.jsonb_array_elements(b.parked) p
+    where p - 'reason' = n.change - 'reason'
+  );
+  update libsql_sync.batches v set parked = v.parked || fresh
+  where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
+  if b.state = 'acked' then
+    perform libsql_sync.dead_letter(b, fresh);
+  end if;
+  return '{"do": "parked"}';
 end
 $$;
 
@@ -1201,6 +1270,9 @@ language plpgsql stable
 set search_path = ''
 as $$
 begin
+  if pg_catalog.to_regclass('vault.decrypted_secrets') is null then
+    return null;
+  end if;
   return (select s.decrypted_secret from vault.decrypted_secrets s where s.name = secret_name);
 end
 $$;

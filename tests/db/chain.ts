@@ -71,7 +71,8 @@ export async function standing({ sql }: Stack) {
   const batches = await sql`
     select epoch, position::int, batch, version, messages, drained, snapshot, state, parked
     from libsql_sync.batches order by epoch, position, version`;
-  const epochs = await sql`select * from libsql_sync.epochs order by generation`;
+  const epochs =
+    await sql`select * from libsql_sync.epochs order by generation`;
   return {
     epoch: chain!.epoch as string,
     position: Number(chain!.position),
@@ -95,6 +96,20 @@ export async function rowsOf({ client, schema }: Stack): Promise<unknown[]> {
     found.push(...rows.map((row) => ({ ...row })));
   }
   return found;
+}
+
+/** Sets the replica's data aside, and puts it back: a failover that lost commits. */
+export async function saveReplica(
+  { sqld, folder }: Stack,
+): Promise<() => Promise<void>> {
+  const saved = `${folder}/saved-${crypto.randomUUID()}`;
+  // Not in good order: that waits for connections which stay open.
+  await sqld.kill();
+  await sqld.backup(saved);
+  return async () => {
+    await sqld.kill();
+    await sqld.restore(saved);
+  };
 }
 
 /** As if the lease's time were over. */
@@ -135,7 +150,9 @@ export async function dieAt(
     await syncWith(stack, ({ source, replica }) => ({
       replica: {
         [verb]: async (...args: unknown[]) => {
-          const call = replica[verb] as (...args: unknown[]) => Promise<unknown>;
+          const call = replica[verb] as (
+            ...args: unknown[]
+          ) => Promise<unknown>;
           if (--left > 0) return await call(...args);
           if (options.when === "after") await call(...args);
           isDead = true;
@@ -173,8 +190,10 @@ export class Hand {
 
   /** Takes the lease, probes and claims. */
   async claim(
-    options: { split?: { batch: string; messages: number }; messages?: number } =
-      {},
+    options: {
+      split?: { batch: string; messages: number };
+      messages?: number;
+    } = {},
   ): Promise<Claim> {
     await this.source.lease(this.lease);
     return await this.again(options);
@@ -182,8 +201,10 @@ export class Hand {
 
   /** Probes and claims under the lease there is. */
   async again(
-    options: { split?: { batch: string; messages: number }; messages?: number } =
-      {},
+    options: {
+      split?: { batch: string; messages: number };
+      messages?: number;
+    } = {},
   ): Promise<Claim> {
     const { split, messages } = options;
     return await this.source.claim({

@@ -10,6 +10,7 @@ import {
   Hand,
   insertItems,
   rowsOf,
+  saveReplica,
   standing,
   startChain,
   syncWith,
@@ -173,8 +174,7 @@ Deno.test("sync() replays from the archive when a failover lost commits", async 
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 3);
   await stack.drain();
-  const saved = `${stack.folder}/saved`;
-  await stack.sqld.backup(saved);
+  const failOver = await saveReplica(stack);
   const positions: Record<string, unknown>[] = [];
   const remember = async () => {
     const { probed_at: _, ...row } = await stack.row();
@@ -197,7 +197,7 @@ Deno.test("sync() replays from the archive when a failover lost commits", async 
   await remember();
   const before = await standing(stack);
 
-  await stack.sqld.restore(saved);
+  await failOver();
   assertEquals((await stack.row()).position, positions[0]!.position);
   const replayed: Record<string, unknown>[] = [];
   const kinds: string[] = [];
@@ -222,14 +222,13 @@ Deno.test("sync() replays from the archive when a failover lost commits", async 
 Deno.test("sync() replays and goes on when commits are lost under a pending batch", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
-  const saved = `${stack.folder}/saved`;
-  await stack.sqld.backup(saved);
+  const failOver = await saveReplica(stack);
   await insertItems(stack, 1, 3);
   await stack.drain();
   await stack.sql`update item set name = 'second'`;
   await dieAt(stack, "apply", { when: "before" });
   const { position } = await stack.row();
-  await stack.sqld.restore(saved);
+  await failOver();
   const result = await stack.drain();
   assertEquals(result.processed, 1);
   assertEquals(result.position, Number(position) + 1);
@@ -241,8 +240,7 @@ Deno.test("sync() starts a new epoch without a wipe when a lost batch cannot be 
     await using stack = await startChain(servers);
     await insertItems(stack, 1, 3);
     const { epoch } = await stack.drain();
-    const saved = `${stack.folder}/saved`;
-    await stack.sqld.backup(saved);
+    const failOver = await saveReplica(stack);
     await insertItems(stack, 4, 6);
     await stack.drain();
     if (loss === "trimmed") {
@@ -258,9 +256,10 @@ Deno.test("sync() starts a new epoch without a wipe when a lost batch cannot be 
       );
       assertEquals(archive, []);
     } else {
-      await stack.sql`delete from pgmq.a_replicate_data_libsql where msg_id = 5`;
+      await stack
+        .sql`delete from pgmq.a_replicate_data_libsql where msg_id = 5`;
     }
-    await stack.sqld.restore(saved);
+    await failOver();
     const kept = await rowsOf(stack);
     await dieAt(stack, "adopt", { when: "after" });
     assertEquals(await rowsOf(stack), kept, "readers see an emptied replica");
@@ -286,7 +285,7 @@ Deno.test("sync() bootstraps and replays when the replica is new or empty", asyn
   }
   const before = await stack.row();
   // Another database altogether.
-  await stack.sqld.stop();
+  await stack.sqld.kill();
   await Deno.remove(`${stack.folder}/sqld`, { recursive: true });
   await Deno.mkdir(`${stack.folder}/sqld`);
   await stack.sqld.start();

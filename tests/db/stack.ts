@@ -112,10 +112,15 @@ export class Stack implements AsyncDisposable {
 
   static async start(
     servers: Servers,
-    options: { schema?: RawSchema; setup?: string } = {},
+    options: {
+      schema?: RawSchema;
+      setup?: string;
+      /** One that has the migration already; its secrets are left alone. */
+      database?: string;
+    } = {},
   ): Promise<Stack> {
     const server = await servers.postgres();
-    const database = await servers.database();
+    const database = options.database ?? await servers.database();
     const folder = await servers.folder();
     const sqld = await startSqld({ dataDir: `${folder}/sqld` });
     const sql = postgres(server.url({ database }), {
@@ -134,12 +139,14 @@ export class Stack implements AsyncDisposable {
       raw,
       log,
     );
-    for (
-      const [name, value] of [
-        ["libsql_sync_url", `http://127.0.0.1:${worker.addr.port}/sync`],
-        ["libsql_webhook_signature", SECRET],
-      ] as const
-    ) await putSecret(sql, { name, value });
+    if (options.database === undefined) {
+      for (
+        const [name, value] of [
+          ["libsql_sync_url", `http://127.0.0.1:${worker.addr.port}/sync`],
+          ["libsql_webhook_signature", SECRET],
+        ] as const
+      ) await putSecret(sql, { name, value });
+    }
     return new Stack(
       database,
       server,

@@ -1,0 +1,271 @@
+/** POST /nuke: a new epoch, an empty replica, whatever stood there before. */
+
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { nuke } from "../../lib/nuke.ts";
+import {
+  dieAt,
+  Hand,
+  insertItems,
+  isApply,
+  Proxy,
+  rowsOf,
+  saveReplica,
+  standing,
+  startChain,
+  syncWith,
+  until,
+  withWorker,
+} from "./chain.ts";
+import { Servers, Stack } from "./stack.ts";
+
+const servers = new Servers();
+Deno.test.afterAll(() => servers.stop());
+
+const DONE = [200, {
+  success: true,
+  message: "Data nuked and schema reinitialized",
+}];
+
+/** One /nuke that must succeed. */
+async function postNuke(stack: Stack, port?: number): Promise<void> {
+  const { status, body } = await stack.post("/nuke", port ? { port } : {});
+  assertEquals([status, body], DONE);
+}
+
+Deno.test("nuke() empties the replica and creates the schema again", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 5);
+  await stack.sql`insert into part values (1, 'a', 'x')`;
+  const { epoch } = await stack.drain();
+  // What does not belong there goes with the tables.
+  await stack.client.batch([
+    "CREATE UNIQUE INDEX by_hand ON item (size)",
+    "ALTER TABLE item ADD COLUMN by_hand TEXT",
+    "DROP TABLE part",
+  ], "write");
+  await stack.sql`insert into item values (6, 'queued before', 6)`;
+
+  await postNuke(stack);
+  assertEquals(await rowsOf(stack), []);
+  const row = await stack.row();
+  assertNotEquals(row.epoch, epoch);
+  assertEquals(
+    [row.from_epoch, row.position, row.batch, row.drained, row.walk_done],
+    [epoch, 0, row.epoch, 0, 0],
+  );
+  const { rows } = await stack.client.execute(
+    "SELECT name FROM pragma_table_info('item') ORDER BY cid",
+  );
+  assertEquals(rows.map(({ name }) => name), ["id", "name", "size"]);
+  const after = await standing(stack);
+  assertEquals(
+    [after.position, after.queue.length, after.lease],
+    [0, 1, null],
+  );
+
+  // Queued messages are applied after it, and what is touched comes back.
+  const result = await stack.drain();
+  assertEquals([result.processed, result.epoch], [1, row.epoch]);
+  assertEquals((await rowsOf(stack)).length, 1);
+  await stack.sql`update item set name = name || '!'`;
+  await stack.sql`update part set note = 'y'`;
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 7);
+
+  // Twice is as good as once.
+  await postNuke(stack);
+  await postNuke(stack);
+  assertEquals(await rowsOf(stack), []);
+  assertEquals((await standing(stack)).epochs.length, 4);
+});
+
+Deno.test("nuke() wipes tables of our names when there is no bookkeeping row", async () => {
+  await using stack = await startChain(servers);
+  await stack.client.batch([
+    "CREATE TABLE item (id TEXT, other BLOB)",
+    "INSERT INTO item VALUES ('by hand', x'00')",
+    "CREATE TABLE unrelated (a)",
+    "INSERT INTO unrelated VALUES (1)",
+  ], "write");
+  await insertItems(stack, 1, 2);
+  await postNuke(stack);
+  assertEquals(await rowsOf(stack), []);
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 2);
+  const { rows } = await stack.client.execute("SELECT * FROM unrelated");
+  assertEquals(rows.length, 1);
+});
+
+Deno.test("nuke() works on a replica that was never started", async () => {
+  await using stack = await startChain(servers);
+  await postNuke(stack);
+  assertEquals((await stack.row()).position, 0);
+  await insertItems(stack, 1, 2);
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 2);
+});
+
+Deno.test("nuke() takes over the replica of another source, which then is told", async () => {
+  await using ours = await startChain(servers);
+  await using theirs = await startChain(servers);
+  await insertItems(theirs, 101, 103);
+  const { epoch } = await theirs.drain();
+  await insertItems(ours, 1, 2);
+  await theirs.sql`insert into item values (104, 'queued', 1)`;
+  const failOver = await saveReplica(theirs);
+
+  await withWorker(ours, { libsqlUrl: theirs.sqld.url }, async (port) => {
+    const refused = await ours.post("/sync", { port });
+    assertEquals([refused.status, refused.body.error], [
+      409,
+      "replica_foreign",
+    ]);
+    assert((refused.body.message as string).includes("POST /nuke"));
+    await postNuke(ours, port);
+    const row = await theirs.row();
+    assertEquals([row.from_epoch, row.position], [epoch, 0]);
+    assertEquals(await rowsOf(theirs), []);
+    assertEquals((await ours.post("/sync", { port })).body.processed, 2);
+    assertEquals((await rowsOf(theirs)).length, 2);
+
+    const told = await theirs.post("/sync");
+    assertEquals([told.status, told.body.error], [409, "replica_foreign"]);
+    assertEquals((await standing(theirs)).queue.length, 1);
+
+    // A failover loses the take-over itself: it is carried out again, and the
+    // rows of the other source are not shown as ours.
+    await failOver();
+    await ours.sql`insert into item values (3, 'three', 3)`;
+    const again = await ours.post("/sync", { port });
+    assertEquals(again.status, 200, JSON.stringify(again.body));
+    const items = (await rowsOf(theirs)) as { id: number }[];
+    assert(items.every(({ id }) => id <= 3), "rows of two sources");
+  });
+});
+
+Deno.test("nuke() mends a replica that is ahead of its source", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 2);
+  await stack.drain();
+  await insertItems(stack, 3, 4);
+  await stack.drain();
+  // As a restore to an earlier time leaves it.
+  await stack
+    .sql`update libsql_sync.chain set position = 0, batch = epoch`;
+  await stack.sql`delete from libsql_sync.batches`;
+  const refused = await stack.post("/sync");
+  assertEquals([refused.status, refused.body.error], [409, "replica_ahead"]);
+  assert((refused.body.message as string).includes("POST /nuke"));
+  await postNuke(stack);
+  await stack.sql`update item set name = 'again'`;
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 4);
+});
+
+Deno.test("nuke() while a sync runs lets no batch of the old epoch land after", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  const before = await standing(stack);
+  await insertItems(stack, 1, 4_000);
+  await using proxy = new Proxy(() => stack.sqld.url);
+  const open = Promise.withResolvers<void>();
+  let applies = 0;
+  proxy.decide = async (body) => {
+    // The second batch is on its way, and stays there.
+    if (isApply(body) && ++applies === 2) await open.promise;
+    return undefined;
+  };
+  await withWorker(stack, { libsqlUrl: proxy.url }, async (port) => {
+    const running = stack.post("/sync", { port });
+    await until("a batch is held back", () => applies === 2);
+    const nuked = stack.post("/nuke");
+    await until(
+      "the new epoch is recorded",
+      async () => (await standing(stack)).epoch !== before.epoch,
+    );
+    open.resolve();
+    const [sync, answer] = await Promise.all([running, nuked]);
+    assertEquals(sync.status, 200, JSON.stringify(sync.body));
+    assertEquals([answer.status, answer.body], DONE);
+  });
+  const after = await standing(stack);
+  assertEquals((await stack.row()).epoch, after.epoch);
+  assertEquals((await stack.row()).from_epoch, before.epoch);
+  await stack.drain();
+  // Rows of the batch that was acked before are gone until a walk brings them;
+  // nothing else is missing, and every message was counted once.
+  const acked = after.batches.filter((b) =>
+    b.epoch === before.epoch && b.state === "acked"
+  ).reduce((sum, b) => sum + Number(b.messages), 0);
+  assertEquals((await rowsOf(stack)).length, 4_000 - acked);
+  assert(acked > 0 && acked < 4_000);
+  await stack.sql`update item set name = 'again'`;
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 4_000);
+});
+
+Deno.test("nuke() is carried out by the next sync when its worker died", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  await stack.drain();
+  await stack.sql`insert into item values (4, 'four', 4)`;
+  await stack.withParts(async (parts) => {
+    const stalled = new Hand(parts);
+    const batch = await stalled.batch();
+    await stalled.source.release(stalled.lease);
+    const outcome = await stack.withParts((dying) =>
+      nuke({
+        ...dying,
+        replica: {
+          ...dying.replica,
+          adopt: () => Promise.reject(new Error("died")),
+        },
+      })
+    ).then(() => "done", (error) => error.message);
+    assertEquals(outcome, "died");
+    // The replica did not follow yet: the old batch may still land, and goes.
+    assertEquals(await stalled.apply(batch), "applied");
+    assertEquals((await rowsOf(stack)).length, 4);
+    await stack.drain();
+    assertEquals(await stalled.apply(batch), "replica_moved");
+  });
+  assertEquals(
+    (await rowsOf(stack)).map((row) => (row as { id: number }).id),
+    [4],
+  );
+});
+
+Deno.test("nuke() answers 503 nuke_pending when a sync keeps the replica for too long", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  await stack.drain();
+  await stack.withParts(async (parts) => {
+    await parts.source.lease("somebody else's");
+    const outcome = await stack.withParts((waiting) => {
+      let calls = 0;
+      return nuke({
+        ...waiting,
+        sleep: () => Promise.resolve(),
+        budget: { ...waiting.budget, msLeft: () => ++calls > 3 ? 0 : 1 },
+      });
+    }).then(() => "done", (error) => error.code);
+    assertEquals(outcome, "nuke_pending");
+    assertEquals((await rowsOf(stack)).length, 3);
+    await parts.source.release("somebody else's");
+  });
+  await stack.drain();
+  assertEquals(await rowsOf(stack), []);
+});
+
+Deno.test("nuke() at the same time twice ends in one empty replica", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  await stack.drain();
+  const answers = await Promise.all([1, 2].map(() => stack.post("/nuke")));
+  for (const { status, body } of answers) assertEquals([status, body], DONE);
+  assertEquals(await rowsOf(stack), []);
+  assertEquals((await stack.row()).epoch, (await standing(stack)).epoch);
+  await dieAt(stack, "apply", { when: "after" }).catch(() => {});
+  await syncWith(stack, () => ({}));
+  assertEquals((await standing(stack)).lease, null);
+});
