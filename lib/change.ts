@@ -23,8 +23,8 @@ export interface Rows {
 
 /** The changes one statement made to one table, in the order they apply. */
 export interface Changes {
-  /** The message they came in. */
-  readonly msgId: string;
+  /** The message they came in; null for a page. */
+  readonly msgId: string | null;
   /** The table they concern. */
   readonly table: Table;
   /** Whether everything in the table went before the rest. */
@@ -39,8 +39,8 @@ export interface Changes {
 
 /** A change set aside. */
 export interface Refusal {
-  /** The message it came in. */
-  readonly msgId: string;
+  /** The message it came in; null for a page. */
+  readonly msgId: string | null;
   /** Its table; null where the message names none that is listed. */
   readonly table: string | null;
   /** Its key as the source rendered it; null for a whole message. */

@@ -9,6 +9,7 @@
 import type { Refusal } from "./change.ts";
 import { SyncError } from "./errors.ts";
 import type { Json } from "./json.ts";
+import type { Page, WalkKind } from "./page.ts";
 
 /** Carries one call to the source and its answer back. */
 export interface Carrier {
@@ -56,6 +57,10 @@ export interface Batch {
   readonly deadLetters: number;
   /** Changes set aside by an earlier attempt. */
   readonly parked: readonly Refusal[];
+  /** Whether the walk starts over: something went past the queue. */
+  readonly reopen: boolean;
+  /** Rows that ride on it; never when it is issued again. */
+  readonly page: Page | null;
   /** The messages, by id. */
   readonly messages: readonly (readonly [string, unknown])[];
 }
@@ -96,6 +101,26 @@ const STOP_CODES: readonly string[] = [
   "schema_outdated",
   "schema_unknown",
 ];
+
+/** How much a page may hold, and what it needs from the replica. */
+export interface PageRequest {
+  /** Rows at most. */
+  readonly rows: number;
+  /** Bytes of their cells at most, one row at least. */
+  readonly bytes: number;
+  /** Whether a page of the scrub may be handed out. */
+  readonly scrub: boolean;
+  /** The replica's next keys, where the walk goes by them. */
+  readonly keys: {
+    /** The place they follow: the row's `walk_at`. */
+    readonly at: string;
+    readonly keys: readonly (readonly string[])[];
+    /** The last of them. */
+    readonly after: readonly string[] | null;
+    /** Whether there are no more. */
+    readonly last: boolean;
+  } | null;
+}
 
 /** What came of asking for a new epoch. */
 export interface Reset {
@@ -199,6 +224,27 @@ export function resetOf(value: unknown): Reset {
 }
 
 /**
+ * Reads the answer of `request_walk`.
+ *
+ * @param value The answer.
+ * @returns The walk's number; null where the table is not listed.
+ * @throws {SyncError} It does not say.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(walkOf({ do: "requested", walk_gen: 7 }), 7);
+ * assertEquals(walkOf({ do: "unknown_table" }), null);
+ * ```
+ */
+export function walkOf(value: unknown): number | null {
+  const answer = read(value);
+  const requested = answer.oneOf("do", ["requested", "unknown_table"]);
+  return requested === "requested" ? answer.number("walk_gen") : null;
+}
+
+/**
  * Reads the answer of `claim`.
  *
  * @param value The answer.
@@ -275,13 +321,45 @@ function batchOf(answer: Answer): Batch {
     parked: answer.list("parked").map((change) => {
       const parked = read(change);
       return {
-        msgId: parked.text("msg_id"),
+        msgId: parked.value("msg_id") as string | null,
         table: parked.value("table") as string | null,
         key: parked.value("key") as string[] | null,
         reason: parked.text("reason"),
       };
     }),
+    reopen: answer.flag("reopen"),
+    page: answer.value("page") == null
+      ? null
+      : pageOf(read(answer.value("page"))),
     messages: answer.list("messages") as [string, unknown][],
+  };
+}
+
+function pageOf(answer: Answer): Page {
+  const rows = (name: string) => answer.list(name) as (string | null)[][];
+  return {
+    walkGen: answer.number("walk_gen"),
+    kind: answer.oneOf("kind", [
+      "backfill",
+      "verify",
+      "scrub",
+      "redrive",
+    ]) satisfies WalkKind,
+    repair: answer.flag("repair"),
+    table: answer.text("table"),
+    half: answer.oneOf("half", ["forward", "back", "keys"]),
+    starts: answer.flag("starts"),
+    last: answer.flag("last"),
+    rows: answer.number("rows"),
+    failed: (answer.value("failed") ?? null) as string | null,
+    key: answer.list("key") as string[],
+    columns: answer.list("columns") as string[],
+    cells: rows("cells"),
+    ghosts: rows("ghosts"),
+    oversize: rows("oversize"),
+    parked: rows("parked"),
+    upto: answer.value("upto") as string | null,
+    closes: answer.flag("closes"),
   };
 }
 

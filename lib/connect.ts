@@ -12,6 +12,7 @@ import postgres from "postgres";
 import type { Carrier } from "./claim.ts";
 import type { Config } from "./config.ts";
 import type { Log } from "./log.ts";
+import { createPagePlanner } from "./page.ts";
 import { createPlanner } from "./plan.ts";
 import { completePostgresUrl } from "./postgres_url.ts";
 import { createReplica } from "./replica.ts";
@@ -78,6 +79,7 @@ export async function withParts<T>(
       }),
       replica: createReplica(client, { schema, schemaHash: hash }),
       plan: createPlanner(schema),
+      planPage: createPagePlanner(schema),
       budget: {
         callsLeft: () => CALLS_MAX - calls,
         msLeft: () => deadline - now(),

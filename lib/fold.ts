@@ -13,8 +13,8 @@ import type { ColumnType, Table } from "./schema.ts";
 
 /** What becomes of one key. */
 interface Fate {
-  /** The message that decided it. */
-  msgId: string;
+  /** The message that decided it; null for a page. */
+  msgId: string | null;
   /** The key as the source rendered it. */
   key: readonly Cell[];
   /** The key as the replica stores it. */

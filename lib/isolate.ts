@@ -32,9 +32,10 @@ export async function isolate(
   options: { code: string; triesMax: number },
 ): Promise<Refusal[]> {
   const before = steps.slice(0, -1);
-  const { rows, ...step } = steps.at(-1)!;
+  const step = steps.at(-1)!;
   const guilty: Refusal[] = [];
-  let pieces = takeApart(rows);
+  if (!("columns" in step)) return guilty;
+  let pieces = takeApart(step.rows);
   for (let tries = 0; tries < options.triesMax && pieces.length > 0; tries++) {
     const trial = pieces.map((rows) => ({ ...step, rows }));
     const refused = await replica.refusedOf([...before, ...trial]);

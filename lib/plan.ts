@@ -15,13 +15,13 @@ import {
   type Refusal,
 } from "./change.ts";
 import { convert } from "./convert.ts";
-import { fold, type TableFate } from "./fold.ts";
+import { type Fold, fold, type TableFate } from "./fold.ts";
 import type { Schema, Table } from "./schema.ts";
 
 /** One row of a step: what it came from, and its JSON. */
 export interface StepRow {
-  /** The message that decided it. */
-  readonly msgId: string;
+  /** The message that decided it; null for a page's row. */
+  readonly msgId: string | null;
   /** The key as the source rendered it. */
   readonly key: readonly Cell[];
   /** The cells as the replica stores them. */
@@ -30,8 +30,8 @@ export interface StepRow {
   readonly json: string;
 }
 
-/** What one statement does to one table. */
-export interface Step {
+/** What one statement does to rows of one table. */
+export interface RowStep {
   /** The kind of the statement; "row" is an upsert of one large row. */
   readonly kind: "truncate" | "delete" | "upsert" | "row";
   /** The table it changes. */
@@ -42,10 +42,59 @@ export interface Step {
   readonly rows: readonly StepRow[];
 }
 
+/** Where the counts of a walk belong. */
+export interface WalkOf {
+  readonly walkGen: number;
+  readonly table: Table;
+}
+
+/** Counts the rows of a step that the replica has otherwise. */
+export interface CompareStep extends Omit<RowStep, "kind"> {
+  readonly kind: "compare";
+  /** What would mend them. */
+  readonly of: RowStep["kind"];
+  readonly walk: WalkOf;
+}
+
+/** Counts rows whose key is stored with a wrong type, and deletes them. */
+export interface StraysStep {
+  readonly kind: "strays";
+  readonly table: Table;
+  readonly repair: boolean;
+  readonly walk: WalkOf;
+}
+
+/** Counts what the step before it changed, and how far the walk is. */
+export interface TallyStep {
+  readonly kind: "tally";
+  readonly walk: WalkOf;
+  /** What the step before it found. */
+  readonly found: "differing" | "ghosts" | null;
+  /** Rows that were looked at. */
+  readonly rows: number;
+  /** Whether the table is through. */
+  readonly ended: boolean;
+}
+
+/** Drops an index of an empty table, to be built when it is full. */
+export interface UnindexStep {
+  readonly kind: "unindex";
+  readonly table: Table;
+  readonly index: readonly string[];
+}
+
+/** What one statement does. */
+export type Step =
+  | RowStep
+  | CompareStep
+  | StraysStep
+  | TallyStep
+  | UnindexStep;
+
 /** A batch ready to be applied. */
-export interface Plan {
+export interface Plan<S extends Step = Step> {
   /** What to do, in order. */
-  readonly steps: readonly Step[];
+  readonly steps: readonly S[];
   /** What to set aside that was not set aside before. */
   readonly refusals: readonly Refusal[];
 }
@@ -83,25 +132,48 @@ export function createPlanner(
 ): (batch: {
   messages: readonly (readonly [string, unknown])[];
   parked: readonly Refusal[];
-}) => Plan {
+}) => Plan<RowStep> {
   const parse = createMessageParser(schema);
   return ({ messages, parked }) => {
     const aside = new Set(parked.map(identityOf));
-    const refusals: Refusal[] = [];
-    const refuse = (refusal: Refusal) => {
-      if (!aside.has(identityOf(refusal))) refusals.push(refusal);
-    };
+    const unreadable: Refusal[] = [];
     const batch: Changes[] = [];
     for (const [msgId, message] of messages) {
       const parsed = parse(msgId, message);
-      if (isRefusal(parsed)) refuse(parsed);
-      else batch.push(parsed);
+      if (!isRefusal(parsed)) batch.push(parsed);
+      else if (!aside.has(identityOf(parsed))) unreadable.push(parsed);
     }
-    const folded = fold(batch);
-    folded.refusals.forEach(refuse);
-    const steps = folded.tables.flatMap((of) => planTable(of, aside, refuse));
-    return { steps, refusals };
+    const { steps, refusals } = planFold(fold(batch), parked);
+    return { steps, refusals: [...unreadable, ...refusals] };
   };
+}
+
+/**
+ * Plans what becomes of each key.
+ *
+ * @param folded The fold of a batch.
+ * @param parked What was set aside before, and is left out.
+ * @returns The steps, and what to set aside.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(planFold({ tables: [], refusals: [] }, []), { steps: [], refusals: [] });
+ * ```
+ */
+export function planFold(
+  folded: Fold,
+  parked: readonly Refusal[],
+): Plan<RowStep> {
+  const aside = new Set(parked.map(identityOf));
+  const refusals: Refusal[] = [];
+  const refuse = (refusal: Refusal) => {
+    if (!aside.has(identityOf(refusal))) refusals.push(refusal);
+  };
+  folded.refusals.forEach(refuse);
+  const steps = folded.tables.flatMap((of) => planTable(of, aside, refuse));
+  return { steps, refusals };
 }
 
 /** The steps of one table: truncate, deletes, upserts. */
@@ -109,13 +181,13 @@ function planTable(
   { table, truncate, keys }: TableFate,
   aside: ReadonlySet<string>,
   refuse: (refusal: Refusal) => void,
-): Step[] {
+): RowStep[] {
   const deletes: StepRow[] = [];
   const upserts = new Map<
     string,
     { columns: readonly string[]; rows: StepRow[] }
   >();
-  const large: Step[] = [];
+  const large: RowStep[] = [];
   for (const fate of keys.values()) {
     const { msgId, key, stored, row } = fate;
     const refusal = { msgId, table: table.name, key };
@@ -160,7 +232,7 @@ function planTable(
     group.rows.push(planned);
     upserts.set(signature, group);
   }
-  const steps: Step[] = [];
+  const steps: RowStep[] = [];
   if (truncate) steps.push({ kind: "truncate", table, columns: [], rows: [] });
   steps.push(...chunk("delete", table, table.key, deletes));
   for (const { columns, rows } of upserts.values()) {
@@ -193,7 +265,7 @@ function chunk(
   table: Table,
   columns: readonly string[],
   rows: StepRow[],
-): Step[] {
+): RowStep[] {
   const numeric =
     table.columns.find(({ name }) => name === table.key[0])!.type ===
       "INTEGER";
@@ -203,7 +275,7 @@ function chunk(
     if (numeric) return Number(left) - Number(right);
     return left < right ? -1 : left > right ? 1 : 0;
   });
-  const steps: Step[] = [];
+  const steps: RowStep[] = [];
   let part: StepRow[] = [];
   let bytes = 0;
   for (const row of rows) {

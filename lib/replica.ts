@@ -8,8 +8,9 @@
  */
 
 import type { Client } from "@libsql/client/web";
-import type { Batch } from "./claim.ts";
+import type { Batch, PageRequest } from "./claim.ts";
 import { SyncError } from "./errors.ts";
+import type { Place, Walked, WalkMove } from "./page.ts";
 import type { Step } from "./plan.ts";
 import type { Schema } from "./schema.ts";
 import {
@@ -17,14 +18,28 @@ import {
   adoptStatements,
   alterStatements,
   bootstrapStatements,
-  COLUMNS,
+  countStatement,
   GUARD,
+  indexedStatement,
+  indexStatements,
+  INSPECT,
+  keysStatement,
+  type Present,
   PROBE,
   type ReplicaRow,
   type Statement,
   stepStatement,
   stepToStatement,
+  walkedStatement,
 } from "./sql.ts";
+
+/** What came of a batch. */
+export interface Applied {
+  /** Where the replica stands now. */
+  readonly row: ReplicaRow;
+  /** What the walk found so far in the table of the batch's page. */
+  readonly walked: Walked | null;
+}
 
 /** The verbs of the replica. Each throws a SyncError whose code tells a flow what to do. */
 export interface Replica {
@@ -42,8 +57,21 @@ export interface Replica {
   apply(
     batch: Batch,
     steps: readonly Step[],
-    options: { parked: number },
-  ): Promise<ReplicaRow>;
+    options: { parked: number; walk: { before: WalkMove; after: WalkMove } },
+  ): Promise<Applied>;
+  /** The next keys of a table, in the replica's order, from its primary. */
+  keys(
+    place: Place,
+    keysMax: number,
+  ): Promise<Omit<NonNullable<PageRequest["keys"]>, "at">>;
+  /** Builds a table's indexes, each in a transaction of its own; null where it
+   * has more rows than `rowsMax`. */
+  buildIndexes(
+    table: string,
+    rowsMax: number,
+  ): Promise<ReplicaRow | null>;
+  /** What a walk found so far, by table. */
+  walked(walkGen: number): Promise<Walked[]>;
   /** Which of these steps the replica refuses first, if any; nothing is kept. */
   refusedOf(steps: readonly Step[]): Promise<number | null>;
   /** Which step `apply` was refused for, and SQLite's code; null when it was none. */
@@ -75,19 +103,23 @@ export function createReplica(
     } catch (error) {
       // A move that breaks a constraint met another state than it was made for.
       if (error instanceof SyncError && error.code === "replica_refused") {
-        throw new SyncError(
-          "replica_moved",
-          "Cannot move the replica: it does not stand where it was expected",
-          { cause: error },
-        );
+        throw moved(error);
       }
       throw error;
     }
   };
-  const presentColumns = async () => {
-    const [result] = await write([COLUMNS]);
-    return new Set(result!.rows.map((row) => `${row[0]}\u0000${row[1]}`));
+  const inspect = async (): Promise<Present> => {
+    const [result] = await write([INSPECT]);
+    const columns = new Set<string>();
+    const indexes = new Set<string>();
+    for (const [table, name] of result!.rows.map((row) => [row[0], row[1]])) {
+      if (table === null) indexes.add(String(name));
+      else columns.add(`${table}\u0000${name}`);
+    }
+    return { columns, indexes };
   };
+  const tableOf = (name: string) =>
+    schema.tables.find((table) => table.name === name)!;
 
   return {
     async probe() {
@@ -101,7 +133,7 @@ export function createReplica(
       }
     },
     async bootstrap({ epoch, wipe }) {
-      const present = await presentColumns();
+      const present = await inspect();
       return await move(
         bootstrapStatements(schema, { epoch, schemaHash, wipe, present }),
       );
@@ -112,16 +144,52 @@ export function createReplica(
       );
     },
     async alter({ from }) {
-      const present = await presentColumns();
+      const present = await inspect();
       return await move(alterStatements(schema, { from, schemaHash, present }));
     },
-    async apply(batch, steps, { parked }) {
+    async apply(batch, steps, { parked, walk }) {
       const deadLetters = batch.deadLetters + parked;
-      const results = await write([
-        stepStatement({ ...batch, schemaHash, deadLetters }),
-        ...steps.map(stepToStatement),
+      try {
+        const results = await write([
+          stepStatement({ ...batch, schemaHash, deadLetters }, walk),
+          ...steps.map(stepToStatement),
+        ]);
+        const tally = steps.at(-1)?.kind === "tally"
+          ? results.at(-1)?.rows[0]
+          : undefined;
+        return {
+          row: rowOf(results[0]?.rows[0]),
+          walked: tally === undefined ? null : walkedOf(tally),
+        };
+      } catch (error) {
+        if (
+          error instanceof SyncError && error.code === "replica_refused" &&
+          failureOf(error)?.statement === 0
+        ) throw moved(error);
+        throw error;
+      }
+    },
+    async keys({ table, after }, keysMax) {
+      // The probe makes it a write: a read may come from a stale replica.
+      const [, result] = await write([
+        PROBE,
+        keysStatement(tableOf(table), { after, keysMax }),
       ]);
-      return rowOf(results[0]?.rows[0]);
+      const keys = result!.rows.map((row) =>
+        Array.from(row as ArrayLike<unknown>, String)
+      );
+      return { keys, after: keys.at(-1) ?? after, last: keys.length < keysMax };
+    },
+    async buildIndexes(name, rowsMax) {
+      const table = tableOf(name);
+      const [counted] = await write([countStatement(table, rowsMax + 1)]);
+      if (Number(counted!.rows[0]![0]) > rowsMax) return null;
+      for (const statement of indexStatements(table)) await write([statement]);
+      return await move([indexedStatement(table)]);
+    },
+    async walked(walkGen) {
+      const [result] = await write([walkedStatement(walkGen)]);
+      return result!.rows.map(walkedOf);
     },
     async refusedOf(steps) {
       const statements = steps.map(stepToStatement);
@@ -144,6 +212,28 @@ export function createReplica(
         ? null
         : { step: failure.statement - 1, code: failure.code };
     },
+  };
+}
+
+/** The replica stands elsewhere. */
+function moved(cause: SyncError): SyncError {
+  return new SyncError(
+    "replica_moved",
+    "Cannot move the replica: it does not stand where it was expected",
+    { cause },
+  );
+}
+
+/** What a walk found in a table. */
+function walkedOf(row: unknown): Walked {
+  const found = row as Record<string, unknown>;
+  return {
+    walkGen: Number(found.walk_gen),
+    table: String(found.table_name),
+    rows: Number(found.rows),
+    differing: Number(found.differing),
+    ghosts: Number(found.ghosts),
+    ended: Number(found.ended) === 1,
   };
 }
 
@@ -181,6 +271,8 @@ function rowOf(row: unknown): ReplicaRow {
     walk_gen: found.walk_gen,
     walk_at: found.walk_at,
     walk_done: found.walk_done,
+    fresh: found.fresh,
+    unindexed: found.unindexed,
     drained: found.drained,
     snapshot: found.snapshot,
     source_time: found.source_time,

@@ -17,11 +17,15 @@ import {
   isParked,
   type Lease,
   leaseOf,
+  type PageRequest,
   type Queued,
   queuedOf,
   type Reset,
   resetOf,
+  walkOf,
 } from "./claim.ts";
+import type { Json } from "./json.ts";
+import type { Walked } from "./page.ts";
 import type { ReplicaRow } from "./sql.ts";
 
 /** The verbs of the source. */
@@ -38,7 +42,17 @@ export interface Source {
     split?: { batch: string; messages: number };
     /** Whether a replica of another source becomes ours, emptied. */
     takeOver?: boolean;
+    /** What a page may hold; without it none is handed out. */
+    page?: PageRequest;
+    /** What walks found so far, for the source's status. */
+    walked?: readonly Walked[];
   }): Promise<Claim>;
+  /** Asks for a walk; null where the table is not listed. */
+  requestWalk(request: {
+    kind: "backfill" | "verify";
+    table: string | null;
+    repair: boolean;
+  }): Promise<number | null>;
   /** Sets changes of a pending or replayed batch aside; false when it is neither. */
   park(
     batch: Pick<Batch, "epoch" | "position" | "batch" | "kind">,
@@ -70,7 +84,7 @@ export function createSource(
     async release(lease) {
       return queuedOf(await carrier.call("release", { lease }));
     },
-    async claim({ lease, row, size, split, takeOver }) {
+    async claim({ lease, row, size, split, takeOver, page, walked = [] }) {
       return claimOf(
         await carrier.call("claim", {
           lease,
@@ -81,8 +95,16 @@ export function createSource(
           bytes_max: size.bytes,
           ...(split ? { split } : {}),
           ...(takeOver ? { take_over: true } : {}),
+          ...(page ? { page: pageJson(page) } : {}),
+          walked: walked.map(({ walkGen, ...found }) => ({
+            walk_gen: walkGen,
+            ...found,
+          })),
         }),
       );
+    },
+    async requestWalk(request) {
+      return walkOf(await carrier.call("request_walk", request));
     },
     async park({ epoch, position, batch, kind }, changes) {
       const answer = await carrier.call("park", {
@@ -102,5 +124,14 @@ export function createSource(
     async reset(request) {
       return resetOf(await carrier.call("reset", request));
     },
+  };
+}
+
+function pageJson({ keys, ...page }: PageRequest): Json {
+  return {
+    ...page,
+    keys: keys === null
+      ? null
+      : { ...keys, keys: keys.keys, after: keys.after },
   };
 }

@@ -7,7 +7,8 @@
  * @module
  */
 
-import type { Step } from "./plan.ts";
+import type { WalkMove } from "./page.ts";
+import type { CompareStep, RowStep, Step, TallyStep, WalkOf } from "./plan.ts";
 import {
   type ColumnType,
   indexName,
@@ -41,6 +42,10 @@ export interface ReplicaRow {
   readonly walk_at: string | null;
   /** Whether every table was walked. */
   readonly walk_done: number;
+  /** Tables created empty by this epoch and not walked yet, as JSON. */
+  readonly fresh: string;
+  /** Tables whose indexes are to be built, as JSON. */
+  readonly unindexed: string;
   /** Whether the last batch took every message there was. */
   readonly drained: number;
   /** The source's snapshot of the last batch. */
@@ -67,7 +72,9 @@ const GUARDED = [
   "source_time",
   "schema_hash",
 ];
-const ROW_COLUMNS = [...GUARDED, "dead_letters"].join(", ");
+const ROW_COLUMNS = [...GUARDED, "fresh", "unindexed", "dead_letters"].join(
+  ", ",
+);
 
 /** What the guard says when it refuses; the adapter knows it by this word. */
 export const GUARD = "libsql_sync guard";
@@ -82,6 +89,8 @@ const TABLE = `CREATE TABLE IF NOT EXISTS _libsql_sync (
   walk_gen INTEGER NOT NULL DEFAULT 0,
   walk_at TEXT,
   walk_done INTEGER NOT NULL DEFAULT 0,
+  fresh TEXT NOT NULL DEFAULT '[]',
+  unindexed TEXT NOT NULL DEFAULT '[]',
   drained INTEGER NOT NULL DEFAULT 0,
   snapshot TEXT,
   source_time TEXT,
@@ -89,6 +98,17 @@ const TABLE = `CREATE TABLE IF NOT EXISTS _libsql_sync (
   dead_letters INTEGER NOT NULL DEFAULT 0,
   probed_at INTEGER
 )`;
+
+// What walks found; it moves in the batches of their pages.
+const WALKS = `CREATE TABLE IF NOT EXISTS _libsql_sync_walks (
+  walk_gen INTEGER NOT NULL,
+  table_name TEXT NOT NULL,
+  rows INTEGER NOT NULL DEFAULT 0,
+  differing INTEGER NOT NULL DEFAULT 0,
+  ghosts INTEGER NOT NULL DEFAULT 0,
+  ended INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (walk_gen, table_name)
+) WITHOUT ROWID`;
 
 // A step is written as an upsert: were the row gone, an UPDATE would touch
 // nothing and let the rest of its batch through.
@@ -143,23 +163,29 @@ export const PROBE: Statement = {
   args: [],
 };
 
-/** Lists the columns of every table, as (table, column). */
-export const COLUMNS: Statement = {
+/** Lists every column as (table, column), and every index as (null, name). */
+export const INSPECT: Statement = {
   sql:
-    "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'",
+    "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'" +
+    " UNION ALL SELECT NULL, name FROM sqlite_master WHERE type = 'index'",
   args: [],
 };
 
-/** The columns a replica has, as "table\u0000column". */
-export type PresentColumns = ReadonlySet<string>;
+/** What a replica has. */
+export interface Present {
+  /** Its columns, as "table\u0000column". */
+  readonly columns: ReadonlySet<string>;
+  /** The names of its indexes. */
+  readonly indexes: ReadonlySet<string>;
+}
 
 /**
  * Starts a replica: everything if it does not exist, the row at position 0.
  * A row that is there is never replaced: with `wipe` it fails the batch.
  *
  * @param schema The tables.
- * @param options The epoch, the schema's hash, the columns that are there, and
- * whether the tables that are there are dropped first.
+ * @param options The epoch, the schema's hash, what is there, and whether the
+ * tables that are there are dropped first.
  * @returns The statements of one batch; the last one returns the row.
  */
 export function bootstrapStatements(
@@ -168,23 +194,31 @@ export function bootstrapStatements(
     epoch: string;
     schemaHash: string;
     wipe: boolean;
-    present: PresentColumns;
+    present: Present;
   },
 ): Statement[] {
-  const { epoch, schemaHash, wipe, present } = options;
+  const { epoch, schemaHash, wipe } = options;
+  const present = wipe ? NOTHING : options.present;
   return [
     bare(TABLE),
+    bare(WALKS),
     ...GUARDS.map(bare),
     {
       sql:
-        "INSERT INTO _libsql_sync (id, epoch, position, batch, schema_hash)" +
-        ` SELECT 1, ?, 0, ?, ?${
+        "INSERT INTO _libsql_sync (id, epoch, position, batch, schema_hash, fresh, unindexed)" +
+        ` SELECT 1, ?, 0, ?, ?, ?, ?${
           wipe ? "" : " WHERE NOT EXISTS (SELECT 1 FROM _libsql_sync)"
         }`,
-      args: [epoch, epoch, schemaHash],
+      args: [
+        epoch,
+        epoch,
+        schemaHash,
+        JSON.stringify(absentTables(schema, present)),
+        JSON.stringify(unindexedTables(schema, present)),
+      ],
     },
     ...(wipe ? dropStatements(schema) : addColumnStatements(schema, present)),
-    ...createStatements(schema),
+    ...createStatements(schema, present),
     PROBE,
   ];
 }
@@ -207,11 +241,20 @@ export function adoptStatements(
       sql:
         `UPDATE _libsql_sync SET from_epoch = ?, epoch = ?, position = 0, batch = ?, prev = NULL,
   walk_gen = 0, walk_at = NULL, walk_done = 0, drained = 0, snapshot = NULL, source_time = NULL,
-  schema_hash = ${wipe ? "?" : "schema_hash"}
+  ${wipe ? "schema_hash = ?, unindexed = '[]', " : ""}fresh = ?
 WHERE id = 1`,
-      args: [from, epoch, epoch, ...(wipe ? [schemaHash] : [])],
+      args: [
+        from,
+        epoch,
+        epoch,
+        ...(wipe ? [schemaHash] : []),
+        JSON.stringify(wipe ? schema.tables.map(({ name }) => name) : []),
+      ],
     },
-    ...(wipe ? [...dropStatements(schema), ...createStatements(schema)] : []),
+    bare("DELETE FROM _libsql_sync_walks"),
+    ...(wipe
+      ? [...dropStatements(schema), ...createStatements(schema, NOTHING)]
+      : []),
     PROBE,
   ];
 }
@@ -220,13 +263,12 @@ WHERE id = 1`,
  * The move `alter`: the replica gets what the schema has and it has not.
  *
  * @param schema The tables.
- * @param options The hash the replica has, the schema's, and the columns that
- * are there.
+ * @param options The hash the replica has, the schema's, and what is there.
  * @returns The statements of one batch; the last one returns the row.
  */
 export function alterStatements(
   schema: Schema,
-  options: { from: string; schemaHash: string; present: PresentColumns },
+  options: { from: string; schemaHash: string; present: Present },
 ): Statement[] {
   const { from, schemaHash, present } = options;
   const move = (before: string, after: string): Statement => ({
@@ -243,35 +285,59 @@ WHERE id = 1`,
       ? [move(from, ""), move("", schemaHash)]
       : [move(from, schemaHash)]),
     ...addColumnStatements(schema, present),
-    ...createStatements(schema),
+    ...createStatements(schema, present),
+    {
+      sql: `UPDATE _libsql_sync SET fresh = ${union("fresh")}, unindexed = ${
+        union("unindexed")
+      } WHERE id = 1`,
+      args: [
+        JSON.stringify(absentTables(schema, present)),
+        JSON.stringify(unindexedTables(schema, present)),
+      ],
+    },
     PROBE,
   ];
+}
+
+/** The names in a field of the row and in an argument, each once. */
+function union(field: string): string {
+  return `(SELECT json_group_array(value) FROM (SELECT value FROM json_each(${field}) UNION SELECT value FROM json_each(?)))`;
 }
 
 /**
  * The move `step`, the first statement of every batch. It returns the row.
  *
  * @param batch What the claim handed out, and how many dead letters are open.
+ * @param walk The walk in the row the claim was made with, and after the batch:
+ * where the row has another one, the batch fails.
  * @returns The statement.
  */
-export function stepStatement(batch: {
-  epoch: string;
-  position: number;
-  batch: string;
-  prev: string;
-  drained: boolean;
-  snapshot: string;
-  sourceTime: string;
-  schemaHash: string;
-  deadLetters: number;
-}): Statement {
+export function stepStatement(
+  batch: {
+    epoch: string;
+    position: number;
+    batch: string;
+    prev: string;
+    drained: boolean;
+    snapshot: string;
+    sourceTime: string;
+    schemaHash: string;
+    deadLetters: number;
+  },
+  walk: { before: WalkMove; after: WalkMove },
+): Statement {
+  const { before, after } = walk;
   return {
     sql:
-      `INSERT INTO _libsql_sync (id, epoch, position, batch, prev, drained, snapshot, source_time, schema_hash, dead_letters)
-VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, position = excluded.position, batch = excluded.batch,
-  prev = excluded.prev, drained = excluded.drained, snapshot = excluded.snapshot,
-  source_time = excluded.source_time, schema_hash = excluded.schema_hash, dead_letters = excluded.dead_letters
+      `INSERT INTO _libsql_sync (id, epoch, position, batch, prev, drained, snapshot, source_time, schema_hash, dead_letters,
+  walk_gen, walk_at, walk_done, fresh, unindexed)
+VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, batch = excluded.batch, prev = excluded.prev,
+  position = iif(walk_gen = ? AND walk_at IS ?, excluded.position, NULL),
+  drained = excluded.drained, snapshot = excluded.snapshot, source_time = excluded.source_time,
+  schema_hash = excluded.schema_hash, dead_letters = excluded.dead_letters,
+  walk_gen = excluded.walk_gen, walk_at = excluded.walk_at, walk_done = excluded.walk_done,
+  fresh = excluded.fresh, unindexed = excluded.unindexed
 RETURNING ${ROW_COLUMNS}`,
     args: [
       batch.epoch,
@@ -283,7 +349,101 @@ RETURNING ${ROW_COLUMNS}`,
       batch.sourceTime,
       batch.schemaHash,
       BigInt(batch.deadLetters),
+      BigInt(after.walk_gen),
+      after.walk_at,
+      BigInt(after.walk_done),
+      after.fresh,
+      after.unindexed,
+      BigInt(before.walk_gen),
+      before.walk_at,
     ],
+  };
+}
+
+/**
+ * The statement that reads a page of a table's keys, in the replica's order.
+ *
+ * @param table The table.
+ * @param options The key to start after, null for the start, and how many.
+ * @returns The statement; each row is a key as text.
+ */
+export function keysStatement(
+  table: Table,
+  options: { after: readonly string[] | null; keysMax: number },
+): Statement {
+  const { after, keysMax } = options;
+  const own = table.key.map((name) => rightType(table, name));
+  const bound = after === null
+    ? []
+    : [`(${names(table.key)}) > (${
+      cellsOf(table, table.key, () => "?").join(", ")
+    })`];
+  return {
+    sql: `SELECT ${
+      table.key.map((name) => `CAST(${quote(name)} AS TEXT)`).join(", ")
+    } FROM ${quote(table.name)} WHERE ${
+      [...own, ...bound].join(" AND ")
+    } ORDER BY ${names(table.key)} LIMIT ?`,
+    args: [...(after ?? []), BigInt(keysMax)],
+  };
+}
+
+/**
+ * The statements that build a table's indexes, each for a transaction of its own.
+ *
+ * @param table The table.
+ * @returns The statements.
+ */
+export function indexStatements(table: Table): Statement[] {
+  return table.indexes.map((columns) =>
+    bare(
+      `CREATE INDEX IF NOT EXISTS ${quote(indexName(table.name, columns))} ON ${
+        quote(table.name)
+      } (${names(columns)})`,
+    )
+  );
+}
+
+/**
+ * Notes that a table has its indexes. It returns the row.
+ *
+ * @param table The table.
+ * @returns The statement.
+ */
+export function indexedStatement(table: Table): Statement {
+  return {
+    sql:
+      `UPDATE _libsql_sync SET unindexed = (SELECT json_group_array(value) FROM json_each(unindexed) WHERE value <> ?)
+WHERE id = 1 RETURNING ${ROW_COLUMNS}`,
+    args: [table.name],
+  };
+}
+
+/**
+ * The statement that reads what a walk found so far.
+ *
+ * @param walkGen The walk.
+ * @returns The statement; a row for each table.
+ */
+export function walkedStatement(walkGen: number): Statement {
+  return {
+    sql: `SELECT walk_gen, table_name, rows, differing, ghosts, ended
+FROM _libsql_sync_walks WHERE walk_gen = ? ORDER BY table_name`,
+    args: [BigInt(walkGen)],
+  };
+}
+
+/**
+ * Counts a table's rows, up to a bound.
+ *
+ * @param table The table.
+ * @param rowsMax The bound.
+ * @returns The statement.
+ */
+export function countStatement(table: Table, rowsMax: number): Statement {
+  return {
+    sql: `SELECT count(*) FROM (SELECT 1 FROM ${quote(table.name)} LIMIT ?)`,
+    args: [BigInt(rowsMax)],
   };
 }
 
@@ -303,6 +463,24 @@ RETURNING ${ROW_COLUMNS}`,
  * ```
  */
 export function stepToStatement(step: Step): Statement {
+  switch (step.kind) {
+    case "compare":
+      return compareStatement(step);
+    case "tally":
+      return tallyStatement(step);
+    case "strays":
+      return straysStatement(step);
+    case "unindex":
+      return bare(
+        `DROP INDEX IF EXISTS ${quote(indexName(step.table.name, step.index))}`,
+      );
+    default:
+      return rowStatement(step);
+  }
+}
+
+/** The statement that changes rows. */
+function rowStatement(step: RowStep): Statement {
   const { kind, table, columns, rows } = step;
   switch (kind) {
     case "truncate":
@@ -337,6 +515,89 @@ export function stepToStatement(step: Step): Statement {
   }
 }
 
+/** Counts rows that are missing or different, or ghosts that are there. */
+function compareStatement(
+  { of, table, columns, rows, walk }: CompareStep,
+): Statement {
+  const cells = cellsOf(table, columns, (at) => `value->>${at}`);
+  const key = names(table.key);
+  if (of === "delete") {
+    return countInto(walk, "ghosts", {
+      sql: `SELECT count(*) FROM ${
+        quote(table.name)
+      } WHERE (${key}) IN (SELECT ${cells.join(", ")} FROM json_each(?))`,
+      args: [jsonOf(rows)],
+    });
+  }
+  const rest = columns.filter((name) => !table.key.includes(name));
+  const same = [
+    ...table.key.map((name) => `t.${quote(name)} = r.${quote(name)}`),
+    ...rest.map((name) => `t.${quote(name)} IS r.${quote(name)}`),
+  ];
+  return countInto(walk, "differing", {
+    sql: `WITH r AS MATERIALIZED (SELECT ${
+      cells.map((cell, at) => `${cell} AS ${quote(columns[at]!)}`).join(", ")
+    } FROM json_each(?)) SELECT count(*) FROM r WHERE NOT EXISTS (SELECT 1 FROM ${
+      quote(table.name)
+    } t WHERE ${same.join(" AND ")})`,
+    args: [jsonOf(rows)],
+  });
+}
+
+/** Rows whose key has a type no row of the source can have. */
+function straysStatement(step: Extract<Step, { kind: "strays" }>): Statement {
+  const { table, repair, walk } = step;
+  const right = table.key.map((name) => rightType(table, name)).join(" AND ");
+  return repair
+    ? bare(`DELETE FROM ${quote(table.name)} WHERE NOT (${right})`)
+    : countInto(
+      walk,
+      "ghosts",
+      bare(`SELECT count(*) FROM ${quote(table.name)} WHERE NOT (${right})`),
+    );
+}
+
+/** Adds what the statement before it changed, and the rows looked at. */
+function tallyStatement({ walk, found, rows, ended }: TallyStep): Statement {
+  return {
+    sql:
+      `INSERT INTO _libsql_sync_walks (walk_gen, table_name, rows, differing, ghosts, ended)
+VALUES (?, ?, ?, ${found === "differing" ? "changes()" : "0"}, ${
+        found === "ghosts" ? "changes()" : "0"
+      }, ?)
+ON CONFLICT (walk_gen, table_name) DO UPDATE SET rows = rows + excluded.rows,
+  differing = differing + excluded.differing, ghosts = ghosts + excluded.ghosts, ended = excluded.ended
+RETURNING walk_gen, table_name, rows, differing, ghosts, ended`,
+    args: [
+      BigInt(walk.walkGen),
+      walk.table.name,
+      BigInt(rows),
+      ended ? 1n : 0n,
+    ],
+  };
+}
+
+/** Adds what a query counts. */
+function countInto(
+  { walkGen, table }: WalkOf,
+  found: "differing" | "ghosts",
+  { sql, args }: Statement,
+): Statement {
+  return {
+    sql:
+      `INSERT INTO _libsql_sync_walks (walk_gen, table_name, ${found}) SELECT ?, ?, (${sql}) WHERE true
+ON CONFLICT (walk_gen, table_name) DO UPDATE SET ${found} = ${found} + excluded.${found}`,
+    args: [BigInt(walkGen), table.name, ...args],
+  };
+}
+
+/** Whether a key column holds what its type says. */
+function rightType(table: Table, name: string): string {
+  const { type } = table.columns.find((column) => column.name === name)!;
+  const stored = type === "INTEGER" || type === "BOOLEAN" ? "integer" : "text";
+  return `typeof(${quote(name)}) = '${stored}'`;
+}
+
 /** The row changes where it differs, and only then. */
 function onConflict(table: Table, columns: readonly string[]): string {
   const rest = columns.filter((name) => !table.key.includes(name));
@@ -369,17 +630,39 @@ function dropStatements(schema: Schema): Statement[] {
   );
 }
 
-/** Columns missing in tables that are there. */
-function addColumnStatements(
-  schema: Schema,
-  present: PresentColumns,
-): Statement[] {
-  return schema.tables.flatMap((table) =>
-    table.columns
-      .filter(({ name }) =>
-        present.has(`${table.name}\u0000${table.key[0]}`) &&
-        !present.has(`${table.name}\u0000${name}`)
+/** An empty replica. */
+const NOTHING: Present = { columns: new Set(), indexes: new Set() };
+
+function isThere(table: Table, present: Present): boolean {
+  return present.columns.has(`${table.name}\u0000${table.key[0]}`);
+}
+
+/** Tables that are created now: what they will hold is ours. */
+function absentTables(schema: Schema, present: Present): string[] {
+  return schema.tables.filter((table) => !isThere(table, present)).map((
+    { name },
+  ) => name);
+}
+
+/** Tables that are there and lack an index. */
+function unindexedTables(schema: Schema, present: Present): string[] {
+  return schema.tables
+    .filter((table) =>
+      isThere(table, present) &&
+      table.indexes.some((columns) =>
+        !present.indexes.has(indexName(table.name, columns))
       )
+    )
+    .map(({ name }) => name);
+}
+
+/** Columns missing in tables that are there. */
+function addColumnStatements(schema: Schema, present: Present): Statement[] {
+  return schema.tables.filter((table) => isThere(table, present)).flatMap((
+    table,
+  ) =>
+    table.columns
+      .filter(({ name }) => !present.columns.has(`${table.name}\u0000${name}`))
       .map(({ name, type }) =>
         bare(
           `ALTER TABLE ${quote(table.name)} ADD COLUMN ${quote(name)} ${
@@ -390,8 +673,11 @@ function addColumnStatements(
   );
 }
 
-function createStatements(schema: Schema): Statement[] {
-  return schema.tables.flatMap((table) => [
+/** Tables that are not there, with their indexes: those cost nothing yet. */
+function createStatements(schema: Schema, present: Present): Statement[] {
+  return schema.tables.filter((table) => !isThere(table, present)).flatMap((
+    table,
+  ) => [
     bare(
       `CREATE TABLE IF NOT EXISTS ${quote(table.name)} (${
         table.columns.map(({ name, type }) =>
@@ -401,13 +687,7 @@ function createStatements(schema: Schema): Statement[] {
         ).join(", ")
       }, PRIMARY KEY (${names(table.key)}))`,
     ),
-    ...table.indexes.map((columns) =>
-      bare(
-        `CREATE INDEX IF NOT EXISTS ${
-          quote(indexName(table.name, columns))
-        } ON ${quote(table.name)} (${names(columns)})`,
-      )
-    ),
+    ...indexStatements(table),
   ]);
 }
 
@@ -415,7 +695,7 @@ function declare(type: ColumnType): string {
   return type === "JSON" ? "TEXT" : type;
 }
 
-function jsonOf(rows: Step["rows"]): string {
+function jsonOf(rows: RowStep["rows"]): string {
   return `[${rows.map((row) => row.json).join(",")}]`;
 }
 

@@ -7,12 +7,26 @@
  * @module
  */
 
-import { FIRST_SIZE, nextSize } from "./batch_size.ts";
+import { FIRST_PAGE_SIZE, FIRST_SIZE, nextSize } from "./batch_size.ts";
 import type { Refusal } from "./change.ts";
-import type { Batch, BatchSize, Claim, Queued, StopCode } from "./claim.ts";
+import type {
+  Batch,
+  BatchSize,
+  Claim,
+  PageRequest,
+  Queued,
+  StopCode,
+} from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { isolate } from "./isolate.ts";
 import type { Log } from "./log.ts";
+import {
+  type createPagePlanner,
+  namesIn,
+  parsePlace,
+  walkAfter,
+  type Walked,
+} from "./page.ts";
 import type { createPlanner, Step } from "./plan.ts";
 import type { Replica } from "./replica.ts";
 import type { Source } from "./source.ts";
@@ -31,6 +45,7 @@ export interface Parts {
   readonly source: Source;
   readonly replica: Replica;
   readonly plan: ReturnType<typeof createPlanner>;
+  readonly planPage: ReturnType<typeof createPagePlanner>;
   readonly budget: Budget;
   readonly log: Log;
   /** Milliseconds of a clock that does not go back. */
@@ -53,6 +68,8 @@ export interface SyncResult {
   readonly batches: number;
   /** Whether the last batch took every message there was. */
   readonly drained?: boolean;
+  /** Whether every table was walked: with drained, the replica is equal. */
+  readonly walk_done?: boolean;
   /** The chain the replica follows. */
   readonly epoch?: string;
   /** How many batches of it are applied. */
@@ -64,6 +81,8 @@ export interface SyncResult {
 /** Calls kept back for the last batch: apply, park, probe, settle, release. */
 const CALLS_RESERVED = 6;
 const FAILURES_MAX = 3;
+/** Building an index over more rows may pass the 5 s of a transaction. */
+const INDEX_ROWS_MAX = 1_000_000;
 /** An apply that failed after so long was too large, not unlucky. */
 const SLOW_MS = 2_000;
 /** Tries that find one row of a batch. */
@@ -110,13 +129,17 @@ export async function follow(
         budget.msLeft() <= 0 || budget.callsLeft() <= CALLS_RESERVED;
       try {
         if (progress.isUnsure) await ask(parts, progress);
+        if (!done) await buildIndexes(parts, progress);
         const claim = await source.claim({
           lease,
           row: progress.row,
           size: done ? NOTHING : progress.size,
           ...(progress.split ? { split: progress.split } : {}),
           ...(options.takeOver ? { takeOver: true } : {}),
+          ...(done ? {} : { page: await pageRequest(parts, progress) }),
+          walked: [...progress.walked.values()],
         });
+        progress.walked.clear();
         progress.processed += claim.acked;
         switch (claim.do) {
           case "idle":
@@ -158,6 +181,14 @@ interface Progress {
   /** The schema's hash of a replica whose tables are not what it says. */
   mend: string | null;
   size: BatchSize;
+  /** The same for a page: rows and bytes. */
+  pageSize: BatchSize;
+  /** Whether the scrub had its page. */
+  isScrubbed: boolean;
+  /** What walks found, to be told at the next claim, by table. */
+  walked: Map<string, Walked>;
+  /** Tables whose indexes cannot be built now. */
+  tooLarge: Set<string>;
   split: { batch: string; messages: number } | null;
   processed: number;
   parked: number;
@@ -173,6 +204,10 @@ function newProgress(): Progress {
     isUnsure: true,
     mend: null,
     size: FIRST_SIZE,
+    pageSize: FIRST_PAGE_SIZE,
+    isScrubbed: false,
+    walked: new Map(),
+    tooLarge: new Set(),
     split: null,
     processed: 0,
     parked: 0,
@@ -220,8 +255,18 @@ async function applyBatch(
   progress: Progress,
   batch: Batch,
 ): Promise<void> {
-  const { plan, replica, now } = parts;
-  const { steps, refusals } = plan(batch);
+  const { plan, planPage, replica, now, log } = parts;
+  const before = progress.row!;
+  const queued = plan(batch);
+  const paged = batch.page === null ? { steps: [], refusals: [] } : planPage(
+    batch.page,
+    {
+      parked: [...batch.parked, ...queued.refusals],
+      fresh: namesIn(before.fresh),
+    },
+  );
+  const steps = [...queued.steps, ...paged.steps];
+  const refusals = [...queued.refusals, ...paged.refusals];
   // Recorded at the source before the apply: another worker that finds the
   // batch applied must know what is not in it.
   if (refusals.length > 0 && !await park(parts, progress, batch, refusals)) {
@@ -230,7 +275,10 @@ async function applyBatch(
   const started = now();
   try {
     const parked = batch.parked.length + refusals.length;
-    progress.row = await replica.apply(batch, steps, { parked });
+    const walk = { before, after: walkAfter(before, batch) };
+    const { row, walked } = await replica.apply(batch, steps, { parked, walk });
+    progress.row = row;
+    if (walked !== null) noteWalked(parts, progress, { batch, walked });
   } catch (error) {
     if (!(error instanceof SyncError)) throw error;
     const elapsedMs = now() - started;
@@ -245,7 +293,73 @@ async function applyBatch(
   }
   progress.split = null;
   progress.batches += 1;
-  progress.size = nextSize(progress.size, now() - started);
+  const applyMs = now() - started;
+  if (batch.messages.length > 0) {
+    progress.size = nextSize(progress.size, applyMs);
+  }
+  if (batch.page !== null) {
+    progress.pageSize = nextSize(progress.pageSize, applyMs);
+  }
+}
+
+/** Keeps what a walk found, for the source and the log. */
+function noteWalked(
+  { log }: Parts,
+  progress: Progress,
+  { batch, walked }: { batch: Batch; walked: Walked },
+): void {
+  const { kind, failed } = batch.page!;
+  if (kind === "scrub") progress.isScrubbed = true;
+  progress.walked.set(walked.table, walked);
+  if (failed !== null) {
+    log("warn", "walk", { kind, table: walked.table, code: failed });
+  } else if (walked.ended) {
+    const { table, rows, differing, ghosts } = walked;
+    log("info", "walk", { kind, table, rows, differing, ghosts });
+  }
+}
+
+/** What the next page may hold, with the replica's keys where it needs them. */
+async function pageRequest(
+  { replica }: Parts,
+  { row, pageSize, isScrubbed }: Progress,
+): Promise<PageRequest> {
+  const place = parsePlace(row?.walk_at ?? null);
+  // The scrub has one page a sync: its keys are not asked for in vain.
+  const wantsKeys = place?.half === "back" &&
+    (place.scrubRows === null || !isScrubbed);
+  const keysMax = place?.scrubRows ?? pageSize.messages;
+  return {
+    rows: pageSize.messages,
+    bytes: pageSize.bytes,
+    scrub: !isScrubbed,
+    keys: wantsKeys
+      ? { at: row!.walk_at!, ...await replica.keys(place, keysMax) }
+      : null,
+  };
+}
+
+/** Builds indexes that were left for when the table is full. */
+async function buildIndexes(parts: Parts, progress: Progress): Promise<void> {
+  const { replica, log } = parts;
+  if (progress.row === null) return;
+  const { fresh, unindexed } = progress.row;
+  const filling = namesIn(fresh);
+  for (const table of namesIn(unindexed)) {
+    if (filling.includes(table) || progress.tooLarge.has(table)) continue;
+    const row = await replica.buildIndexes(table, INDEX_ROWS_MAX);
+    if (row === null) {
+      progress.tooLarge.add(table);
+      log("warn", "index", {
+        table,
+        message:
+          `not built: more than ${INDEX_ROWS_MAX} rows, too long for a Bunny Database's transaction; run its CREATE INDEX statements by hand`,
+      });
+    } else {
+      progress.row = row;
+      log("info", "index", { table });
+    }
+  }
 }
 
 /** Finds what the replica refused and sets it aside: the batch comes again without it. */
@@ -285,6 +399,7 @@ async function setAside(
 
 /** Asks for half of a batch that is too much. */
 function halve(progress: Progress, { batch, messages }: Batch): void {
+  progress.pageSize = nextSize(progress.pageSize, Infinity);
   if (messages.length === 1) return;
   progress.split = { batch, messages: Math.ceil(messages.length / 2) };
   progress.size = nextSize(progress.size, Infinity);
@@ -382,6 +497,7 @@ function summaryOf(progress: Progress) {
     batches,
     ...(row === null ? {} : {
       drained: row.drained === 1,
+      walk_done: row.walk_done === 1,
       epoch: row.epoch,
       position: row.position,
     }),

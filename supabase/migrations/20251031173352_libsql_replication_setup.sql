@@ -123,6 +123,30 @@ create table if not exists libsql_sync.batches (
 );
 create index if not exists batches_acked on libsql_sync.batches (acked_at) where state = 'acked';
 
+-- Walks that were asked for. How far one is lies in the replica's row alone, so
+-- that what a replica loses, it walks again.
+create table if not exists libsql_sync.walks (
+  walk_gen bigint generated always as identity primary key,
+  kind text not null check (kind in ('backfill', 'verify', 'scrub', 'redrive')),
+  tables text[] not null,
+  keys jsonb,
+  repair boolean not null,
+  closes boolean not null,
+  reason text not null,
+  requested_at timestamptz not null default clock_timestamp(),
+  ended_at timestamptz,
+  found jsonb not null default '{}'
+);
+alter table libsql_sync.chain
+  add column if not exists seen jsonb,
+  add column if not exists seen_at timestamptz,
+  add column if not exists scrub_rows integer not null default 1000,
+  add column if not exists refill boolean not null default true,
+  add column if not exists reopen boolean not null default false,
+  add column if not exists paused boolean not null default false;
+alter table libsql_sync.batches
+  add column if not exists reopen boolean not null default false;
+
 -- Only where it is off: the lock waits for every open transaction that wrote to
 -- the queue, and every writer waits behind it.
 do $$
@@ -615,6 +639,8 @@ begin
         wanted.name, wanted.fires, wanted.relation::pg_catalog.regclass, wanted.transition, wanted.table_name);
       execute pg_catalog.format('alter table %s enable trigger %I', wanted.relation::pg_catalog.regclass, wanted.name);
       made := made + 1;
+      -- Until now its writes went past the queue.
+      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
     end if;
   end loop;
 
@@ -837,6 +863,383 @@ end
 $$;
 
 -- ---------------------------------------------------------------------------
+-- Walk: pages of the tables, riding on drained batches
+-- ---------------------------------------------------------------------------
+
+-- A walk that was asked for, next to nothing if nobody asks: a replica that is
+-- not walked yet gets one over everything, a walked one is scrubbed. The
+-- progress lies in the replica's row, never here.
+create or replace function libsql_sync.next_walk(c libsql_sync.chain, at jsonb, may_scrub boolean)
+returns libsql_sync.walks
+language plpgsql
+set search_path = ''
+as $$
+declare
+  w libsql_sync.walks;
+  everything text[];
+begin
+  select * into w from libsql_sync.walks v
+  where v.walk_gen = (at ->> 'walk_gen')::bigint and at ->> 'walk_at' is not null;
+  -- A scrub steps aside for whatever somebody asked for.
+  if w.walk_gen is null or w.kind = 'scrub' then
+    select * into w from (
+      select v.* from libsql_sync.walks v
+      where v.walk_gen > (at ->> 'walk_gen')::bigint order by v.walk_gen limit 1
+    ) v
+    union all select w.* where w.walk_gen is not null
+    limit 1;
+  end if;
+  if w.walk_gen is null then
+    everything := array(select t.name from libsql_sync.tables t order by t.name);
+    if (at ->> 'walk_done')::integer = 0 and c.refill then
+      insert into libsql_sync.walks (kind, tables, repair, closes, reason)
+      values ('backfill', everything, true, true, 'the replica was not walked yet')
+      returning * into w;
+    elsif (at ->> 'walk_done')::integer = 1 and c.scrub_rows > 0 and may_scrub then
+      insert into libsql_sync.walks (kind, tables, repair, closes, reason)
+      values ('scrub', everything, true, true, 'for ever')
+      returning * into w;
+    end if;
+  end if;
+  if w.kind = 'scrub' and not may_scrub then
+    return null;
+  end if;
+  return w;
+end
+$$;
+
+-- The key columns in the order of the index that is walked, which may be fewer
+-- than the listed key, with the operators that index compares by.
+create or replace function libsql_sync.walk_columns(relation oid, key_columns text[])
+returns table (n bigint, name text, quoted text, type_oid oid, type text, equal text, at_least text, greater text)
+language sql stable
+set search_path = ''
+as $$
+  select k + 1, a.attname, pg_catalog.quote_ident(a.attname), a.atttypid,
+    pg_catalog.format_type(a.atttypid, null),
+    pg_catalog.max(s.operator) filter (where s.amopstrategy = 3),
+    pg_catalog.max(s.operator) filter (where s.amopstrategy = 4),
+    pg_catalog.max(s.operator) filter (where s.amopstrategy = 5)
+  from pg_catalog.pg_index i
+  cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) k
+  join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
+  join pg_catalog.pg_opclass c on c.oid = i.indclass[k]
+  join lateral (
+    select m.amopstrategy, pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname) as operator
+    from pg_catalog.pg_amop m
+    join pg_catalog.pg_operator o on o.oid = m.amopopr
+    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+    where m.amopfamily = c.opcfamily and m.amopstrategy in (3, 4, 5)
+      and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
+  ) s on true
+  where i.indexrelid = libsql_sync.usable_key(relation, key_columns)
+  group by k, a.attname, a.atttypid
+  order by k
+$$;
+
+-- The query of a page: $1 the walked key it starts after (null: the start),
+-- $2 rows at most. It follows the index, so that no page costs a sort.
+create or replace function libsql_sync.page_sql(relation oid, table_name text)
+returns text
+language sql stable
+set search_path = ''
+as $$
+  select pg_catalog.format(
+    'select array[%s]::text[] as cells, array[%s]::text[] as place from %s t where $1 is null or (%s) order by %s limit $2',
+    (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
+     from libsql_sync.present_columns(relation, table_name) p),
+    pg_catalog.string_agg(libsql_sync.cell_sql('TEXT', w.type_oid, 't.' || w.quoted), ', ' order by w.n),
+    relation::pg_catalog.regclass,
+    case when pg_catalog.bool_and(w.greater = 'operator(pg_catalog.>)') and pg_catalog.count(*) > 1
+      then pg_catalog.format('row(%s) operator(pg_catalog.>) row(%s)',
+        pg_catalog.string_agg('t.' || w.quoted, ', ' order by w.n),
+        pg_catalog.string_agg('($1)[' || w.n || ']::' || w.type, ', ' order by w.n))
+      -- The same written out, for operators that a row comparison cannot name.
+      else pg_catalog.min(case when w.n = 1 then pg_catalog.format('t.%s %s ($1)[1]::%s and ', w.quoted, w.at_least, w.type) end)
+        || '(' || pg_catalog.string_agg(
+          coalesce((
+            select pg_catalog.string_agg(pg_catalog.format('t.%s %s ($1)[%s]::%s and ', b.quoted, b.equal, b.n, b.type), '' order by b.n)
+            from libsql_sync.walk_columns(relation, t.key) b where b.n < w.n), '')
+          || pg_catalog.format('t.%s %s ($1)[%s]::%s', w.quoted, w.greater, w.n, w.type), ' or ' order by w.n) || ')'
+    end,
+    pg_catalog.string_agg('t.' || w.quoted, ', ' order by w.n))
+  from libsql_sync.tables t
+  cross join lateral libsql_sync.walk_columns(relation, t.key) w
+  where t.name = table_name
+  group by t.key
+$$;
+
+-- The query of rows by key: $1 keys as the replica stores them, a json array of
+-- arrays in the order of the listed key. For each: its cells, or null.
+create or replace function libsql_sync.lookup_sql(relation oid, table_name text)
+returns text
+language sql stable
+set search_path = ''
+as $$
+  select pg_catalog.format(
+    'select k.key, f.cells from pg_catalog.jsonb_array_elements($1) with ordinality k (key, n)'
+    || ' left join lateral (select array[%s]::text[] as cells from %s t where %s) f on true order by k.n',
+    (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
+     from libsql_sync.present_columns(relation, table_name) p),
+    relation::pg_catalog.regclass,
+    pg_catalog.string_agg(
+      pg_catalog.format('t.%s %s (k.key ->> %s)::%s', p.quoted,
+        coalesce(w.equal, 'operator(pg_catalog.=)'), k.n - 1, pg_catalog.format_type(p.type, null))
+      -- Another text of the same key (citext, collations) is another row there.
+      || case when p.declared in ('INTEGER', 'BOOLEAN') then ''
+           else pg_catalog.format(' and %s collate pg_catalog."C" = k.key ->> %s',
+             libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), k.n - 1) end,
+      ' and ' order by k.n))
+  from libsql_sync.tables t
+  cross join lateral pg_catalog.unnest(t.key) with ordinality k (name, n)
+  join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
+  left join lateral libsql_sync.walk_columns(relation, t.key) w on w.name = k.name
+  where t.name = table_name
+  group by t.key
+$$;
+
+-- Rows by key, each in turn where one of the keys is no value of its column:
+-- such a key is nobody's.
+create or replace function libsql_sync.lookup(relation oid, table_name text, keys jsonb)
+returns table (key jsonb, cells text[])
+language plpgsql stable
+set search_path = ''
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+as $$
+declare
+  query text := libsql_sync.lookup_sql(relation, table_name);
+  found_keys jsonb[];
+  found_cells text[];
+  one jsonb;
+  one_cells text;
+begin
+  begin
+    execute pg_catalog.format('select pg_catalog.array_agg(q.key), pg_catalog.array_agg(q.cells::text) from (%s) q', query)
+    into found_keys, found_cells using keys;
+    return query select f.key, f.cells::text[] from pg_catalog.unnest(found_keys, found_cells) f (key, cells);
+    return;
+  exception when data_exception then
+    null;
+  end;
+  for one in select k.value from pg_catalog.jsonb_array_elements(keys) k loop
+    begin
+      execute pg_catalog.format('select q.cells::text from (%s) q', query)
+      into strict one_cells using pg_catalog.jsonb_build_array(one);
+    exception when data_exception then
+      one_cells := null;
+    end;
+    key := one;
+    cells := one_cells::text[];
+    return next;
+  end loop;
+end
+$$;
+
+-- Where a walk goes after a half of a table: null where it ends.
+create or replace function libsql_sync.next_place(w libsql_sync.walks, at jsonb, place jsonb)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+  select case
+    -- What was created empty by this epoch can hold no row that is not ours.
+    when place ->> 'half' = 'forward' and not coalesce((at ->> 'fresh')::jsonb ? (place ->> 'table'), false)
+      then pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back')
+    else (
+      select pg_catalog.jsonb_build_object('table', t.name, 'half', 'forward')
+      from pg_catalog.unnest(w.tables) with ordinality t (name, n)
+      where t.n > pg_catalog.array_position(w.tables, place ->> 'table')
+      order by t.n limit 1
+    )
+  end
+$$;
+
+-- Keys of a table whose rows the replica itself refused: a walk leaves them out,
+-- or it would stand still there. A redrive tries what was refused before it.
+create or replace function libsql_sync.refused_keys(w libsql_sync.walks, table_name text)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+  select coalesce(pg_catalog.jsonb_agg(d.message -> 'key'), '[]')
+  from (
+    select m.message from pgmq.q_replicate_data_libsql_dlq m
+    where m.message ->> 'table' = table_name and m.message ->> 'reason' like 'libSQL refused%'
+      and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
+      and (w.kind <> 'redrive' or (m.message ->> 'parked_at')::timestamptz > w.requested_at)
+    limit 10000
+  ) d
+$$;
+
+-- The page a walk reads next. STABLE: it sees the snapshot of the claim that
+-- reads the queue, so the page is the state those messages lead to.
+-- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"}?}.
+create or replace function libsql_sync.page(w libsql_sync.walks, at jsonb, request jsonb)
+returns json
+language plpgsql stable
+set search_path = ''
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off
+-- No statistics, or stale ones, may turn a page into a sort of the whole table.
+set enable_sort = off set enable_seqscan = off
+as $$
+declare
+  place jsonb := case when (at ->> 'walk_gen')::bigint = w.walk_gen then (at ->> 'walk_at')::jsonb end;
+  listed libsql_sync.tables;
+  relation oid;
+  answer jsonb;
+  r record;
+  scrub_rows integer := (select c.scrub_rows from libsql_sync.chain c);
+  rows_max integer := case when w.kind = 'scrub' then least((request ->> 'rows')::integer, scrub_rows)
+    else (request ->> 'rows')::integer end;
+  columns text[];
+  parts text[] := '{}';
+  ghosts jsonb := '[]';
+  oversize jsonb := '[]';
+  after jsonb;
+  bytes bigint := 0;
+  n integer := 0;
+  last boolean := true;
+  failed text;
+begin
+  place := coalesce(place, pg_catalog.jsonb_build_object('table', w.tables[1],
+    'half', case when w.keys is null then 'forward' else 'keys' end));
+  select * into listed from libsql_sync.tables t where t.name = place ->> 'table';
+  relation := pg_catalog.to_regclass(pg_catalog.format('public.%I', listed.name));
+  begin
+    if relation is null then
+      failed := '42P01';
+    elsif libsql_sync.usable_key(relation, listed.key) is null then
+      failed := '42703';
+    elsif place ->> 'half' = 'back' then
+      if request #>> '{keys,at}' is distinct from at ->> 'walk_at' then
+        return null;
+      end if;
+      select coalesce(pg_catalog.jsonb_agg(l.key) filter (where l.cells is null), '[]'), pg_catalog.count(*)
+      into ghosts, n
+      from libsql_sync.lookup(relation, listed.name, request #> '{keys,keys}') l;
+      last := (request #>> '{keys,last}')::boolean;
+      after := request #> '{keys,after}';
+    elsif place ->> 'half' = 'keys' then
+      columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
+      for r in select * from libsql_sync.lookup(relation, listed.name, w.keys) loop
+        if r.cells is null then
+          ghosts := ghosts || pg_catalog.jsonb_build_array(r.key);
+        elsif pg_catalog.pg_column_size(r.cells) > 5000000 then
+          oversize := oversize || pg_catalog.jsonb_build_array(r.key);
+        else
+          parts := parts || pg_catalog.array_to_json(r.cells)::text;
+        end if;
+        n := n + 1;
+      end loop;
+    else
+      select pg_catalog.array_agg(p.name) into columns
+      from libsql_sync.present_columns(relation, listed.name) p;
+      for r in execute libsql_sync.page_sql(relation, listed.name)
+        using (select pg_catalog.array_agg(v order by i) from pg_catalog.jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
+      loop
+        if n >= rows_max or (n > 0 and bytes + pg_catalog.pg_column_size(r.cells) > (request ->> 'bytes')::bigint) then
+          last := false;
+          exit;
+        end if;
+        n := n + 1;
+        bytes := bytes + pg_catalog.pg_column_size(r.cells);
+        if pg_catalog.pg_column_size(r.cells) > 5000000 then
+          oversize := oversize || pg_catalog.jsonb_build_array((
+            select pg_catalog.jsonb_agg(r.cells[pg_catalog.array_position(columns, k.name)] order by k.i)
+            from pg_catalog.unnest(listed.key) with ordinality k (name, i)));
+        else
+          parts := parts || pg_catalog.array_to_json(r.cells)::text;
+        end if;
+        after := pg_catalog.to_jsonb(r.place);
+      end loop;
+    end if;
+  exception when others then
+    -- One table that cannot be read must not stop the others, nor the queue.
+    if sqlstate like '40%' then raise; end if;
+    failed := sqlstate;
+    last := true;
+  end;
+
+  answer := pg_catalog.jsonb_build_object(
+    'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
+    'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
+    'rows', n, 'last', last);
+  if failed is not null then
+    -- What cannot be compared is left alone, both ways.
+    answer := answer || pg_catalog.jsonb_build_object('failed', failed, 'rows', 0);
+    parts := '{}';
+    ghosts := '[]';
+    oversize := '[]';
+    place := pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back');
+  end if;
+  place := case when last then libsql_sync.next_place(w, at, place)
+    else pg_catalog.jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
+    || case when w.kind = 'scrub' then pg_catalog.jsonb_build_object('rows', scrub_rows) else '{}' end;
+  answer := answer || pg_catalog.jsonb_build_object(
+    'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
+    'ghosts', ghosts, 'oversize', oversize,
+    'parked', libsql_sync.refused_keys(w, listed.name),
+    'upto', place::text, 'closes', place is null and w.closes);
+  -- The cells as they are: through jsonb they would be parsed for nothing.
+  return (pg_catalog.left(answer::text, -1) || ',"cells":[' || pg_catalog.array_to_string(parts, ',') || ']}')::json;
+end
+$$;
+
+-- Keep what walks found, for status alone: the counts live in the replica.
+create or replace function libsql_sync.note_walked(walked jsonb)
+returns void
+language sql
+set search_path = ''
+as $$
+  update libsql_sync.walks w set
+    found = w.found || pg_catalog.jsonb_build_object(f.value ->> 'table', f.value - 'walk_gen' - 'table'),
+    ended_at = case when (f.value ->> 'ended')::boolean and f.value ->> 'table' = w.tables[pg_catalog.cardinality(w.tables)]
+      then pg_catalog.clock_timestamp() else w.ended_at end
+  from pg_catalog.jsonb_array_elements(walked) f
+  where w.walk_gen = (f.value ->> 'walk_gen')::bigint
+$$;
+
+-- Ask for a walk; {"kind": "backfill" | "verify", "table": name?, "repair": boolean?}
+-- -> {"walk_gen"}. One of the same kind that has not ended is answered again.
+create or replace function libsql_sync.request_walk(request json)
+returns json
+language plpgsql
+security definer -- the worker's role may call this and touch no table
+set search_path = ''
+set lock_timeout = '5s'
+as $$
+declare
+  c libsql_sync.chain;
+  w libsql_sync.walks;
+  everything text[] := array(select t.name from libsql_sync.tables t order by t.name);
+  asked text[] := case when request ->> 'table' is null then everything else array[request ->> 'table'] end;
+  repairs boolean := request ->> 'kind' = 'backfill' or coalesce((request ->> 'repair')::boolean, false);
+begin
+  if not asked <@ everything then
+    return pg_catalog.json_build_object('do', 'unknown_table');
+  end if;
+  select * into strict c from libsql_sync.chain where id = 1 for update;
+  if request ->> 'kind' = 'backfill' then
+    update libsql_sync.chain set refill = true where id = 1;
+  end if;
+  select * into w from libsql_sync.walks v
+  where v.kind = request ->> 'kind' and v.tables = asked and v.repair = repairs and v.keys is null
+    and v.walk_gen > coalesce((c.seen ->> 'walk_gen')::bigint, 0)
+      - case when c.seen ->> 'walk_at' is null then 0 else 1 end
+  order by v.walk_gen limit 1;
+  if not found then
+    insert into libsql_sync.walks (kind, tables, repair, closes, reason)
+    values (request ->> 'kind', asked, repairs, repairs and asked = everything, 'asked for')
+    returning * into w;
+  end if;
+  return pg_catalog.json_build_object('do', 'requested', 'walk_gen', w.walk_gen);
+end
+$$;
+
+-- ---------------------------------------------------------------------------
 -- The chain. One json in, one json out, each call a transaction of its own.
 -- ---------------------------------------------------------------------------
 
@@ -906,7 +1309,9 @@ declare
 begin
   insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
   delete from libsql_sync.batches where state = 'pending';
-  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis where id = 1;
+  -- A replica that follows starts with walk 0: whatever is asked for comes after.
+  delete from libsql_sync.walks where true;
+  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, reopen = false where id = 1;
   return genesis;
 end
 $$;
@@ -1030,7 +1435,9 @@ $$;
 
 -- A batch as the worker gets it. "dead_letters" are those open when it was
 -- first claimed; what this batch parks comes on top.
-create or replace function libsql_sync.batch_answer(b libsql_sync.batches, kind text, envelopes text, acked integer)
+create or replace function libsql_sync.batch_answer(
+  b libsql_sync.batches, kind text, envelopes text, acked integer, page json default null
+)
 returns json
 language sql stable
 set search_path = ''
@@ -1039,13 +1446,14 @@ as $$
     'do', 'batch', 'kind', kind, 'acked', acked,
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
     'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
-    'dead_letters', b.dead_letters, 'parked', b.parked, 'messages', envelopes::json)
+    'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen,
+    'page', page, 'messages', envelopes::json)
 $$;
 
 -- The next batch for a replica that stands at "row", and the ack of what the
 -- row proves applied:
 -- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
---  "split": {"batch", "messages"}?} -> {"do": bootstrap | adopt | alter | batch |
+--  "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "split": {"batch", "messages"}?} -> {"do": bootstrap | adopt | alter | batch |
 --  idle | settled | busy | stop, "acked", ...}
 -- With "take_over": true a replica of another source becomes ours, emptied.
 -- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
@@ -1069,6 +1477,7 @@ declare
   known text;
   acked integer := 0;
   kind text;
+  w libsql_sync.walks;
 begin
   -- A later statement must see what was committed before the lock was got.
   if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
@@ -1083,9 +1492,11 @@ begin
   if c.lease is distinct from request ->> 'lease' then
     return '{"do": "busy", "acked": 0}';
   end if;
-  update libsql_sync.chain set lease_until =
-    pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8)
+  update libsql_sync.chain set
+    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
+    seen = at, seen_at = pg_catalog.clock_timestamp()
   where id = 1;
+  perform libsql_sync.note_walked((request -> 'walked')::jsonb);
 
   select pg_catalog.max(s.generation) into newest from libsql_sync.schemas s;
   select s.generation into mine from libsql_sync.schemas s where s.hash = request ->> 'schema';
@@ -1196,11 +1607,18 @@ begin
     return libsql_sync.batch_answer(b, kind, h.envelopes, acked);
   end if;
 
-  -- 6. The next one, from one snapshot, recorded before it is answered.
+  -- 6. The next one, from one snapshot, recorded before it is answered. A page
+  -- rides only where the batch takes every message its snapshot could see.
   b.source_time := pg_catalog.clock_timestamp();
-  select f.*, pg_catalog.pg_current_snapshot()::text as snapshot into h
+  if request -> 'page' is not null and not c.reopen then
+    w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
+  end if;
+  select f.*, pg_catalog.pg_current_snapshot()::text as snapshot,
+    case when f.drained and w.walk_gen is not null
+      then libsql_sync.page(w, at, (request -> 'page')::jsonb) end as page
+  into h
   from libsql_sync.head((request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) f;
-  if h.messages = 0 and (at ->> 'drained')::integer = 1 then
+  if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
     return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked)
       || libsql_sync.release(request)::jsonb;
   end if;
@@ -1216,8 +1634,10 @@ begin
   b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
   b.parked := '[]';
   b.state := 'pending';
+  b.reopen := c.reopen;
   insert into libsql_sync.batches select b.*;
-  return libsql_sync.batch_answer(b, kind, h.envelopes, acked);
+  update libsql_sync.chain set reopen = false where id = 1;
+  return libsql_sync.batch_answer(b, kind, h.envelopes, acked, h.page);
 end
 $$;
 

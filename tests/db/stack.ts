@@ -191,8 +191,8 @@ export class Stack implements AsyncDisposable {
   }
 
   /** Runs a script on a connection of its own: it may hold transactions. */
-  async run(script: string): Promise<void> {
-    const url = this.server.url({ database: this.database });
+  async run(script: string, options: { user?: string } = {}): Promise<void> {
+    const url = this.server.url({ database: this.database, ...options });
     const sql = postgres(url, {
       max: 1,
       onnotice: () => {},

@@ -1,0 +1,246 @@
+/**
+ * Ring 0. A page of a walk, checked, and planned like any other rows.
+ *
+ * Promise: a page writes by the same rules as the queue, and counts what it
+ * found in the replica's own transaction.
+ *
+ * @module
+ */
+
+import type { Cell, Changes, Refusal } from "./change.ts";
+import { fold } from "./fold.ts";
+import { type Plan, planFold, type Step } from "./plan.ts";
+import type { Schema } from "./schema.ts";
+import type { ReplicaRow } from "./sql.ts";
+
+/** Why a walk is on. */
+export type WalkKind = "backfill" | "verify" | "scrub" | "redrive";
+
+/** Rows of one table in the snapshot of the batch they ride on. */
+export interface Page {
+  /** The walk it belongs to. */
+  readonly walkGen: number;
+  readonly kind: WalkKind;
+  /** Whether differences are mended, or counted only. */
+  readonly repair: boolean;
+  readonly table: string;
+  /** By the source's keys, by the replica's, or of some keys. */
+  readonly half: "forward" | "back" | "keys";
+  /** Whether it is the first of its table. */
+  readonly starts: boolean;
+  /** Whether it is the last of its half. */
+  readonly last: boolean;
+  /** Rows or keys that were looked at. */
+  readonly rows: number;
+  /** Why the table could not be read at the source, as an SQLSTATE. */
+  readonly failed: string | null;
+  /** The table's key, in the order of the keys below. */
+  readonly key: readonly string[];
+  readonly columns: readonly string[];
+  readonly cells: readonly (readonly Cell[])[];
+  /** Keys of the replica that the source does not have. */
+  readonly ghosts: readonly (readonly Cell[])[];
+  /** Keys of rows no replica can hold. */
+  readonly oversize: readonly (readonly Cell[])[];
+  /** Keys whose rows this replica refused before. */
+  readonly parked: readonly (readonly Cell[])[];
+  /** Where the walk stands after it; null at its end. */
+  readonly upto: string | null;
+  /** Whether every table was walked and mended when it is applied. */
+  readonly closes: boolean;
+}
+
+/** Where a walk stands. */
+export interface Place {
+  readonly table: string;
+  readonly half: "forward" | "back" | "keys";
+  /** The last key that was walked, null at the start. */
+  readonly after: readonly string[] | null;
+  /** The rows a scrub looks at in one sync; null for other walks. */
+  readonly scrubRows: number | null;
+}
+
+/** What a walk found in one table, so far. */
+export interface Walked {
+  readonly walkGen: number;
+  readonly table: string;
+  /** Rows compared. */
+  readonly rows: number;
+  /** Rows that were missing or different. */
+  readonly differing: number;
+  /** Rows the source does not have. */
+  readonly ghosts: number;
+  /** Whether the table is through. */
+  readonly ended: boolean;
+}
+
+/**
+ * Reads the place in a replica's row.
+ *
+ * @param walkAt The row's `walk_at`.
+ * @returns The place; null where no walk is on.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(parsePlace('{"table": "t", "half": "back"}'), { table: "t", half: "back", after: null, scrubRows: null });
+ * assertEquals(parsePlace(null), null);
+ * ```
+ */
+export function parsePlace(walkAt: string | null): Place | null {
+  if (walkAt === null) return null;
+  const { table, half, after, rows } = JSON.parse(walkAt);
+  return { table, half, after: after ?? null, scrubRows: rows ?? null };
+}
+
+/** What a batch does to the walk in the replica's row. */
+export type WalkMove = Pick<
+  ReplicaRow,
+  "walk_gen" | "walk_at" | "walk_done" | "fresh" | "unindexed"
+>;
+
+/**
+ * Where the walk stands after a batch.
+ *
+ * @param row The replica's row before it.
+ * @param batch The page that rides on it, and whether the batch reopens the
+ * walk, as something at the source may have gone past the queue.
+ * @returns The row's fields after it.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const row = { walk_gen: 3, walk_at: null, walk_done: 1, fresh: "[]", unindexed: "[]" };
+ * assertEquals(walkAfter(row, { page: null, reopen: true }), { ...row, walk_done: 0 });
+ * ```
+ */
+export function walkAfter(
+  row: WalkMove,
+  batch: { page: Page | null; reopen: boolean },
+): WalkMove {
+  const { walk_gen, walk_at, walk_done, fresh, unindexed } = row;
+  const { page, reopen } = batch;
+  if (reopen) {
+    return { walk_gen, walk_at: null, walk_done: 0, fresh, unindexed };
+  }
+  if (page === null) {
+    return { walk_gen, walk_at, walk_done, fresh, unindexed };
+  }
+  const { walkGen, table, upto, closes } = page;
+  const freshTables = namesIn(fresh);
+  const bare = new Set(namesIn(unindexed));
+  if (isFirstFill(page, freshTables)) bare.add(table);
+  const isThrough = parsePlace(upto)?.table !== table;
+  return {
+    walk_gen: walkGen,
+    walk_at: upto,
+    walk_done: closes ? 1 : walk_done,
+    fresh: JSON.stringify(
+      freshTables.filter((name) => !isThrough || name !== table),
+    ),
+    unindexed: JSON.stringify([...bare]),
+  };
+}
+
+/**
+ * The tables listed in a field of the replica's row.
+ *
+ * @param list A JSON array of names.
+ * @returns The names.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(namesIn('["a"]'), ["a"]);
+ * ```
+ */
+export function namesIn(list: string): string[] {
+  return JSON.parse(list);
+}
+
+/** An empty table about to get more than a page: its indexes come last. */
+function isFirstFill(page: Page, fresh: readonly string[]): boolean {
+  return page.starts && !page.last && page.repair && fresh.includes(page.table);
+}
+
+/**
+ * Makes the planner of a schema's pages.
+ *
+ * @param schema The tables that are replicated.
+ * @returns A function of a page and the changes its batch has set aside, which
+ * returns the steps that mend or compare, and what to set aside.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { parseSchema } from "./schema.ts";
+ *
+ * const plan = createPagePlanner(parseSchema({
+ *   tables: { t: { key: "id", columns: { id: "INTEGER" }, indexes: [] } },
+ * }));
+ * const { steps } = plan({
+ *   walkGen: 1, kind: "verify", repair: false, table: "t", half: "forward", starts: true,
+ *   last: true, rows: 1, failed: null, key: ["id"], columns: ["id"], cells: [["5"]],
+ *   ghosts: [], oversize: [], parked: [], upto: null, closes: false,
+ * }, { parked: [], fresh: [] });
+ * assertEquals(steps.map((step) => step.kind), ["compare", "tally"]);
+ * ```
+ */
+export function createPagePlanner(
+  schema: Schema,
+): (
+  page: Page,
+  options: { parked: readonly Refusal[]; fresh: readonly string[] },
+) => Plan {
+  const tables = new Map(schema.tables.map((table) => [table.name, table]));
+  return (page, { parked, fresh }) => {
+    const table = tables.get(page.table);
+    if (table === undefined) return { steps: [], refusals: [] };
+    const order = table.key.map((column) => page.key.indexOf(column));
+    const inOrder = (keys: Page["ghosts"]) =>
+      keys.map((key) => order.map((from) => key[from] ?? null));
+    const changes: Changes = {
+      msgId: null,
+      table,
+      truncate: false,
+      deletes: inOrder(page.ghosts),
+      upserts: { columns: page.columns, cells: page.cells },
+      oversize: inOrder(page.oversize),
+    };
+    const refused = inOrder(page.parked).map((key) => ({
+      msgId: null,
+      table: table.name,
+      key,
+      reason: "",
+    }));
+    const planned = planFold(fold([changes]), [...parked, ...refused]);
+    const walk = { walkGen: page.walkGen, table };
+    const steps: Step[] = isFirstFill(page, fresh)
+      ? table.indexes.map((index) => ({ kind: "unindex", table, index }))
+      : [];
+    for (const step of planned.steps) {
+      if (!page.repair) {
+        steps.push({ ...step, kind: "compare", of: step.kind, walk });
+        continue;
+      }
+      const found = step.kind === "delete" ? "ghosts" : "differing";
+      steps.push(step, { kind: "tally", walk, found, rows: 0, ended: false });
+    }
+    const strays = page.half === "back" && page.last && page.failed === null;
+    if (strays) {
+      steps.push({ kind: "strays", table, repair: page.repair, walk });
+    }
+    const place = parsePlace(page.upto);
+    steps.push({
+      kind: "tally",
+      walk,
+      found: strays && page.repair ? "ghosts" : null,
+      rows: page.half === "back" ? 0 : page.rows,
+      ended: place?.table !== page.table,
+    });
+    return { steps, refusals: page.repair ? planned.refusals : [] };
+  };
+}
