@@ -1199,7 +1199,16 @@ as $$
     ended_at = case when (f.value ->> 'ended')::boolean and f.value ->> 'table' = w.tables[pg_catalog.cardinality(w.tables)]
       then pg_catalog.clock_timestamp() else w.ended_at end
   from pg_catalog.jsonb_array_elements(walked) f
-  where w.walk_gen = (f.value ->> 'walk_gen')::bigint
+  where w.walk_gen = (f.value ->> 'walk_gen')::bigint;
+  -- What was set aside before the walk, and not again by it, is mended.
+  delete from pgmq.q_replicate_data_libsql_dlq d
+  using pg_catalog.jsonb_array_elements(walked) f
+  join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint
+  where (f.value ->> 'ended')::boolean and w.repair
+    and d.message ->> 'table' = f.value ->> 'table'
+    and (d.message ->> 'parked_at')::timestamptz < w.requested_at
+    and (w.kind = 'redrive' or d.message ->> 'reason' not like 'libSQL refused%')
+    and (w.keys is null or w.keys @> pg_catalog.jsonb_build_array(d.message -> 'key'))
 $$;
 
 -- Ask for a walk; {"kind": "backfill" | "verify", "table": name?, "repair": boolean?}
@@ -1268,6 +1277,9 @@ as $$
 declare
   c libsql_sync.chain;
 begin
+  if (select h.paused from libsql_sync.chain h) then
+    return pg_catalog.jsonb_build_object('do', 'paused') || libsql_sync.queued();
+  end if;
   select * into c from libsql_sync.chain where id = 1 for update skip locked;
   if not found or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
     return libsql_sync.queued() || (
@@ -1360,6 +1372,11 @@ returns void
 language sql
 set search_path = ''
 as $$
+  -- One open letter a row: the newest reason stands.
+  delete from pgmq.q_replicate_data_libsql_dlq d
+  using pg_catalog.jsonb_array_elements(changes) p
+  where pg_catalog.jsonb_typeof(p -> 'key') = 'array'
+    and d.message -> 'table' = p -> 'table' and d.message -> 'key' = p -> 'key';
   insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
   select pg_catalog.clock_timestamp(), p.change || pg_catalog.jsonb_build_object(
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
@@ -1373,6 +1390,50 @@ as $$
   order by p.n
 $$;
 
+-- Dead letters whose row came again, and was not set aside again: they are no
+-- longer open. Nearly always there is nothing to look for.
+create or replace function libsql_sync.heal(b libsql_sync.batches)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if not exists (
+    select from pgmq.q_replicate_data_libsql_dlq d where pg_catalog.jsonb_typeof(d.message -> 'key') = 'array'
+  ) then
+    return;
+  end if;
+  with envelopes as (
+    select libsql_sync.envelope(m.message)::jsonb as e
+    from pg_catalog.unnest(b.msg_ids) r
+    join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r)
+  ), touched as (
+    select e.e ->> 'table' as table_name, d.value as key
+    from envelopes e
+    cross join lateral pg_catalog.jsonb_array_elements(
+      case when pg_catalog.jsonb_typeof(e.e -> 'deletes') = 'array' then e.e -> 'deletes' else '[]' end) d
+    union all
+    select t.name, (
+      select pg_catalog.jsonb_agg(row_cells.value -> (c.n - 1)::integer order by k.n)
+      from pg_catalog.unnest(t.key) with ordinality k (name, n)
+      join pg_catalog.jsonb_array_elements_text(e.e -> 'columns') with ordinality c (name, n) on c.name = k.name
+    )
+    from envelopes e
+    join libsql_sync.tables t on t.name = e.e ->> 'table'
+    cross join lateral pg_catalog.jsonb_array_elements(
+      case when pg_catalog.jsonb_typeof(e.e -> 'rows') = 'array'
+        and pg_catalog.jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> 'rows' else '[]' end) row_cells
+  )
+  delete from pgmq.q_replicate_data_libsql_dlq d
+  using touched t
+  where d.message ->> 'table' = t.table_name and d.message -> 'key' = t.key
+    and not exists (
+      select from pg_catalog.jsonb_array_elements(b.parked) p
+      where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
+    );
+end
+$$;
+
 -- Settle the batch the replica has: its messages go to the archive, its parked
 -- changes to the dead-letter queue. Returns how many messages left the queue.
 create or replace function libsql_sync.ack(b libsql_sync.batches)
@@ -1383,6 +1444,7 @@ as $$
 declare
   settled integer;
 begin
+  perform libsql_sync.heal(b);
   perform libsql_sync.dead_letter(b, b.parked);
 
   with left_queue as (
@@ -1680,6 +1742,176 @@ end
 $$;
 
 -- ---------------------------------------------------------------------------
+-- Operating: the same from a SQL editor as from the commands
+-- ---------------------------------------------------------------------------
+
+-- Hold the worker off; changes stay queued.
+create or replace function libsql_sync.pause()
+returns void
+language sql
+set search_path = ''
+as $$ update libsql_sync.chain set paused = true where id = 1 $$;
+
+create or replace function libsql_sync.resume()
+returns void
+language sql
+set search_path = ''
+as $$ update libsql_sync.chain set paused = false where id = 1 $$;
+
+-- How many rows the background check looks at in one sync; 0 turns it off.
+create or replace function libsql_sync.scrub(rows_per_sync integer)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if rows_per_sync is null or rows_per_sync not between 0 and 20000 then
+    raise exception 'Cannot set the scrub: expected 0 to 20000 rows a sync, found %', rows_per_sync;
+  end if;
+  update libsql_sync.chain set scrub_rows = rows_per_sync where id = 1;
+end
+$$;
+
+-- Compare every cell and mend what differs; one table, or all. Returns the walk.
+create or replace function libsql_sync.backfill(table_name text default null)
+returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  answer json := libsql_sync.request_walk(pg_catalog.json_build_object('kind', 'backfill', 'table', table_name));
+begin
+  if answer ->> 'walk_gen' is null then
+    raise exception 'Cannot backfill table %: expected one of schema.json', table_name;
+  end if;
+  return (answer ->> 'walk_gen')::bigint;
+end
+$$;
+
+-- Compare every cell, and mend what differs when asked. Returns the walk.
+create or replace function libsql_sync.verify(repair boolean default false, table_name text default null)
+returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  answer json := libsql_sync.request_walk(pg_catalog.json_build_object(
+    'kind', 'verify', 'table', table_name, 'repair', repair));
+begin
+  if answer ->> 'walk_gen' is null then
+    raise exception 'Cannot verify table %: expected one of schema.json', table_name;
+  end if;
+  return (answer ->> 'walk_gen')::bigint;
+end
+$$;
+
+-- The open dead letters.
+create or replace function libsql_sync.dead_letters()
+returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text, message jsonb)
+language sql stable
+set search_path = ''
+as $$
+  select m.msg_id, (m.message ->> 'parked_at')::timestamptz, m.message ->> 'table',
+    nullif(m.message -> 'key', 'null'), m.message ->> 'reason', m.message -> 'message'
+  from pgmq.q_replicate_data_libsql_dlq m
+  order by m.msg_id
+$$;
+
+-- Try dead letters again, all or some. Never the old change itself, which could
+-- overwrite newer state: the row as it is now, on a drained batch. A message
+-- without a key brings its whole table. Returns how many are tried; those of
+-- tables that are not listed cannot be.
+create or replace function libsql_sync.redrive(ids bigint[] default null)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  tried integer := 0;
+  r record;
+begin
+  for r in
+    select d.table_name, pg_catalog.count(*) as letters,
+      pg_catalog.jsonb_agg(distinct d.key) filter (where d.key is not null) as keys,
+      pg_catalog.bool_or(d.key is null) as whole
+    from libsql_sync.dead_letters() d
+    join libsql_sync.tables t on t.name = d.table_name
+    where ids is null or d.id = any (ids)
+    group by d.table_name
+  loop
+    tried := tried + r.letters;
+    if r.keys is not null then
+      insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason)
+      values ('redrive', array[r.table_name], r.keys, true, false, 'asked for');
+    end if;
+    if r.whole then
+      perform libsql_sync.backfill(r.table_name);
+    end if;
+  end loop;
+  return tried;
+end
+$$;
+
+-- Put dead letters away, all or some; the rows stay as they are in the replica
+-- until their next change or the next walk. Returns how many.
+create or replace function libsql_sync.discard(ids bigint[] default null)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  gone integer;
+begin
+  with d as (
+    delete from pgmq.q_replicate_data_libsql_dlq q
+    where ids is null or q.msg_id = any (ids)
+    returning q.msg_id, q.read_ct, q.enqueued_at, q.vt, q.message
+  )
+  insert into pgmq.a_replicate_data_libsql_dlq (msg_id, read_ct, enqueued_at, vt, message)
+  select * from d;
+  get diagnostics gone = row_count;
+  return gone;
+end
+$$;
+
+-- How things stand, cheaply: no count over a large queue, nothing of the replica
+-- but what its last sync told.
+create or replace function libsql_sync.status()
+returns jsonb
+language sql
+set search_path = ''
+as $$
+  select pg_catalog.jsonb_build_object(
+    'epoch', c.epoch,
+    'position', c.position,
+    'paused', c.paused,
+    'refill', c.refill,
+    'scrub_rows', c.scrub_rows,
+    'oldest_change', (select m.enqueued_at from pgmq.q_replicate_data_libsql m order by m.msg_id limit 1),
+    'dead_letters', (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10001) d),
+    'last_sync', c.seen_at,
+    'syncing', coalesce(c.lease_until > pg_catalog.clock_timestamp(), false),
+    'replica', c.seen,
+    'schema', (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1),
+    'walk', (
+      select pg_catalog.to_jsonb(w) - 'keys' from libsql_sync.walks w
+      where w.walk_gen = (c.seen ->> 'walk_gen')::bigint and c.seen ->> 'walk_at' is not null
+    ),
+    'waiting_walks', (
+      select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(w) - 'keys' order by w.walk_gen), '[]')
+      from libsql_sync.walks w where w.walk_gen > coalesce((c.seen ->> 'walk_gen')::bigint, 0)
+    ),
+    'last_full_pass', (
+      select pg_catalog.to_jsonb(w) - 'keys' from libsql_sync.walks w
+      where w.ended_at is not null and w.tables = array(select t.name from libsql_sync.tables t order by t.name)
+      order by w.ended_at desc limit 1
+    ),
+    'last_epoch', (select pg_catalog.to_jsonb(e) from libsql_sync.epochs e order by e.generation desc limit 1)
+  ) || libsql_sync.queued()
+  from libsql_sync.chain c
+$$;
+
+-- ---------------------------------------------------------------------------
 -- The call: cron -> worker
 -- ---------------------------------------------------------------------------
 
@@ -1709,6 +1941,28 @@ language sql stable
 set search_path = ''
 as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
 
+-- Whether a sync would do something: changes, a replica that has not followed or
+-- is not walked, a walk asked for; and now and then a look at a replica that may
+-- have lost its latest commits, which scrubs a page as well.
+create or replace function libsql_sync.has_work()
+returns boolean
+language sql stable
+set search_path = ''
+as $$
+  select not c.paused and (
+    exists (select from pgmq.q_replicate_data_libsql)
+    or c.reopen
+    or c.seen is null
+    or c.seen ->> 'epoch' <> c.epoch
+    or ((c.seen ->> 'walk_done')::integer = 0 and c.refill)
+    or exists (
+      select from libsql_sync.walks w where w.kind <> 'scrub' and (
+        w.walk_gen > (c.seen ->> 'walk_gen')::bigint
+        or (w.walk_gen = (c.seen ->> 'walk_gen')::bigint and c.seen ->> 'walk_at' is not null)))
+    or c.seen_at < pg_catalog.clock_timestamp() - interval '15 minutes')
+  from libsql_sync.chain c
+$$;
+
 -- Call the worker, once, when there is something to do. Returns pg_net's request
 -- id, or null. The worker answers within its 8 s budget and its last step.
 create or replace function public.process_libsql_replication_batch()
@@ -1720,7 +1974,7 @@ declare
   url text;
   signature text;
 begin
-  if not exists (select from pgmq.q_replicate_data_libsql) then
+  if not libsql_sync.has_work() then
     return null;
   end if;
   url := public.get_libsql_sync_url();
