@@ -6,13 +6,9 @@
 
 import process from "node:process";
 import { parseConfig } from "./lib/config.ts";
-import { withParts } from "./lib/connect.ts";
-import { createHandler } from "./lib/handler.ts";
 import { createLog } from "./lib/log.ts";
-import { nuke } from "./lib/nuke.ts";
-import { parseSchema } from "./lib/schema.ts";
-import { sync } from "./lib/sync.ts";
-import schemaJson from "./schema.json" with { type: "json" };
+import { createWorker } from "./lib/worker.ts";
+import schema from "./schema.json" with { type: "json" };
 
 declare const Bunny: {
   v1: { serve(handler: (request: Request) => Promise<Response>): void };
@@ -21,25 +17,7 @@ declare const Bunny: {
 const log = createLog(console.log, Date.now);
 const config = () => parseConfig((name) => process.env[name]);
 
-const handler = createHandler({
-  config,
-  flows: {
-    sync: async (config) => {
-      const schema = parseSchema(schemaJson);
-      const started = performance.now();
-      const result = await withParts({ config, schema, log }, sync);
-      const ms = Math.round(performance.now() - started);
-      log("info", "sync", { ...result, ms });
-      return { ...result };
-    },
-    nuke: async (config) => {
-      const schema = parseSchema(schemaJson);
-      return await withParts({ config, schema, log }, nuke);
-    },
-  },
-  log,
-  now: Date.now,
-});
+const handler = createWorker({ config, schema, log, now: Date.now });
 
 if ("Bunny" in globalThis) Bunny.v1.serve(handler);
 else {

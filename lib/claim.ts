@@ -38,6 +38,8 @@ export type Lease =
     readonly epoch: string;
     /** Whether the replica was seen in this epoch. */
     readonly followed: boolean;
+    /** Whether an operator holds the worker off. */
+    readonly paused: boolean;
   } & Queued;
 
 /** A batch to apply. */
@@ -102,6 +104,13 @@ const STOP_CODES: readonly string[] = [
   "schema_unknown",
 ];
 
+/** A walk that was asked for. */
+export interface RequestedWalk {
+  readonly walkGen: number;
+  /** The tables it goes through. */
+  readonly tables: readonly string[];
+}
+
 /** How much a page may hold, and what it needs from the replica. */
 export interface PageRequest {
   /** Rows at most. */
@@ -161,6 +170,7 @@ export function leaseOf(value: unknown): Lease {
       do: "busy",
       epoch,
       followed: answer.flag("followed"),
+      paused: answer.flag("paused"),
       ...queuedIn(answer),
     };
 }
@@ -227,21 +237,26 @@ export function resetOf(value: unknown): Reset {
  * Reads the answer of `request_walk`.
  *
  * @param value The answer.
- * @returns The walk's number; null where the table is not listed.
+ * @returns The walk; null where the table is not listed.
  * @throws {SyncError} It does not say.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(walkOf({ do: "requested", walk_gen: 7 }), 7);
+ * const walk = walkOf({ do: "requested", walk_gen: 7, tables: ["t"] });
+ * assertEquals(walk, { walkGen: 7, tables: ["t"] });
  * assertEquals(walkOf({ do: "unknown_table" }), null);
  * ```
  */
-export function walkOf(value: unknown): number | null {
+export function walkOf(value: unknown): RequestedWalk | null {
   const answer = read(value);
   const requested = answer.oneOf("do", ["requested", "unknown_table"]);
-  return requested === "requested" ? answer.number("walk_gen") : null;
+  if (requested === "unknown_table") return null;
+  return {
+    walkGen: answer.number("walk_gen"),
+    tables: answer.list("tables") as string[],
+  };
 }
 
 /**

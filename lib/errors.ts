@@ -13,6 +13,8 @@ const CODES = {
   config_invalid: { retry: false },
   /** schema.json is malformed. */
   schema_invalid: { retry: false },
+  /** The request's query is malformed. */
+  bad_request: { retry: false },
   /** The signature is missing or wrong. */
   unauthorized: { retry: false },
   /** No such path. */

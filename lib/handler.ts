@@ -12,12 +12,26 @@ import type { Config } from "./config.ts";
 import { type ErrorCode, SyncError } from "./errors.ts";
 import type { Log } from "./log.ts";
 
+/** What a request may say after "?". */
+export interface Query {
+  /** One table, instead of all. */
+  readonly table?: string;
+  /** Whether a verify mends what it finds. */
+  readonly repair?: boolean;
+  /** Whether a nuked replica is filled again by itself. */
+  readonly refill?: boolean;
+}
+
 /** What can be asked for; each returns the fields of a successful answer. */
 export interface Flows {
   /** Brings the replica up to date. */
   sync(config: Config): Promise<Record<string, unknown>>;
   /** Empties the replica and begins a new epoch. */
-  nuke(config: Config): Promise<Record<string, unknown>>;
+  nuke(config: Config, query: Query): Promise<Record<string, unknown>>;
+  /** Compares every cell and mends what differs. */
+  backfill(config: Config, query: Query): Promise<Record<string, unknown>>;
+  /** Compares every cell, and mends what differs when asked. */
+  verify(config: Config, query: Query): Promise<Record<string, unknown>>;
 }
 
 /** What the handler needs. */
@@ -38,6 +52,7 @@ const RETRY_AFTER_S = 5;
 
 /** A closed list again: a new code does not compile until it has a status. */
 const STATUS: Record<ErrorCode, number> = {
+  bad_request: 400,
   config_invalid: 500,
   schema_invalid: 500,
   unauthorized: 401,
@@ -64,6 +79,8 @@ const STATUS: Record<ErrorCode, number> = {
 interface Route {
   readonly allow: string;
   readonly flow?: keyof Flows;
+  /** Names of the query's fields; without them a query is ignored. */
+  readonly query?: readonly (keyof Query)[];
 }
 
 /** One path has one spelling: no slash at the end, no percent-encoding. */
@@ -71,14 +88,16 @@ const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["/health", { allow: "GET, HEAD" }],
   ["/ok", { allow: "GET, HEAD" }],
   ["/sync", { allow: "POST", flow: "sync" }],
-  ["/nuke", { allow: "POST", flow: "nuke" }],
+  ["/nuke", { allow: "POST", flow: "nuke", query: ["refill"] }],
+  ["/backfill", { allow: "POST", flow: "backfill", query: ["table"] }],
+  ["/verify", { allow: "POST", flow: "verify", query: ["table", "repair"] }],
 ]);
 
 /**
  * Makes the function that answers requests.
  *
  * The path is looked at first, then the method, the settings, the signature;
- * a request's query and body are ignored.
+ * a request's body is ignored.
  *
  * @param options The settings, the flows, the log and the clock.
  * @returns Takes a request and resolves to its response; it never rejects.
@@ -116,7 +135,8 @@ export function createHandler(
           `The header ${SIGNATURE_HEADER} must hold the webhook's secret.`,
         );
       }
-      const result = await options.flows[route.flow](config);
+      const query = parseQuery(new URL(request.url), route.query);
+      const result = await options.flows[route.flow](config, query);
       return respondJson(200, { success: true, ...result });
     } catch (error) {
       const { code, message } = explain(error);
@@ -130,6 +150,25 @@ export function createHandler(
       return respondError(code, message);
     }
   };
+}
+
+/** The query's fields, where the route has some. */
+function parseQuery(url: URL, names: readonly (keyof Query)[] = []): Query {
+  const fields: Record<string, string | boolean> = {};
+  if (names.length === 0) return fields;
+  for (const [name, value] of url.searchParams) {
+    if (!names.includes(name as keyof Query) || name in fields) {
+      throw new SyncError(
+        "bad_request",
+        `The query expects ${names.join(" and ")}, each at most once.`,
+      );
+    }
+    if (name !== "table" && value !== "true" && value !== "false") {
+      throw new SyncError("bad_request", `${name} must be true or false.`);
+    }
+    fields[name] = name === "table" ? value : value === "true";
+  }
+  return fields;
 }
 
 /** Only a SyncError's words are known to hold no data. */

@@ -18,11 +18,15 @@ const DONE = { message: "Data nuked and schema reinitialized" };
  * Empties the replica, whichever source it followed.
  *
  * @param parts What to work with.
+ * @param options Whether the next syncs fill it again by themselves.
  * @returns The message for the caller.
  * @throws {SyncError} `nuke_pending` where the new epoch is recorded but
  * another worker keeps the replica busy: the next sync carries it out.
  */
-export async function nuke(parts: Parts): Promise<{ message: string }> {
+export async function nuke(
+  parts: Parts,
+  options: { refill: boolean },
+): Promise<{ message: string }> {
   const { source, budget, log, sleep } = parts;
   const lease = parts.uuid();
   let answer = await source.lease(lease);
@@ -31,6 +35,7 @@ export async function nuke(parts: Parts): Promise<{ message: string }> {
     const reset = await source.reset({
       expected: epoch,
       wipe: true,
+      refill: options.refill,
       reason: "nuke",
     });
     epoch = reset.epoch;

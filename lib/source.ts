@@ -20,6 +20,7 @@ import {
   type PageRequest,
   type Queued,
   queuedOf,
+  type RequestedWalk,
   type Reset,
   resetOf,
   walkOf,
@@ -52,7 +53,7 @@ export interface Source {
     kind: "backfill" | "verify";
     table: string | null;
     repair: boolean;
-  }): Promise<number | null>;
+  }): Promise<RequestedWalk | null>;
   /** Sets changes of a pending or replayed batch aside; false when it is neither. */
   park(
     batch: Pick<Batch, "epoch" | "position" | "batch" | "kind">,
@@ -60,7 +61,13 @@ export interface Source {
   ): Promise<boolean>;
   /** Begins a new epoch if the one expected is still in force. */
   reset(
-    request: { expected: string; wipe: boolean; reason: string },
+    request: {
+      expected: string;
+      wipe: boolean;
+      /** Whether the replica is filled again by itself. */
+      refill: boolean;
+      reason: string;
+    },
   ): Promise<Reset>;
 }
 

@@ -76,6 +76,8 @@ export interface SyncResult {
   readonly position?: number;
   /** Set where another sync is at it. */
   readonly busy?: true;
+  /** Set where an operator holds the worker off. */
+  readonly paused?: true;
 }
 
 /** Calls kept back for the last batch: apply, park, probe, settle, release. */
@@ -100,7 +102,12 @@ export async function sync(parts: Parts): Promise<SyncResult> {
   const lease = parts.uuid();
   const answer = await parts.source.lease(lease);
   if (answer.do === "busy") {
-    return { ...report(newProgress(), answer), busy: true };
+    const { paused } = answer;
+    return {
+      ...report(newProgress(), answer),
+      busy: true,
+      ...(paused ? { paused } as const : {}),
+    };
   }
   return await follow(parts, lease, { batches: true });
 }

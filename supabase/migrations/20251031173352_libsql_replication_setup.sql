@@ -1244,7 +1244,7 @@ begin
     values (request ->> 'kind', asked, repairs, repairs and asked = everything, 'asked for')
     returning * into w;
   end if;
-  return pg_catalog.json_build_object('do', 'requested', 'walk_gen', w.walk_gen);
+  return pg_catalog.json_build_object('do', 'requested', 'walk_gen', w.walk_gen, 'tables', w.tables);
 end
 $$;
 
@@ -1277,14 +1277,11 @@ as $$
 declare
   c libsql_sync.chain;
 begin
-  if (select h.paused from libsql_sync.chain h) then
-    return pg_catalog.jsonb_build_object('do', 'paused') || libsql_sync.queued();
-  end if;
   select * into c from libsql_sync.chain where id = 1 for update skip locked;
-  if not found or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
+  if not found or c.paused or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
     return libsql_sync.queued() || (
-      select pg_catalog.jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'followed',
-        exists (select from libsql_sync.batches b where b.epoch = h.epoch))
+      select pg_catalog.jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'paused', h.paused,
+        'followed', coalesce(h.seen ->> 'epoch' = h.epoch, false))
       from libsql_sync.chain h);
   end if;
   update libsql_sync.chain set
@@ -1361,6 +1358,7 @@ begin
   if c.epoch <> request ->> 'expected' then
     return pg_catalog.json_build_object('do', 'moved', 'epoch', c.epoch);
   end if;
+  update libsql_sync.chain set refill = coalesce((request ->> 'refill')::boolean, true) where id = 1;
   return pg_catalog.json_build_object('do', 'begun', 'epoch',
     libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
 end

@@ -14,10 +14,9 @@ import { type PostgresServer, startPostgres } from "../../lib/dev/postgres.ts";
 import { makeServerTempDir } from "../../lib/dev/server_user.ts";
 import { type SqldServer, startSqld } from "../../lib/dev/sqld.ts";
 import { migrate, prepareDatabase, putSecret } from "../../lib/dev/supabase.ts";
-import { createHandler } from "../../lib/handler.ts";
-import { nuke } from "../../lib/nuke.ts";
 import { parseSchema, schemaHash, schemaText } from "../../lib/schema.ts";
-import { type Parts, sync } from "../../lib/sync.ts";
+import type { Parts } from "../../lib/sync.ts";
+import { createWorker } from "../../lib/worker.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
 
 /** The worker's secret in every test. */
@@ -310,15 +309,9 @@ export function serveWorker(
   const log = (level: string, event: string, fields: object) => {
     lines.push({ level, event, ...fields });
   };
-  const schema = parseSchema(raw);
-  const handler = createHandler({
+  const handler = createWorker({
     config: () => configOf(urls),
-    flows: {
-      sync: async (config) => ({
-        ...await withParts({ config, schema, log }, sync),
-      }),
-      nuke: (config) => withParts({ config, schema, log }, nuke),
-    },
+    schema: raw,
     log,
     now: Date.now,
   });

@@ -1,0 +1,71 @@
+/**
+ * Ring 3. The worker: every flow behind its path.
+ *
+ * Promise: whatever serves it, Bunny, Deno or a test, serves the same.
+ *
+ * @module
+ */
+
+import type { Config } from "./config.ts";
+import { withParts } from "./connect.ts";
+import { createHandler } from "./handler.ts";
+import type { Log } from "./log.ts";
+import { nuke } from "./nuke.ts";
+import { parseSchema } from "./schema.ts";
+import { type Parts, sync } from "./sync.ts";
+import { walk } from "./walk.ts";
+
+/**
+ * Makes the function that answers requests.
+ *
+ * @param options The settings, read at each request; schema.json's value;
+ * where to log; the time in milliseconds since 1970.
+ * @returns Takes a request and resolves to its response.
+ */
+export function createWorker(options: {
+  config: () => Config;
+  schema: unknown;
+  log: Log;
+  now: () => number;
+}): (request: Request) => Promise<Response> {
+  const { config, log, now } = options;
+  const run = async <T extends object>(
+    name: string,
+    settings: Config,
+    flow: (parts: Parts) => Promise<T>,
+  ): Promise<Record<string, unknown>> => {
+    const schema = parseSchema(options.schema);
+    const started = performance.now();
+    const made: object = await withParts(
+      { config: settings, schema, log },
+      flow,
+    );
+    const result: Record<string, unknown> = { ...made };
+    const ms = Math.round(performance.now() - started);
+    const { tables: _, message: __, ...counts } = result;
+    log("info", name, { ...counts as Record<string, string>, ms });
+    return result;
+  };
+  return createHandler({
+    config,
+    flows: {
+      sync: (settings) => run("sync", settings, sync),
+      nuke: (settings, { refill = true }) =>
+        run("nuke", settings, (parts) => nuke(parts, { refill })),
+      backfill: (settings, query) =>
+        run(
+          "backfill",
+          settings,
+          (parts) => walk(parts, { kind: "backfill", ...query }),
+        ),
+      verify: (settings, query) =>
+        run(
+          "verify",
+          settings,
+          (parts) => walk(parts, { kind: "verify", ...query }),
+        ),
+    },
+    log,
+    now,
+  });
+}
