@@ -72,6 +72,8 @@ export interface Walked {
   readonly ghosts: number;
   /** Whether the table is through. */
   readonly ended: boolean;
+  /** Why the table could not be read at the source, as an SQLSTATE. */
+  readonly failed: string | null;
 }
 
 /**
@@ -227,7 +229,14 @@ export function createPagePlanner(
         continue;
       }
       const found = step.kind === "delete" ? "ghosts" : "differing";
-      steps.push(step, { kind: "tally", walk, found, rows: 0, ended: false });
+      steps.push(step, {
+        kind: "tally",
+        walk,
+        found,
+        rows: 0,
+        ended: false,
+        failed: null,
+      });
     }
     const strays = page.half === "back" && page.last && page.failed === null;
     if (strays) {
@@ -240,6 +249,7 @@ export function createPagePlanner(
       found: strays && page.repair ? "ghosts" : null,
       rows: page.half === "back" ? 0 : page.rows,
       ended: place?.table !== page.table,
+      failed: page.failed,
     });
     return { steps, refusals: page.repair ? planned.refusals : [] };
   };

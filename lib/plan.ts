@@ -74,6 +74,8 @@ export interface TallyStep {
   readonly rows: number;
   /** Whether the table is through. */
   readonly ended: boolean;
+  /** Why it could not be read at the source, as an SQLSTATE. */
+  readonly failed: string | null;
 }
 
 /** Drops an index of an empty table, to be built when it is full. */

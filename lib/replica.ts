@@ -234,6 +234,7 @@ function walkedOf(row: unknown): Walked {
     differing: Number(found.differing),
     ghosts: Number(found.ghosts),
     ended: Number(found.ended) === 1,
+    failed: found.failed === null ? null : String(found.failed),
   };
 }
 

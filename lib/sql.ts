@@ -107,6 +107,7 @@ const WALKS = `CREATE TABLE IF NOT EXISTS _libsql_sync_walks (
   differing INTEGER NOT NULL DEFAULT 0,
   ghosts INTEGER NOT NULL DEFAULT 0,
   ended INTEGER NOT NULL DEFAULT 0,
+  failed TEXT,
   PRIMARY KEY (walk_gen, table_name)
 ) WITHOUT ROWID`;
 
@@ -427,7 +428,7 @@ WHERE id = 1 RETURNING ${ROW_COLUMNS}`,
  */
 export function walkedStatement(walkGen: number): Statement {
   return {
-    sql: `SELECT walk_gen, table_name, rows, differing, ghosts, ended
+    sql: `SELECT walk_gen, table_name, rows, differing, ghosts, ended, failed
 FROM _libsql_sync_walks WHERE walk_gen = ? ORDER BY table_name`,
     args: [BigInt(walkGen)],
   };
@@ -558,21 +559,25 @@ function straysStatement(step: Extract<Step, { kind: "strays" }>): Statement {
 }
 
 /** Adds what the statement before it changed, and the rows looked at. */
-function tallyStatement({ walk, found, rows, ended }: TallyStep): Statement {
+function tallyStatement(
+  { walk, found, rows, ended, failed }: TallyStep,
+): Statement {
   return {
     sql:
-      `INSERT INTO _libsql_sync_walks (walk_gen, table_name, rows, differing, ghosts, ended)
+      `INSERT INTO _libsql_sync_walks (walk_gen, table_name, rows, differing, ghosts, ended, failed)
 VALUES (?, ?, ?, ${found === "differing" ? "changes()" : "0"}, ${
         found === "ghosts" ? "changes()" : "0"
-      }, ?)
+      }, ?, ?)
 ON CONFLICT (walk_gen, table_name) DO UPDATE SET rows = rows + excluded.rows,
-  differing = differing + excluded.differing, ghosts = ghosts + excluded.ghosts, ended = excluded.ended
-RETURNING walk_gen, table_name, rows, differing, ghosts, ended`,
+  differing = differing + excluded.differing, ghosts = ghosts + excluded.ghosts, ended = excluded.ended,
+  failed = coalesce(excluded.failed, failed)
+RETURNING walk_gen, table_name, rows, differing, ghosts, ended, failed`,
     args: [
       BigInt(walk.walkGen),
       walk.table.name,
       BigInt(rows),
       ended ? 1n : 0n,
+      failed,
     ],
   };
 }

@@ -50,9 +50,7 @@ export async function walk(
     ? []
     : await parts.replica.walked(requested.walkGen);
   const tables: Record<string, Omit<Walked, "table" | "walkGen">> = {};
-  for (const { table, rows, differing, ghosts, ended } of found) {
-    tables[table] = { rows, differing, ghosts, ended };
-  }
+  for (const { table, walkGen: _, ...counts } of found) tables[table] = counts;
   return {
     ...result,
     walk: requested.walkGen,

@@ -891,7 +891,12 @@ begin
   end if;
   if w.walk_gen is null then
     everything := array(select t.name from libsql_sync.tables t order by t.name);
-    if (at ->> 'walk_done')::integer = 0 and c.refill then
+    if (at ->> 'walk_done')::integer = 0 and c.refill and not exists (
+      -- One that ended and left it so found a table it could not read: not at once again.
+      select from libsql_sync.walks v
+      where v.kind = 'backfill' and v.ended_at > pg_catalog.clock_timestamp() - interval '15 minutes'
+        and v.walk_gen = (at ->> 'walk_gen')::bigint and v.tables = everything
+    ) then
       insert into libsql_sync.walks (kind, tables, repair, closes, reason)
       values ('backfill', everything, true, true, 'the replica was not walked yet')
       returning * into w;
@@ -901,7 +906,7 @@ begin
       returning * into w;
     end if;
   end if;
-  if w.kind = 'scrub' and not may_scrub then
+  if w.kind = 'scrub' and (not may_scrub or c.scrub_rows = 0) then
     return null;
   end if;
   return w;
@@ -1017,7 +1022,7 @@ begin
   begin
     execute pg_catalog.format('select pg_catalog.array_agg(q.key), pg_catalog.array_agg(q.cells::text) from (%s) q', query)
     into found_keys, found_cells using keys;
-    return query select f.key, f.cells::text[] from pg_catalog.unnest(found_keys, found_cells) f (key, cells);
+    return query select f.key, f.cells::text[] from rows from (pg_catalog.unnest(found_keys), pg_catalog.unnest(found_cells)) f (key, cells);
     return;
   exception when data_exception then
     null;
@@ -1103,6 +1108,8 @@ declare
   n integer := 0;
   last boolean := true;
   failed text;
+  -- Tables of this walk that could not be read. One that is not there is no such.
+  unread integer := coalesce((place ->> 'unread')::integer, 0);
 begin
   place := coalesce(place, pg_catalog.jsonb_build_object('table', w.tables[1],
     'half', case when w.keys is null then 'forward' else 'keys' end));
@@ -1170,6 +1177,7 @@ begin
   if failed is not null then
     -- What cannot be compared is left alone, both ways.
     answer := answer || pg_catalog.jsonb_build_object('failed', failed, 'rows', 0);
+    unread := unread + case when failed = '42P01' then 0 else 1 end;
     parts := '{}';
     ghosts := '[]';
     oversize := '[]';
@@ -1177,12 +1185,13 @@ begin
   end if;
   place := case when last then libsql_sync.next_place(w, at, place)
     else pg_catalog.jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
+    || pg_catalog.jsonb_build_object('unread', unread)
     || case when w.kind = 'scrub' then pg_catalog.jsonb_build_object('rows', scrub_rows) else '{}' end;
   answer := answer || pg_catalog.jsonb_build_object(
     'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
     'ghosts', ghosts, 'oversize', oversize,
     'parked', libsql_sync.refused_keys(w, listed.name),
-    'upto', place::text, 'closes', place is null and w.closes);
+    'upto', place::text, 'closes', place is null and w.closes and unread = 0);
   -- The cells as they are: through jsonb they would be parsed for nothing.
   return (pg_catalog.left(answer::text, -1) || ',"cells":[' || pg_catalog.array_to_string(parts, ',') || ']}')::json;
 end
