@@ -18,6 +18,7 @@ import {
   alterStatements,
   bootstrapStatements,
   COLUMNS,
+  conflictOf,
   GUARD,
   PROBE,
   type ReplicaRow,
@@ -86,7 +87,21 @@ export function createReplica(
   };
   const presentColumns = async () => {
     const [result] = await write([COLUMNS]);
-    return new Set(result!.rows.map((row) => `${row[0]}\u0000${row[1]}`));
+    return new Map(
+      result!.rows.map((row) => [
+        `${row[0]}\u0000${row[1]}`,
+        { type: String(row[2]), isKey: row[3] !== 0 },
+      ]),
+    );
+  };
+  const presentIfUsable = async () => {
+    const present = await presentColumns();
+    const conflict = conflictOf(schema, present);
+    if (conflict === null) return present;
+    throw new SyncError(
+      "schema_conflict",
+      `Cannot bring the replica to schema.json: ${conflict}; POST /nuke to create its tables again`,
+    );
   };
 
   return {
@@ -101,7 +116,7 @@ export function createReplica(
       }
     },
     async bootstrap({ epoch, wipe }) {
-      const present = await presentColumns();
+      const present = wipe ? await presentColumns() : await presentIfUsable();
       return await move(
         bootstrapStatements(schema, { epoch, schemaHash, wipe, present }),
       );
@@ -112,7 +127,7 @@ export function createReplica(
       );
     },
     async alter({ from }) {
-      const present = await presentColumns();
+      const present = await presentIfUsable();
       return await move(alterStatements(schema, { from, schemaHash, present }));
     },
     async apply(batch, steps, { parked }) {

@@ -143,15 +143,70 @@ export const PROBE: Statement = {
   args: [],
 };
 
-/** Lists the columns of every table, as (table, column). */
+/** Lists the columns of every table, as (table, column, type, place in the key). */
 export const COLUMNS: Statement = {
   sql:
-    "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'",
+    "SELECT m.name, c.name, c.type, c.pk FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'",
   args: [],
 };
 
-/** The columns a replica has, as "table\u0000column". */
-export type PresentColumns = ReadonlySet<string>;
+/** The columns a replica has, by "table\u0000column". */
+export type PresentColumns = ReadonlyMap<
+  string,
+  { readonly type: string; readonly isKey: boolean }
+>;
+
+/**
+ * Finds what no added column, table or index can bring to the schema: a column
+ * of another type would change values silently.
+ *
+ * @param schema The tables.
+ * @param present The columns that are there.
+ * @returns What was expected and what was found, or null.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { parseSchema } from "./schema.ts";
+ *
+ * const schema = parseSchema({
+ *   tables: { t: { key: "id", columns: { id: "INTEGER" }, indexes: [] } },
+ * });
+ * const present = new Map([["t\u0000id", { type: "TEXT", isKey: true }]]);
+ * assertEquals(
+ *   conflictOf(schema, present),
+ *   "expected column t.id to be INTEGER, found TEXT",
+ * );
+ * assertEquals(conflictOf(schema, new Map()), null);
+ * ```
+ */
+export function conflictOf(
+  schema: Schema,
+  present: PresentColumns,
+): string | null {
+  for (const table of schema.tables) {
+    const key = [...present].filter(([name, { isKey }]) =>
+      isKey && name.startsWith(`${table.name}\u0000`)
+    ).map(([name]) => name.slice(table.name.length + 1));
+    const isThere = [...present.keys()].some((name) =>
+      name.startsWith(`${table.name}\u0000`)
+    );
+    for (const { name, type } of table.columns) {
+      const found = present.get(`${table.name}\u0000${name}`)?.type;
+      if (found !== undefined && found.toUpperCase() !== declare(type)) {
+        return `expected column ${table.name}.${name} to be ${
+          declare(type)
+        }, found ${found || "no type"}`;
+      }
+    }
+    if (isThere && key.toSorted().join() !== table.key.toSorted().join()) {
+      return `expected table ${table.name} to have the key (${
+        table.key.join(", ")
+      }), found (${key.join(", ")})`;
+    }
+  }
+  return null;
+}
 
 /**
  * Starts a replica: everything if it does not exist, the row at position 0.

@@ -51,7 +51,7 @@ export interface SyncResult {
   readonly parked: number;
   /** Batches applied by this sync. */
   readonly batches: number;
-  /** Whether the last batch took every message there was. */
+  /** Whether the replica has every message that the last batch could see. */
   readonly drained?: boolean;
   /** The chain the replica follows. */
   readonly epoch?: string;
@@ -366,9 +366,17 @@ function stopError(code: StopCode): SyncError {
   }
 }
 
-function report(progress: Progress, queued: Queued): SyncResult {
+function report(
+  progress: Progress,
+  queued: Queued & { behind?: number },
+): SyncResult {
+  const { row } = progress;
   return {
     ...summaryOf(progress),
+    // A batch that is replayed says so of its own time.
+    ...(row === null
+      ? {}
+      : { drained: row.drained === 1 && queued.behind === 0 }),
     queued: queued.queued,
     queued_exact: queued.queuedExact,
   };
@@ -380,10 +388,6 @@ function summaryOf(progress: Progress) {
     processed,
     parked,
     batches,
-    ...(row === null ? {} : {
-      drained: row.drained === 1,
-      epoch: row.epoch,
-      position: row.position,
-    }),
+    ...(row === null ? {} : { epoch: row.epoch, position: row.position }),
   };
 }

@@ -92,12 +92,14 @@ create table if not exists libsql_sync.epochs (
   begun_at timestamptz not null default clock_timestamp()
 );
 
--- One row: where the chain stands. Its row lock serialises every move.
+-- One row: where the chain stands. Its row lock serialises every move. "seen" is
+-- the position a claim last showed, null until the replica follows the epoch.
 create table if not exists libsql_sync.chain (
   id integer primary key default 1 check (id = 1),
   epoch text not null references libsql_sync.epochs (epoch),
   position bigint not null default 0,
   batch text not null,
+  seen bigint default 0,
   lease text,
   lease_until timestamptz,
   replay_window interval not null default '1 hour'
@@ -293,6 +295,7 @@ declare
   cells text;
   old_images text;
   new_images text;
+  live_columns text;
   live_key text;
   touched_key text;
   key_names text;
@@ -301,6 +304,7 @@ declare
   changed_key text;
   changed_old text;
   changed_new text;
+  respelled text;
   touched text;
 begin
   if libsql_sync.usable_key(relation, key_columns) is null then
@@ -313,8 +317,9 @@ begin
     pg_catalog.array_agg(c.name),
     pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', '),
     pg_catalog.string_agg('o.' || c.quoted, ', '),
-    pg_catalog.string_agg('n.' || c.quoted, ', ')
-  into columns, cells, old_images, new_images
+    pg_catalog.string_agg('n.' || c.quoted, ', '),
+    pg_catalog.string_agg('t.' || c.quoted, ', ')
+  into columns, cells, old_images, new_images, live_columns
   from libsql_sync.present_columns(relation, table_name) c;
 
   select
@@ -325,8 +330,15 @@ begin
     pg_catalog.string_agg('n.' || c.quoted, ', ' order by k.n),
     pg_catalog.string_agg('o.' || c.quoted || ' as o' || k.n || ', n.' || c.quoted || ' as n' || k.n, ', ' order by k.n),
     pg_catalog.string_agg('x.o' || k.n, ', ' order by k.n),
-    pg_catalog.string_agg('x.n' || k.n, ', ' order by k.n)
-  into live_key, touched_key, key_names, old_key, new_key, changed_key, changed_old, changed_new
+    pg_catalog.string_agg('x.n' || k.n, ', ' order by k.n),
+    -- Bytes count: the key's own collation may call different texts equal. What
+    -- equals as a number, 5.00 and 5, is one INTEGER in the replica.
+    coalesce(pg_catalog.string_agg(pg_catalog.format(
+      '(%s) collate pg_catalog."C" <> (%s) collate pg_catalog."C"',
+      libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted),
+      libsql_sync.cell_sql(c.declared, c.type, 'k.' || c.quoted)), ' or ' order by k.n)
+      filter (where c.declared not in ('INTEGER', 'BOOLEAN')), 'false')
+  into live_key, touched_key, key_names, old_key, new_key, changed_key, changed_old, changed_new, respelled
   from libsql_sync.present_columns(relation, table_name) c
   join pg_catalog.unnest(key_columns) with ordinality k (name, n) on k.name = c.name;
 
@@ -334,8 +346,8 @@ begin
     when 'INSERT' then 'select ' || new_key || ' from new_rows n'
     when 'DELETE' then 'select ' || old_key || ' from old_rows o'
     when 'UPDATE' then 'select c.* from changed x cross join lateral (select ' || changed_new
-      || ' where x.n1 is not null union all select ' || changed_old
-      || ' where x.o1 is not null and (x.n1 is null or row(' || changed_old
+      || ' where x.n1 is distinct from null union all select ' || changed_old
+      || ' where x.o1 is distinct from null and (x.n1 is not distinct from null or row(' || changed_old
       || ')::record operator(pg_catalog.*<>) row(' || changed_new || ')::record)) c'
   end;
 
@@ -349,15 +361,20 @@ begin
       else '' end
     || pg_catalog.format(
       $sql$live as materialized (
-        select array[%s]::text[] as touched_key, t.%I is not null as found,
-          array[%s]::text[] as live_key, array[%s]::text[] as cells
-        from (%s) k (%s) left join %s t on %s
+        select array[%s]::text[] as touched_key, t.%I is distinct from null as found,
+          array[%s]::text[] as live_key, array[%s]::text[] as cells, (%s) as respelled
+        from (%s) k (%s)
+        left join lateral (select %s from %s t where %s offset 0) t on true
       ) $sql$,
-      touched_key, key_columns[1], live_key, cells, touched, key_names,
+      -- Lateral with offset 0: the plan is a session's and made for its first
+      -- statement. A join made for one of many rows would read the whole table
+      -- for every single row that follows.
+      -- "is distinct from null": a composite with a null in it is no null.
+      touched_key, key_columns[1], live_key, cells, respelled, touched, key_names, live_columns,
       relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'))
     || pg_catalog.format(
       -- Deletes come first, so that where an old and a new key are one in the
-      -- replica (5.00 and 5 as INTEGER), the row stays.
+      -- replica, the row stays.
       -- No libSQL row may pass 5,000,000 bytes: such a row sends its key alone.
       $sql$select m.message from (
         select 0 as kind, pg_catalog.min(d.n) as n, pg_catalog.jsonb_build_object(
@@ -365,9 +382,7 @@ begin
           'deletes', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d.touched_key) order by d.n)) as message
         from (
           select l.touched_key, pg_catalog.row_number() over () as n
-          -- As bytes: the key's own collation may call different texts equal.
-          from live l where not l.found
-            or l.live_key collate pg_catalog."C" <> l.touched_key collate pg_catalog."C"
+          from live l where not l.found or l.respelled
         ) d group by (d.n - 1) / 1000
         union all
         select 1, pg_catalog.min(r.n), pg_catalog.jsonb_build_object(
@@ -610,10 +625,16 @@ begin
         and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
         and g.tgargs = pg_catalog.convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
     ) then
-      execute pg_catalog.format(
-        'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
-        wanted.name, wanted.fires, wanted.relation::pg_catalog.regclass, wanted.transition, wanted.table_name);
-      execute pg_catalog.format('alter table %s enable trigger %I', wanted.relation::pg_catalog.regclass, wanted.name);
+      begin
+        execute pg_catalog.format(
+          'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
+          wanted.name, wanted.fires, wanted.relation::pg_catalog.regclass, wanted.transition, wanted.table_name);
+        execute pg_catalog.format('alter table %s enable trigger %I', wanted.relation::pg_catalog.regclass, wanted.name);
+      exception when lock_not_available then
+        raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
+          wanted.relation::pg_catalog.regclass
+          using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+      end;
       made := made + 1;
     end if;
   end loop;
@@ -869,7 +890,7 @@ begin
   if not found or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
     return libsql_sync.queued() || (
       select pg_catalog.jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'followed',
-        exists (select from libsql_sync.batches b where b.epoch = h.epoch))
+        h.seen is not null)
       from libsql_sync.chain h);
   end if;
   update libsql_sync.chain set
@@ -906,7 +927,7 @@ declare
 begin
   insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
   delete from libsql_sync.batches where state = 'pending';
-  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis where id = 1;
+  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, seen = null where id = 1;
   return genesis;
 end
 $$;
@@ -1083,8 +1104,9 @@ begin
   if c.lease is distinct from request ->> 'lease' then
     return '{"do": "busy", "acked": 0}';
   end if;
-  update libsql_sync.chain set lease_until =
-    pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8)
+  update libsql_sync.chain set
+    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
+    seen = case when at ->> 'epoch' = c.epoch then at_position else seen end
   where id = 1;
 
   select pg_catalog.max(s.generation) into newest from libsql_sync.schemas s;
@@ -1182,7 +1204,7 @@ begin
   end if;
 
   if (request ->> 'messages_max')::integer = 0 then
-    return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked)
+    return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
       || libsql_sync.release(request)::jsonb;
   end if;
 
@@ -1201,7 +1223,7 @@ begin
   select f.*, pg_catalog.pg_current_snapshot()::text as snapshot into h
   from libsql_sync.head((request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) f;
   if h.messages = 0 and (at ->> 'drained')::integer = 1 then
-    return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked)
+    return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
       || libsql_sync.release(request)::jsonb;
   end if;
   b.epoch := c.epoch;
@@ -1300,7 +1322,9 @@ declare
   url text;
   signature text;
 begin
-  if not exists (select from pgmq.q_replicate_data_libsql) then
+  -- Something to do: changes, a replay that is not over, a new epoch to follow.
+  if not exists (select from pgmq.q_replicate_data_libsql)
+    and not exists (select from libsql_sync.chain c where c.seen is distinct from c.position) then
     return null;
   end if;
   url := public.get_libsql_sync_url();
