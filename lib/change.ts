@@ -121,6 +121,16 @@ export function createMessageParser(
         table.name,
       );
     }
+    if (
+      !["truncate", "deletes", "rows", "oversize"].some((name) =>
+        message[name] !== undefined
+      )
+    ) {
+      return refuse(
+        `malformed message: expected "rows", "deletes", "oversize" or "truncate", found none`,
+        table.name,
+      );
+    }
     const deletes = parseKeys(table, message.key, message.deletes);
     const oversize = parseKeys(table, message.key, message.oversize);
     const upserts = parseRows(table, message.columns, message.rows);

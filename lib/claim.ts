@@ -85,7 +85,11 @@ export type Claim =
       readonly reason: string;
     }
     | { readonly do: "alter"; readonly from: string }
-    | { readonly do: "idle" | "settled" } & Queued
+    | {
+      readonly do: "idle" | "settled";
+      /** How many positions are left to replay. */
+      readonly behind: number;
+    } & Queued
     | { readonly do: "busy" }
     | { readonly do: "stop"; readonly error: StopCode }
   );
@@ -309,7 +313,12 @@ export function claimOf(value: unknown): Claim {
       return { acked, do: verb, from: answer.text("from") };
     case "idle":
     case "settled":
-      return { acked, do: verb, ...queuedIn(answer) };
+      return {
+        acked,
+        do: verb,
+        behind: answer.number("behind"),
+        ...queuedIn(answer),
+      };
     case "busy":
       return { acked, do: verb };
     case "stop":

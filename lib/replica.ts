@@ -18,6 +18,7 @@ import {
   adoptStatements,
   alterStatements,
   bootstrapStatements,
+  conflictOf,
   countStatement,
   GUARD,
   indexedStatement,
@@ -110,13 +111,25 @@ export function createReplica(
   };
   const inspect = async (): Promise<Present> => {
     const [result] = await write([INSPECT]);
-    const columns = new Set<string>();
+    const columns = new Map<string, { type: string; isKey: boolean }>();
     const indexes = new Set<string>();
-    for (const [table, name] of result!.rows.map((row) => [row[0], row[1]])) {
-      if (table === null) indexes.add(String(name));
-      else columns.add(`${table}\u0000${name}`);
+    for (const row of result!.rows) {
+      if (row[0] === null) indexes.add(String(row[1]));
+      else {
+        const found = { type: String(row[2]), isKey: row[3] !== 0 };
+        columns.set(`${row[0]}\u0000${row[1]}`, found);
+      }
     }
     return { columns, indexes };
+  };
+  const inspectUsable = async () => {
+    const present = await inspect();
+    const conflict = conflictOf(schema, present);
+    if (conflict === null) return present;
+    throw new SyncError(
+      "schema_conflict",
+      `Cannot bring the replica to schema.json: ${conflict}; POST /nuke to create its tables again`,
+    );
   };
   const tableOf = (name: string) =>
     schema.tables.find((table) => table.name === name)!;
@@ -133,7 +146,7 @@ export function createReplica(
       }
     },
     async bootstrap({ epoch, wipe }) {
-      const present = await inspect();
+      const present = wipe ? await inspect() : await inspectUsable();
       return await move(
         bootstrapStatements(schema, { epoch, schemaHash, wipe, present }),
       );
@@ -144,7 +157,7 @@ export function createReplica(
       );
     },
     async alter({ from }) {
-      const present = await inspect();
+      const present = await inspectUsable();
       return await move(alterStatements(schema, { from, schemaHash, present }));
     },
     async apply(batch, steps, { parked, walk }) {

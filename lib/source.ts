@@ -64,8 +64,8 @@ export interface Source {
     request: {
       expected: string;
       wipe: boolean;
-      /** Whether the replica is filled again by itself. */
-      refill: boolean;
+      /** Whether the replica is filled again by itself; true unless told. */
+      refill?: boolean;
       reason: string;
     },
   ): Promise<Reset>;

@@ -164,20 +164,78 @@ export const PROBE: Statement = {
   args: [],
 };
 
-/** Lists every column as (table, column), and every index as (null, name). */
+/**
+ * Lists every column as (table, column, type, place in the key), and every
+ * index as (null, name).
+ */
 export const INSPECT: Statement = {
   sql:
-    "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'" +
-    " UNION ALL SELECT NULL, name FROM sqlite_master WHERE type = 'index'",
+    "SELECT m.name, c.name, c.type, c.pk FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'" +
+    " UNION ALL SELECT NULL, name, NULL, NULL FROM sqlite_master WHERE type = 'index'",
   args: [],
 };
 
 /** What a replica has. */
 export interface Present {
-  /** Its columns, as "table\u0000column". */
-  readonly columns: ReadonlySet<string>;
+  /** Its columns, by "table\u0000column". */
+  readonly columns: ReadonlyMap<
+    string,
+    { readonly type: string; readonly isKey: boolean }
+  >;
   /** The names of its indexes. */
   readonly indexes: ReadonlySet<string>;
+}
+
+/**
+ * Finds what no added column, table or index can bring to the schema: a column
+ * of another type would change values silently.
+ *
+ * @param schema The tables.
+ * @param present What is there.
+ * @returns What was expected and what was found, or null.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { parseSchema } from "./schema.ts";
+ *
+ * const schema = parseSchema({
+ *   tables: { t: { key: "id", columns: { id: "INTEGER" }, indexes: [] } },
+ * });
+ * const columns = new Map([["t\u0000id", { type: "TEXT", isKey: true }]]);
+ * assertEquals(
+ *   conflictOf(schema, { columns, indexes: new Set() }),
+ *   "expected column t.id to be INTEGER, found TEXT",
+ * );
+ * assertEquals(conflictOf(schema, { columns: new Map(), indexes: new Set() }), null);
+ * ```
+ */
+export function conflictOf(
+  schema: Schema,
+  { columns }: Present,
+): string | null {
+  for (const table of schema.tables) {
+    const key = [...columns].filter(([name, { isKey }]) =>
+      isKey && name.startsWith(`${table.name}\u0000`)
+    ).map(([name]) => name.slice(table.name.length + 1));
+    const isThere = [...columns.keys()].some((name) =>
+      name.startsWith(`${table.name}\u0000`)
+    );
+    for (const { name, type } of table.columns) {
+      const found = columns.get(`${table.name}\u0000${name}`)?.type;
+      if (found !== undefined && found.toUpperCase() !== declare(type)) {
+        return `expected column ${table.name}.${name} to be ${
+          declare(type)
+        }, found ${found || "no type"}`;
+      }
+    }
+    if (isThere && key.toSorted().join() !== table.key.toSorted().join()) {
+      return `expected table ${table.name} to have the key (${
+        table.key.join(", ")
+      }), found (${key.join(", ")})`;
+    }
+  }
+  return null;
 }
 
 /**
@@ -636,7 +694,7 @@ function dropStatements(schema: Schema): Statement[] {
 }
 
 /** An empty replica. */
-const NOTHING: Present = { columns: new Set(), indexes: new Set() };
+const NOTHING: Present = { columns: new Map(), indexes: new Set() };
 
 function isThere(table: Table, present: Present): boolean {
   return present.columns.has(`${table.name}\u0000${table.key[0]}`);

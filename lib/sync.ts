@@ -66,7 +66,7 @@ export interface SyncResult {
   readonly parked: number;
   /** Batches applied by this sync. */
   readonly batches: number;
-  /** Whether the last batch took every message there was. */
+  /** Whether the replica has every message that the last batch could see. */
   readonly drained?: boolean;
   /** Whether every table was walked: with drained, the replica is equal. */
   readonly walk_done?: boolean;
@@ -488,9 +488,17 @@ function stopError(code: StopCode): SyncError {
   }
 }
 
-function report(progress: Progress, queued: Queued): SyncResult {
+function report(
+  progress: Progress,
+  queued: Queued & { behind?: number },
+): SyncResult {
+  const { row } = progress;
   return {
     ...summaryOf(progress),
+    // A batch that is replayed says so of its own time.
+    ...(row === null
+      ? {}
+      : { drained: row.drained === 1 && queued.behind === 0 }),
     queued: queued.queued,
     queued_exact: queued.queuedExact,
   };
@@ -503,7 +511,6 @@ function summaryOf(progress: Progress) {
     parked,
     batches,
     ...(row === null ? {} : {
-      drained: row.drained === 1,
       walk_done: row.walk_done === 1,
       epoch: row.epoch,
       position: row.position,

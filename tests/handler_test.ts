@@ -32,10 +32,18 @@ function setUp(change: Change = {}) {
         return change.sync?.(config) ??
           Promise.resolve({ processed: 123, queued: 456 });
       },
-      nuke: (config) => {
+      nuke: (config, query) => {
         calls.push("nuke");
-        return change.nuke?.(config) ??
+        return change.nuke?.(config, query) ??
           Promise.resolve({ message: "Data nuked and schema reinitialized" });
+      },
+      backfill: (_, query) => {
+        calls.push(`backfill ${JSON.stringify(query)}`);
+        return Promise.resolve({ done: true });
+      },
+      verify: (_, query) => {
+        calls.push(`verify ${JSON.stringify(query)}`);
+        return Promise.resolve({ done: true });
       },
     },
     log: (level, event, fields) => void logged.push([level, event, fields]),
@@ -235,7 +243,38 @@ Deno.test("createHandler() answers 500 with the settings' problems when they can
   );
 });
 
+Deno.test("createHandler() reads the query's fields when the path has some, and refuses others", async () => {
+  const { calls, handler } = setUp();
+  const cases: [path: string, status: number][] = [
+    ["/backfill", 200],
+    ["/backfill?table=a%20b", 200],
+    ["/verify?repair=true&table=t", 200],
+    ["/verify?repair=false", 200],
+    ["/verify?repair=yes", 400],
+    ["/verify?repair", 400],
+    ["/backfill?table=a&table=b", 400],
+    ["/backfill?repair=true", 400],
+    ["/nuke?table=a", 400],
+  ];
+  for (const [path, status] of cases) {
+    const response = await handler(post(path));
+    assertEquals(response.status, status, path);
+    const { success, error } = await response.json();
+    assertEquals(
+      [success, error],
+      status === 200 ? [true, undefined] : [false, "bad_request"],
+    );
+  }
+  assertEquals(calls, [
+    "backfill {}",
+    'backfill {"table":"a b"}',
+    'verify {"repair":true,"table":"t"}',
+    'verify {"repair":false}',
+  ]);
+});
+
 const STATUSES: Record<ErrorCode, number> = {
+  bad_request: 400,
   config_invalid: 500,
   schema_invalid: 500,
   unauthorized: 401,
@@ -254,6 +293,7 @@ const STATUSES: Record<ErrorCode, number> = {
   replica_foreign: 409,
   schema_outdated: 409,
   schema_unknown: 409,
+  schema_conflict: 409,
   nuke_pending: 503,
   internal: 500,
 };

@@ -36,7 +36,7 @@ create schema if not exists libsql_sync;
 create or replace function libsql_sync.lock_down()
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   grantee text;
@@ -92,7 +92,8 @@ create table if not exists libsql_sync.epochs (
   begun_at timestamptz not null default clock_timestamp()
 );
 
--- One row: where the chain stands. Its row lock serialises every move.
+-- One row: where the chain stands. Its row lock serialises every move. "seen" is
+-- the replica's row as the last claim showed it.
 create table if not exists libsql_sync.chain (
   id integer primary key default 1 check (id = 1),
   epoch text not null references libsql_sync.epochs (epoch),
@@ -317,6 +318,7 @@ declare
   cells text;
   old_images text;
   new_images text;
+  live_columns text;
   live_key text;
   touched_key text;
   key_names text;
@@ -325,6 +327,7 @@ declare
   changed_key text;
   changed_old text;
   changed_new text;
+  respelled text;
   touched text;
 begin
   if libsql_sync.usable_key(relation, key_columns) is null then
@@ -337,8 +340,9 @@ begin
     pg_catalog.array_agg(c.name),
     pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', '),
     pg_catalog.string_agg('o.' || c.quoted, ', '),
-    pg_catalog.string_agg('n.' || c.quoted, ', ')
-  into columns, cells, old_images, new_images
+    pg_catalog.string_agg('n.' || c.quoted, ', '),
+    pg_catalog.string_agg('t.' || c.quoted, ', ')
+  into columns, cells, old_images, new_images, live_columns
   from libsql_sync.present_columns(relation, table_name) c;
 
   select
@@ -349,8 +353,15 @@ begin
     pg_catalog.string_agg('n.' || c.quoted, ', ' order by k.n),
     pg_catalog.string_agg('o.' || c.quoted || ' as o' || k.n || ', n.' || c.quoted || ' as n' || k.n, ', ' order by k.n),
     pg_catalog.string_agg('x.o' || k.n, ', ' order by k.n),
-    pg_catalog.string_agg('x.n' || k.n, ', ' order by k.n)
-  into live_key, touched_key, key_names, old_key, new_key, changed_key, changed_old, changed_new
+    pg_catalog.string_agg('x.n' || k.n, ', ' order by k.n),
+    -- Bytes count: the key's own collation may call different texts equal. What
+    -- equals as a number, 5.00 and 5, is one INTEGER in the replica.
+    coalesce(pg_catalog.string_agg(pg_catalog.format(
+      '(%s) collate pg_catalog."C" <> (%s) collate pg_catalog."C"',
+      libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted),
+      libsql_sync.cell_sql(c.declared, c.type, 'k.' || c.quoted)), ' or ' order by k.n)
+      filter (where c.declared not in ('INTEGER', 'BOOLEAN')), 'false')
+  into live_key, touched_key, key_names, old_key, new_key, changed_key, changed_old, changed_new, respelled
   from libsql_sync.present_columns(relation, table_name) c
   join pg_catalog.unnest(key_columns) with ordinality k (name, n) on k.name = c.name;
 
@@ -358,8 +369,8 @@ begin
     when 'INSERT' then 'select ' || new_key || ' from new_rows n'
     when 'DELETE' then 'select ' || old_key || ' from old_rows o'
     when 'UPDATE' then 'select c.* from changed x cross join lateral (select ' || changed_new
-      || ' where x.n1 is not null union all select ' || changed_old
-      || ' where x.o1 is not null and (x.n1 is null or row(' || changed_old
+      || ' where x.n1 is distinct from null union all select ' || changed_old
+      || ' where x.o1 is distinct from null and (x.n1 is not distinct from null or row(' || changed_old
       || ')::record operator(pg_catalog.*<>) row(' || changed_new || ')::record)) c'
   end;
 
@@ -373,15 +384,20 @@ begin
       else '' end
     || pg_catalog.format(
       $sql$live as materialized (
-        select array[%s]::text[] as touched_key, t.%I is not null as found,
-          array[%s]::text[] as live_key, array[%s]::text[] as cells
-        from (%s) k (%s) left join %s t on %s
+        select array[%s]::text[] as touched_key, t.%I is distinct from null as found,
+          array[%s]::text[] as live_key, array[%s]::text[] as cells, (%s) as respelled
+        from (%s) k (%s)
+        left join lateral (select %s from %s t where %s offset 0) t on true
       ) $sql$,
-      touched_key, key_columns[1], live_key, cells, touched, key_names,
+      -- Lateral with offset 0: the plan is a session's and made for its first
+      -- statement. A join made for one of many rows would read the whole table
+      -- for every single row that follows.
+      -- "is distinct from null": a composite with a null in it is no null.
+      touched_key, key_columns[1], live_key, cells, respelled, touched, key_names, live_columns,
       relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'))
     || pg_catalog.format(
       -- Deletes come first, so that where an old and a new key are one in the
-      -- replica (5.00 and 5 as INTEGER), the row stays.
+      -- replica, the row stays.
       -- No libSQL row may pass 5,000,000 bytes: such a row sends its key alone.
       $sql$select m.message from (
         select 0 as kind, pg_catalog.min(d.n) as n, pg_catalog.jsonb_build_object(
@@ -389,9 +405,7 @@ begin
           'deletes', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d.touched_key) order by d.n)) as message
         from (
           select l.touched_key, pg_catalog.row_number() over () as n
-          -- As bytes: the key's own collation may call different texts equal.
-          from live l where not l.found
-            or l.live_key collate pg_catalog."C" <> l.touched_key collate pg_catalog."C"
+          from live l where not l.found or l.respelled
         ) d group by (d.n - 1) / 1000
         union all
         select 1, pg_catalog.min(r.n), pg_catalog.jsonb_build_object(
@@ -439,7 +453,7 @@ $$;
 create or replace function libsql_sync.trigger_sql()
 returns text
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   branches text := '';
@@ -516,7 +530,7 @@ $$;
 create or replace function libsql_sync.trigger_name(table_name text, suffix text)
 returns text
 language sql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select 'replicate_'
     || case when pg_catalog.octet_length(table_name) + pg_catalog.octet_length(suffix) <= 46
@@ -528,7 +542,7 @@ $$;
 create or replace function libsql_sync.attach_problem(relation oid, key_columns text[])
 returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when c.relkind = 'v' then 'is a view'
@@ -553,7 +567,7 @@ $$;
 create or replace function libsql_sync.attach()
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '3s'
 as $$
 declare
@@ -634,10 +648,16 @@ begin
         and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
         and g.tgargs = pg_catalog.convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
     ) then
-      execute pg_catalog.format(
-        'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
-        wanted.name, wanted.fires, wanted.relation::pg_catalog.regclass, wanted.transition, wanted.table_name);
-      execute pg_catalog.format('alter table %s enable trigger %I', wanted.relation::pg_catalog.regclass, wanted.name);
+      begin
+        execute pg_catalog.format(
+          'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
+          wanted.name, wanted.fires, wanted.relation::pg_catalog.regclass, wanted.transition, wanted.table_name);
+        execute pg_catalog.format('alter table %s enable trigger %I', wanted.relation::pg_catalog.regclass, wanted.name);
+      exception when lock_not_available then
+        raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
+          wanted.relation::pg_catalog.regclass
+          using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+      end;
       made := made + 1;
       -- Until now its writes went past the queue.
       update libsql_sync.chain set reopen = true where id = 1 and not reopen;
@@ -667,7 +687,7 @@ $$;
 create or replace function libsql_sync.configure(schema_hash text, spec jsonb)
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
@@ -693,7 +713,7 @@ $$;
 create or replace function libsql_sync.is_json_container(value text)
 returns boolean
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if value !~ '^\s*[{\[]' then
@@ -710,7 +730,7 @@ $$;
 create or replace function libsql_sync.classic_envelope(message jsonb)
 returns jsonb
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   listed libsql_sync.tables;
@@ -773,7 +793,7 @@ $$;
 create or replace function libsql_sync.envelope(message jsonb)
 returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when message is null then 'null'
@@ -793,7 +813,7 @@ create or replace function libsql_sync.head(
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
 )
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   q record;
@@ -843,7 +863,7 @@ create or replace function libsql_sync.recorded(
   b libsql_sync.batches, out envelopes text, out messages integer
 )
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if b.state = 'pending' then
@@ -872,7 +892,7 @@ $$;
 create or replace function libsql_sync.next_walk(c libsql_sync.chain, at jsonb, may_scrub boolean)
 returns libsql_sync.walks
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   w libsql_sync.walks;
@@ -918,7 +938,7 @@ $$;
 create or replace function libsql_sync.walk_columns(relation oid, key_columns text[])
 returns table (n bigint, name text, quoted text, type_oid oid, type text, equal text, at_least text, greater text)
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select k + 1, a.attname, pg_catalog.quote_ident(a.attname), a.atttypid,
     pg_catalog.format_type(a.atttypid, null),
@@ -947,7 +967,7 @@ $$;
 create or replace function libsql_sync.page_sql(relation oid, table_name text)
 returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.format(
     'select array[%s]::text[] as cells, array[%s]::text[] as place from %s t where $1 is null or (%s) order by %s limit $2',
@@ -979,7 +999,7 @@ $$;
 create or replace function libsql_sync.lookup_sql(relation oid, table_name text)
 returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.format(
     'select k.key, f.cells from pg_catalog.jsonb_array_elements($1) with ordinality k (key, n)'
@@ -1008,7 +1028,7 @@ $$;
 create or replace function libsql_sync.lookup(relation oid, table_name text, keys jsonb)
 returns table (key jsonb, cells text[])
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
 set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 as $$
@@ -1045,7 +1065,7 @@ $$;
 create or replace function libsql_sync.next_place(w libsql_sync.walks, at jsonb, place jsonb)
 returns jsonb
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     -- What was created empty by this epoch can hold no row that is not ours.
@@ -1065,7 +1085,7 @@ $$;
 create or replace function libsql_sync.refused_keys(w libsql_sync.walks, table_name text)
 returns jsonb
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(pg_catalog.jsonb_agg(d.message -> 'key'), '[]')
   from (
@@ -1083,7 +1103,7 @@ $$;
 create or replace function libsql_sync.page(w libsql_sync.walks, at jsonb, request jsonb)
 returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
 set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off
@@ -1201,7 +1221,7 @@ $$;
 create or replace function libsql_sync.note_walked(walked jsonb)
 returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   update libsql_sync.walks w set
     found = w.found || pg_catalog.jsonb_build_object(f.value ->> 'table', f.value - 'walk_gen' - 'table'),
@@ -1226,7 +1246,7 @@ create or replace function libsql_sync.request_walk(request json)
 returns json
 language plpgsql
 security definer -- the worker's role may call this and touch no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -1265,7 +1285,7 @@ $$;
 create or replace function libsql_sync.queued()
 returns jsonb
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.jsonb_build_object('queued', least(n, 10000), 'queued_exact', n <= 10000)
   from (
@@ -1281,7 +1301,7 @@ create or replace function libsql_sync.lease(request json)
 returns json
 language plpgsql
 security definer -- the worker's role may call this and touch no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   c libsql_sync.chain;
@@ -1306,7 +1326,7 @@ create or replace function libsql_sync.release(request json)
 returns json
 language plpgsql
 security definer -- the worker's role may call this and touch no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   update libsql_sync.chain set lease = null, lease_until = null
@@ -1320,7 +1340,7 @@ $$;
 create or replace function libsql_sync.begin_epoch(reason text, wipe boolean)
 returns text
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   genesis text := pg_catalog.gen_random_uuid();
@@ -1338,7 +1358,7 @@ $$;
 create or replace function libsql_sync.adopt_answer(from_epoch text)
 returns jsonb
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.jsonb_build_object(
     'do', 'adopt', 'epoch', c.epoch, 'from', from_epoch,
@@ -1357,7 +1377,7 @@ create or replace function libsql_sync.reset(request json)
 returns json
 language plpgsql
 security definer -- the worker's role may call this and touch no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -1377,7 +1397,7 @@ $$;
 create or replace function libsql_sync.dead_letter(b libsql_sync.batches, changes jsonb)
 returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- One open letter a row: the newest reason stands.
   delete from pgmq.q_replicate_data_libsql_dlq d
@@ -1402,7 +1422,7 @@ $$;
 create or replace function libsql_sync.heal(b libsql_sync.batches)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not exists (
@@ -1446,7 +1466,7 @@ $$;
 create or replace function libsql_sync.ack(b libsql_sync.batches)
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   settled integer;
@@ -1482,7 +1502,7 @@ $$;
 create or replace function libsql_sync.trim()
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   b libsql_sync.batches;
@@ -1509,7 +1529,7 @@ create or replace function libsql_sync.batch_answer(
 )
 returns json
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.json_build_object(
     'do', 'batch', 'kind', kind, 'acked', acked,
@@ -1531,7 +1551,7 @@ create or replace function libsql_sync.claim(request json)
 returns json
 language plpgsql
 security definer -- the worker's role may call this and touch no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -1662,7 +1682,7 @@ begin
   end if;
 
   if (request ->> 'messages_max')::integer = 0 then
-    return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked)
+    return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
       || libsql_sync.release(request)::jsonb;
   end if;
 
@@ -1688,7 +1708,7 @@ begin
   into h
   from libsql_sync.head((request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) f;
   if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
-    return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked)
+    return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
       || libsql_sync.release(request)::jsonb;
   end if;
   b.epoch := c.epoch;
@@ -1718,7 +1738,7 @@ create or replace function libsql_sync.park(request json)
 returns json
 language plpgsql
 security definer -- the worker's role may call this and touch no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
@@ -1756,20 +1776,20 @@ $$;
 create or replace function libsql_sync.pause()
 returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ update libsql_sync.chain set paused = true where id = 1 $$;
 
 create or replace function libsql_sync.resume()
 returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ update libsql_sync.chain set paused = false where id = 1 $$;
 
 -- How many rows the background check looks at in one sync; 0 turns it off.
 create or replace function libsql_sync.scrub(rows_per_sync integer)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if rows_per_sync is null or rows_per_sync not between 0 and 20000 then
@@ -1783,7 +1803,7 @@ $$;
 create or replace function libsql_sync.backfill(table_name text default null)
 returns bigint
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   answer json := libsql_sync.request_walk(pg_catalog.json_build_object('kind', 'backfill', 'table', table_name));
@@ -1799,7 +1819,7 @@ $$;
 create or replace function libsql_sync.verify(repair boolean default false, table_name text default null)
 returns bigint
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   answer json := libsql_sync.request_walk(pg_catalog.json_build_object(
@@ -1816,7 +1836,7 @@ $$;
 create or replace function libsql_sync.dead_letters()
 returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text, message jsonb)
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select m.msg_id, (m.message ->> 'parked_at')::timestamptz, m.message ->> 'table',
     nullif(m.message -> 'key', 'null'), m.message ->> 'reason', m.message -> 'message'
@@ -1831,7 +1851,7 @@ $$;
 create or replace function libsql_sync.redrive(ids bigint[] default null)
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   tried integer := 0;
@@ -1864,7 +1884,7 @@ $$;
 create or replace function libsql_sync.discard(ids bigint[] default null)
 returns integer
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   gone integer;
@@ -1886,7 +1906,7 @@ $$;
 create or replace function libsql_sync.status()
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.jsonb_build_object(
     'epoch', c.epoch,
@@ -1926,7 +1946,7 @@ $$;
 create or replace function libsql_sync.secret(secret_name text)
 returns text
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if pg_catalog.to_regclass('vault.decrypted_secrets') is null then
@@ -1939,13 +1959,13 @@ $$;
 create or replace function public.get_libsql_sync_url()
 returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select libsql_sync.secret('libsql_sync_url') $$;
 
 create or replace function public.get_libsql_webhook_signature()
 returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
 
 -- Whether a sync would do something: changes, a replica that has not followed or
@@ -1954,13 +1974,14 @@ as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
 create or replace function libsql_sync.has_work()
 returns boolean
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select not c.paused and (
     exists (select from pgmq.q_replicate_data_libsql)
     or c.reopen
     or c.seen is null
     or c.seen ->> 'epoch' <> c.epoch
+    or (c.seen ->> 'position')::bigint <> c.position
     or ((c.seen ->> 'walk_done')::integer = 0 and c.refill)
     or exists (
       select from libsql_sync.walks w where w.kind <> 'scrub' and (
@@ -1975,7 +1996,7 @@ $$;
 create or replace function public.process_libsql_replication_batch()
 returns bigint
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   url text;

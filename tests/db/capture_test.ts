@@ -2,7 +2,8 @@ import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
 import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
 
-const servers = new Servers();
+// Deadlocks are on purpose here: they need not take a second each.
+const servers = new Servers({ settings: { deadlock_timeout: "50ms" } });
 const stacks: Stack[] = [];
 Deno.test.afterAll(async () => {
   for (const stack of stacks) await stack[Symbol.asyncDispose]();
@@ -467,6 +468,36 @@ testCases([
     ],
     rows: 2,
   },
+  ...([
+    ["interval", "'1 day'", "'24:00'", "'2 days'"],
+    ["jsonb", `'{"n": 1}'`, `'{"n": 1.00}'`, "'null'"],
+    ["float8", "0", "'-0'", "'NaN'"],
+    [
+      "pair_key",
+      "row(1, null)::pair_key",
+      "row(2, null)::pair_key",
+      "row(null, null)::pair_key",
+    ],
+    ["text[]", "array['a', null]", "array['b']", "'{}'"],
+    ["tstzrange", "'[2024-01-01,)'", "'empty'", "'(,)'"],
+    ["bytea", "'a'", "''", String.raw`'\x00'`],
+    ["date", "'infinity'", "'0044-03-15 BC'", "'2024-01-01'"],
+    ["boolean", "true", "false", "true"],
+  ] as const).map(([type, one, two, three], at): Case => ({
+    when: `the key's type is ${type}`,
+    table: `key_type_${at}`,
+    columns: { id: "TEXT", a: "TEXT" },
+    setup: `${at === 0 ? "create type pair_key as (x int, y int);" : ""}
+      create table key_type_${at} (id ${type} primary key, a text);`,
+    run: [
+      `insert into key_type_${at} values (${one}, 'one')`,
+      `update key_type_${at} set id = ${two}`,
+      `insert into key_type_${at} values (${three}, 'three')`,
+      `update key_type_${at} set a = a || '!'`,
+      `delete from key_type_${at} where id = ${three}`,
+    ],
+    rows: 1,
+  })),
   {
     when: "json holds a NUL, whitespace and the same name twice",
     table: "json_column",
@@ -774,11 +805,17 @@ for (
       setup: CHANGING_SETUP,
     });
     const { sql, client } = stack;
-    await sql`insert into changing select i, 'a' || i, 'b' || i from generate_series(1, 6) i`;
+    // One session writes, whose plans are older than what another one changes.
+    await using sessions = new Sessions(stack);
+    const writer = sessions.connect();
+    await writer`insert into changing select i, 'a' || i, 'b' || i from generate_series(1, 6) i`;
+    await writer`update changing set a = a || '!'`;
+    await writer`insert into changing values (0, 'gone')`;
+    await writer`delete from changing where id = 0`;
     assertEquals(await stack.settle(), 6);
     await sql.unsafe(ddl).simple();
-    await sql.unsafe(WRITES).simple();
-    if (after) await sql.unsafe(after).simple();
+    await writer.unsafe(WRITES).simple();
+    if (after) await writer.unsafe(after).simple();
     assertEquals(await stack.settle(), 7);
     const first = await client.execute("select b from changing where id = 1");
     // What the source does not have any more stays as it was.
@@ -786,10 +823,10 @@ for (
 
     await sql`select libsql_sync.attach()`;
     await using _ = await withoutFallback(sql);
-    await sql.unsafe(
+    await writer.unsafe(
       "delete from changing where id = 10; update changing set id = 2 where id = 12; insert into changing (id, a) values (3, 'again')",
     ).simple();
-    await sql`update changing set a = 'after attach()'`;
+    await writer`update changing set a = 'after attach()'`;
     assertEquals(await stack.settle(), 7);
     if (kept) {
       const again = await client.execute("select b from changing where id = 1");
@@ -797,6 +834,23 @@ for (
     }
   });
 }
+
+Deno.test("capture() leaves the columns that are gone as they were when 5.00 becomes 5", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: CHANGING,
+    setup: `${
+      plain("other")
+    } create table changing (id numeric primary key, a text, b text);`,
+  });
+  const { sql, client } = stack;
+  await sql.unsafe("insert into changing values (5.00, 'a', 'kept')");
+  await stack.settle();
+  await sql.unsafe("alter table changing drop column b");
+  await sql.unsafe("update changing set id = 5, a = 'x'");
+  assertEquals(await stack.settle(), 1);
+  const { rows } = await client.execute("select a, b from changing");
+  assertEquals({ ...rows[0] }, { a: "x", b: "kept" });
+});
 
 Deno.test("capture() says so when the key's column is gone, and the user's write is well", async () => {
   await using stack = await Stack.start(servers, {
@@ -963,6 +1017,34 @@ Deno.test("capture() bounds its messages when statements have 10,000 rows", asyn
   });
 });
 
+Deno.test("capture() reads single rows by their key when the session's first statement had many", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: BULK,
+    setup: BULK_SETUP,
+  });
+  await using sessions = new Sessions(stack);
+  const session = sessions.connect();
+  await session`insert into bulk select i, repeat('x', 100), i from generate_series(1, 20000) i`;
+  // Plans made before it are not kept.
+  await session`analyze bulk`;
+  await session`update bulk set n = n + 1`;
+  await session`delete from bulk where id > 10000`;
+  await session`insert into bulk select i from generate_series(20001, 40000) i`;
+  const scans = async () => {
+    await session`select pg_stat_force_next_flush()`;
+    const [found] =
+      await session`select seq_scan::int as n from pg_stat_user_tables where relname = 'bulk'`;
+    return found?.n;
+  };
+  const before = await scans();
+  for (let id = 1; id <= 20; id++) {
+    await session.unsafe(`update bulk set n = 0 where id = ${id}`);
+    await session.unsafe(`insert into bulk values (${-id})`);
+    await session.unsafe(`delete from bulk where id = ${id}`);
+  }
+  assertEquals(await scans(), before);
+});
+
 Deno.test("capture() sees every row when a role that may not writes", async () => {
   await using stack = await Stack.start(servers, {
     schema: BULK,
@@ -1118,10 +1200,11 @@ Deno.test("capture() leaves the last state when transactions commit in the oppos
   await second;
   await last;
   assertEquals(await stack.settle(), 3);
+  // Nobody's update was lost, whoever of the two came first.
   const { rows } = await stack.client.execute(
-    "select a, n from bulk where id = 1",
+    "select n from bulk where id = 1",
   );
-  assertEquals({ ...rows[0] }, { a: "early then late then third", n: 3 });
+  assertEquals(rows[0]?.n, 3);
 });
 
 /** Numbers in [0, 1) that are the same in every run. */

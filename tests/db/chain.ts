@@ -1,6 +1,6 @@
 /**
  * Ring 3. Faults for the tests of the chain: a small stack, workers that die,
- * and a proxy before sqld that loses requests and answers.
+ * and workers driven by hand.
  *
  * @module
  */
@@ -9,6 +9,7 @@ import { assertEquals } from "@std/assert";
 import { SyncError } from "../../lib/errors.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import type { Batch, Claim } from "../../lib/claim.ts";
+import { walkAfter } from "../../lib/page.ts";
 import { createPlanner } from "../../lib/plan.ts";
 import type { Replica } from "../../lib/replica.ts";
 import type { Source } from "../../lib/source.ts";
@@ -226,73 +227,17 @@ export class Hand {
   async apply(batch: Batch): Promise<string> {
     const { steps, refusals } = this.#plan(batch);
     try {
-      await this.replica.apply(batch, steps, { parked: refusals.length });
+      const before = (await this.replica.probe())!;
+      await this.replica.apply(batch, steps, {
+        parked: refusals.length,
+        walk: { before, after: walkAfter(before, batch) },
+      });
       return "applied";
     } catch (error) {
       if (error instanceof SyncError) return error.code;
       throw error;
     }
   }
-}
-
-/** What a proxy does with a request: pass it on unless told. */
-export type Fault =
-  | undefined
-  | { readonly status: number }
-  /** It is carried out; the answer is lost. */
-  | { readonly lose: number };
-
-/** A proxy before sqld. */
-export class Proxy implements AsyncDisposable {
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
-  /** How many requests came. */
-  requests = 0;
-  /** Decides by a request's body. */
-  decide: (body: string) => Fault | Promise<Fault> = () => undefined;
-
-  constructor(url: () => string) {
-    this.#server = Deno.serve(
-      { port: 0, hostname: "127.0.0.1", onListen: () => {} },
-      async (request) => {
-        this.requests += 1;
-        const body = await request.text();
-        const fault = await this.decide(body);
-        if (fault && "status" in fault) {
-          return new Response("fault", { status: fault.status });
-        }
-        const { pathname } = new URL(request.url);
-        const headers = new Headers(request.headers);
-        headers.delete("host");
-        const answer = await fetch(url() + pathname, {
-          method: request.method,
-          headers,
-          body: request.method === "GET" ? undefined : body,
-        });
-        const text = await answer.text();
-        if (fault) return new Response("lost", { status: fault.lose });
-        return new Response(text, {
-          status: answer.status,
-          headers: {
-            "content-type": answer.headers.get("content-type") ?? "text/plain",
-          },
-        });
-      },
-    );
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${this.#server.addr.port}`;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#server.shutdown();
-  }
-}
-
-/** Whether a request applies a batch. */
-export function isApply(body: string): boolean {
-  return body.includes("INSERT INTO _libsql_sync") &&
-    body.includes("DO UPDATE SET epoch");
 }
 
 /** Runs something with a second worker that reaches other databases. */

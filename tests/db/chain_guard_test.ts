@@ -10,6 +10,14 @@ import { SCHEMA } from "./chain.ts";
 
 const HASH = "hash-1";
 
+const NO_WALK = {
+  walk_gen: 0,
+  walk_at: null,
+  walk_done: 0,
+  fresh: "[]",
+  unindexed: "[]",
+};
+
 /** A step from the row as {@linkcode replicaAtFive} leaves it, or nearly one. */
 const step = (other: Partial<Parameters<typeof stepStatement>[0]> = {}) =>
   stepStatement({
@@ -23,7 +31,7 @@ const step = (other: Partial<Parameters<typeof stepStatement>[0]> = {}) =>
     schemaHash: HASH,
     deadLetters: 0,
     ...other,
-  });
+  }, { before: NO_WALK, after: NO_WALK });
 const set = (assignments: string) => ({
   sql: `UPDATE _libsql_sync SET ${assignments} WHERE id = 1`,
   args: [],

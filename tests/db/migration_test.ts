@@ -183,7 +183,11 @@ Deno.test("the migration gives up soon and leaves nothing when a writer holds a 
     "begin; insert into orgs (created_by, name, management_email) values (gen_random_uuid(), 'a', 'b')",
   ).simple();
   const started = Date.now();
-  await assertRejects(() => migrate(database.url), Error, "lock timeout");
+  await assertRejects(
+    () => migrate(database.url),
+    Error,
+    "Cannot attach to public.orgs: expected its lock within 3 s",
+  );
   assert(Date.now() - started < 10_000);
   const [left] =
     await sql`select to_regnamespace('libsql_sync') is null as schema, to_regclass('pgmq.q_replicate_data_libsql') is null as queue`;
@@ -338,6 +342,37 @@ Deno.test("the migration leaves nothing behind when it refuses a table", async (
     jobs: true,
     functions: true,
   });
+});
+
+Deno.test("attach() refuses a table whose rows are hidden from its owner, and capture says when they are hidden later", async () => {
+  await using database = await Database.create();
+  const admin = database.connect(database.superuserUrl);
+  const sql = database.connect();
+  await migrate(database.url);
+  await admin`alter role postgres nobypassrls`;
+  try {
+    await sql.unsafe(
+      "create table hidden (id bigint primary key); alter table hidden enable row level security",
+    ).simple();
+    await configure(sql, listing(["hidden"]));
+    await sql.unsafe("alter table hidden force row level security");
+    await assertRejects(
+      () => configure(sql, listing(["hidden"])),
+      postgres.PostgresError,
+      "public.hidden hides rows from postgres by row level security",
+    );
+    await sql.unsafe(
+      "create policy a_part on hidden using (id > 5) with check (true); insert into hidden values (1), (9)",
+    ).simple();
+    // A part of the rows would look like deletes of the others.
+    const messages =
+      await sql`select message from pgmq.q_replicate_data_libsql`;
+    assertEquals(messages.map(({ message }) => message), [
+      { v: 1, table: "hidden", failed: "42501" },
+    ]);
+  } finally {
+    await admin`alter role postgres bypassrls`;
+  }
 });
 
 /** What later versions of PGMQ added to its tables. */

@@ -1,0 +1,65 @@
+/**
+ * Ring 3. A proxy before sqld that loses requests and answers.
+ *
+ * @module
+ */
+
+/** What a proxy does with a request: pass it on unless told. */
+export type Fault =
+  | undefined
+  | { readonly status: number }
+  /** It is carried out; the answer is lost. */
+  | { readonly lose: number };
+
+/** A proxy before sqld. */
+export class Proxy implements AsyncDisposable {
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  /** How many requests came. */
+  requests = 0;
+  /** Decides by a request's body. */
+  decide: (body: string) => Fault | Promise<Fault> = () => undefined;
+
+  constructor(url: () => string) {
+    this.#server = Deno.serve(
+      { port: 0, hostname: "127.0.0.1", onListen: () => {} },
+      async (request) => {
+        this.requests += 1;
+        const body = await request.text();
+        const fault = await this.decide(body);
+        if (fault && "status" in fault) {
+          return new Response("fault", { status: fault.status });
+        }
+        const { pathname } = new URL(request.url);
+        const headers = new Headers(request.headers);
+        headers.delete("host");
+        const answer = await fetch(url() + pathname, {
+          method: request.method,
+          headers,
+          body: request.method === "GET" ? undefined : body,
+        });
+        const text = await answer.text();
+        if (fault) return new Response("lost", { status: fault.lose });
+        return new Response(text, {
+          status: answer.status,
+          headers: {
+            "content-type": answer.headers.get("content-type") ?? "text/plain",
+          },
+        });
+      },
+    );
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#server.addr.port}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.shutdown();
+  }
+}
+
+/** Whether a request applies a batch. */
+export function isApply(body: string): boolean {
+  return body.includes("INSERT INTO _libsql_sync") &&
+    body.includes("DO UPDATE SET epoch");
+}

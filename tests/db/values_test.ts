@@ -1,0 +1,871 @@
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { type RawSchema, Servers, Stack } from "./stack.ts";
+
+const servers = new Servers();
+Deno.test.afterAll(() => servers.stop());
+
+/** A cell of the replica: its storage class and its text. */
+type Cell = [type: string, text: string | null];
+const NULL: Cell = ["null", null];
+const text = (value: string): Cell => ["text", value];
+const integer = (value: string): Cell => ["integer", value];
+
+/** Values of one type of PostgreSQL's under one declared type. */
+interface Case {
+  readonly type: string;
+  readonly declared: string;
+  /** SQL of each value and the cell it becomes; null: what the oracle says. */
+  readonly values: readonly (readonly [sql: string, cell: Cell | null])[];
+  /** What a classic message makes of a value instead, and must. */
+  readonly classic?: Record<string, Cell>;
+  /** Why a classic message cannot tell. */
+  readonly why?: string;
+}
+
+const LONG = "select repeat('0123456789abcdé\n', 65536)";
+const CASES: readonly Case[] = [
+  {
+    type: "bigint",
+    declared: "INTEGER",
+    values: [
+      ["9223372036854775807", integer("9223372036854775807")],
+      ["-9223372036854775808", integer("-9223372036854775808")],
+      ["9007199254740993", integer("9007199254740993")],
+      ["0", integer("0")],
+      ["null", NULL],
+    ],
+  },
+  {
+    type: "bigint",
+    declared: "TEXT",
+    values: [["9223372036854775807", text("9223372036854775807")]],
+  },
+  {
+    type: "numeric",
+    declared: "INTEGER",
+    values: [
+      ["5.00", integer("5")],
+      ["-0.0", integer("0")],
+      ["-9223372036854775808.000", integer("-9223372036854775808")],
+      ["1e18", integer("1000000000000000000")],
+    ],
+  },
+  {
+    type: "numeric",
+    declared: "TEXT",
+    values: [
+      [
+        "123456789012345678901234567890.12345678901234567890",
+        text("123456789012345678901234567890.12345678901234567890"),
+      ],
+      ["1.10", text("1.10")],
+      ["100", text("100")],
+      ["0.00", text("0.00")],
+      ["1e-20", text("0.00000000000000000001")],
+      ["'NaN'", text("NaN")],
+      ["'-Infinity'", text("-Infinity")],
+    ],
+  },
+  {
+    type: "float8",
+    declared: "TEXT",
+    values: [
+      ["'NaN'", text("NaN")],
+      ["'Infinity'", text("Infinity")],
+      ["0.1::float8 + 0.2", text("0.30000000000000004")],
+      ["'-0'", text("-0")],
+      ["1e308", text("1e+308")],
+      ["5e-324", text("5e-324")],
+    ],
+    classic: {
+      "'-0'": text("0"),
+      "1e308": text("1" + "0".repeat(308)),
+      "5e-324": text("0." + "0".repeat(323) + "5"),
+    },
+    why: "jsonb holds numbers as numeric: other digits of the same value",
+  },
+  {
+    type: "float8",
+    declared: "INTEGER",
+    values: [
+      ["1e15", integer("1000000000000000")],
+      ["'-0'", integer("0")],
+      ["-3", integer("-3")],
+    ],
+  },
+  { type: "real", declared: "TEXT", values: [["1.5", text("1.5")]] },
+  {
+    type: "boolean",
+    declared: "BOOLEAN",
+    values: [["true", integer("1")], ["false", integer("0")], ["null", NULL]],
+  },
+  {
+    type: "boolean",
+    declared: "TEXT",
+    values: [["true", text("true")], ["false", text("false")]],
+  },
+  {
+    type: "int",
+    declared: "BOOLEAN",
+    values: [["1", integer("1")], ["0", integer("0")]],
+  },
+  {
+    type: "text",
+    declared: "BOOLEAN",
+    values: [["'t'", integer("1")], ["'false'", integer("0")]],
+  },
+  ...["JSON", "TEXT"].map((declared): Case => ({
+    type: "jsonb",
+    declared,
+    values: [
+      [
+        `'{"b": [1, 2.50, null], "a": "x"}'`,
+        text('{"a": "x", "b": [1, 2.50, null]}'),
+      ],
+      ["'[]'", text("[]")],
+      ["'{}'", text("{}")],
+      ["'true'", text("true")],
+      ["'9007199254740993'", text("9007199254740993")],
+      [
+        `'{"n": 123456789012345678901234567890.10, "m": [9223372036854775808]}'`,
+        text(
+          '{"m": [9223372036854775808], "n": 123456789012345678901234567890.10}',
+        ),
+      ],
+      [`'"str"'`, text('"str"')],
+      [String.raw`'"q\" \n 🙂"'`, text(String.raw`"q\" \n 🙂"`)],
+      [`'"[1]"'`, text('"[1]"')],
+      ["'null'", text("null")],
+      ["null", NULL],
+    ],
+    classic: {
+      "'null'": NULL,
+      [`'"[1]"'`]: text("[1]"),
+      ...(declared === "TEXT" && {
+        [`'"str"'`]: text("str"),
+        [String.raw`'"q\" \n 🙂"'`]: text('q" \n 🙂'),
+      }),
+    },
+    why:
+      "to_jsonb(new) makes one of JSON null and NULL, and of a JSON string and text",
+  })),
+  {
+    type: "json",
+    declared: "JSON",
+    values: [
+      [`' {"a":  1, "a": 2} '`, text(' {"a":  1, "a": 2} ')],
+      [`'"s"'`, text('"s"')],
+    ],
+    classic: { [`' {"a":  1, "a": 2} '`]: text('{"a": 2}') },
+    why: "jsonb keeps no whitespace and one of each name",
+  },
+  {
+    type: "json",
+    declared: "TEXT",
+    values: [[`'[1,2]'`, text("[1,2]")]],
+    classic: { [`'[1,2]'`]: text("[1, 2]") },
+    why: "jsonb has its own whitespace",
+  },
+  {
+    type: "text",
+    declared: "TEXT",
+    values: [
+      ["''", text("")],
+      ["null", NULL],
+      ["'null'", text("null")],
+      [
+        String.raw`'\ '' " \n \u0041 % $1 ? :x --'`,
+        text(String.raw`\ ' " \n \u0041 % $1 ? :x --`),
+      ],
+      [
+        String.raw`E'\u0001\b\t\n\r\u001f\u007f\u0085\u2028\ufeff\uffff'`,
+        text("\u0001\b\t\n\r\u001f\u007f\u0085\u2028\ufeff\uffff"),
+      ],
+      ["'🙂👩‍👩‍👧 é é 日本'", text("🙂👩‍👩‍👧 é é 日本")],
+      [`(${LONG})`, null],
+      ["'  padded  '", text("  padded  ")],
+    ],
+  },
+  {
+    type: "text",
+    declared: "JSON",
+    values: [["'a \"b\"'", text('"a \\"b\\""')], [
+      "'{\"a\":1}'",
+      text('"{\\"a\\":1}"'),
+    ]],
+    classic: { "'{\"a\":1}'": text('{"a":1}') },
+    why: "text that is an object already stays one",
+  },
+  {
+    type: "timestamptz",
+    declared: "TEXT",
+    values: [
+      [
+        "'2024-07-01 12:00:00.123456+02'",
+        text("2024-07-01T10:00:00.123456+00:00"),
+      ],
+      ["'infinity'", text("infinity")],
+      ["'-infinity'", text("-infinity")],
+      ["'0044-03-15 12:00:00+00 BC'", text("0044-03-15T12:00:00+00:00 BC")],
+      [
+        "'294276-12-31 23:59:59.999999+00'",
+        text("294276-12-31T23:59:59.999999+00:00"),
+      ],
+    ],
+  },
+  {
+    type: "timestamp",
+    declared: "TEXT",
+    values: [["'2024-07-01 12:00'", text("2024-07-01T12:00:00")], [
+      "'infinity'",
+      text("infinity"),
+    ]],
+  },
+  {
+    type: "date",
+    declared: "TEXT",
+    values: [["'2024-02-29'", text("2024-02-29")], [
+      "'0044-03-15 BC'",
+      text("0044-03-15 BC"),
+    ]],
+  },
+  {
+    type: "timetz",
+    declared: "TEXT",
+    values: [["'12:00:00.5+05:30'", text("12:00:00.5+05:30")]],
+  },
+  {
+    type: "interval",
+    declared: "TEXT",
+    values: [[
+      "'1 year -2 days 03:04:05.6'",
+      text("1 year -2 days +03:04:05.6"),
+    ], ["'0'", text("00:00:00")]],
+  },
+  {
+    type: "bytea",
+    declared: "TEXT",
+    values: [[String.raw`'\x00ff10'`, text("\\x00ff10")], ["''", text("\\x")]],
+  },
+  {
+    type: "text[]",
+    declared: "TEXT",
+    values: [
+      [`array['a', 'b "c"', null, '']`, text('["a","b \\"c\\"",null,""]')],
+      ["'{}'", text("[]")],
+    ],
+    classic: {
+      [`array['a', 'b "c"', null, '']`]: text('["a", "b \\"c\\"", null, ""]'),
+    },
+    why: "jsonb has its own whitespace",
+  },
+  {
+    type: "int[]",
+    declared: "JSON",
+    values: [["'{{1,2},{3,NULL}}'", text("[[1,2],[3,null]]")]],
+    classic: { "'{{1,2},{3,NULL}}'": text("[[1, 2], [3, null]]") },
+    why: "jsonb has its own whitespace",
+  },
+  {
+    type: "jsonb[]",
+    declared: "JSON",
+    values: [
+      [
+        `array['{"a": 9007199254740993}', '"x"', null, 'null']::jsonb[]`,
+        text('[{"a": 9007199254740993},"x",null,null]'),
+      ],
+    ],
+    classic: {
+      [`array['{"a": 9007199254740993}', '"x"', null, 'null']::jsonb[]`]: text(
+        '[{"a": 9007199254740993}, "x", null, null]',
+      ),
+    },
+    why: "jsonb has its own whitespace",
+  },
+  {
+    type: "pair",
+    declared: "TEXT",
+    values: [["row(1, 'a')", text('{"x":1,"y":"a"}')], [
+      "row(null, null)",
+      text('{"x":null,"y":null}'),
+    ]],
+    classic: {
+      "row(1, 'a')": text('{"x": 1, "y": "a"}'),
+      "row(null, null)": text('{"x": null, "y": null}'),
+    },
+    why: "jsonb has its own whitespace",
+  },
+  {
+    type: "mood",
+    declared: "TEXT",
+    values: [["'sad ''n'' happy'", text("sad 'n' happy")]],
+  },
+  {
+    type: "uuid",
+    declared: "TEXT",
+    values: [[
+      "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'",
+      text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+    ]],
+  },
+  {
+    type: "int4range",
+    declared: "TEXT",
+    values: [["'[1,5]'", text("[1,6)")], ["'empty'", text("empty")]],
+  },
+  {
+    type: "tstzrange",
+    declared: "TEXT",
+    values: [["'[2024-01-01 00:00+01,)'", text('["2023-12-31 23:00:00+00",)')]],
+  },
+  {
+    type: "int4multirange",
+    declared: "TEXT",
+    values: [["'{[1,2),[5,7)}'", text("{[1,2),[5,7)}")]],
+  },
+  {
+    type: "inet",
+    declared: "TEXT",
+    values: [["'10.0.0.1/8'", text("10.0.0.1/8")], ["'::1'", text("::1")]],
+  },
+  {
+    type: "hstore",
+    declared: "TEXT",
+    values: [["'a=>1, b=>NULL'", text('{"a": "1", "b": null}')]],
+  },
+  { type: "citext", declared: "TEXT", values: [["'MiXed'", text("MiXed")]] },
+  {
+    type: "email",
+    declared: "TEXT",
+    values: [["'A@b'", text("A@b")], ["null", NULL]],
+  },
+  { type: "positive", declared: "INTEGER", values: [["7", integer("7")]] },
+  {
+    type: "document",
+    declared: "JSON",
+    values: [[`'{"a": 1}'`, text('{"a": 1}')]],
+  },
+  {
+    type: "tags",
+    declared: "JSON",
+    values: [["array['a','b']", text('["a","b"]')]],
+    classic: { "array['a','b']": text('["a", "b"]') },
+    why: "jsonb has its own whitespace",
+  },
+  { type: "char(5)", declared: "TEXT", values: [["'ab'", text("ab   ")]] },
+  { type: '"char"', declared: "TEXT", values: [["'c'", text("c")]] },
+  { type: "bit(4)", declared: "TEXT", values: [["B'0101'", text("0101")]] },
+  {
+    type: "money",
+    declared: "TEXT",
+    values: [["12.5::numeric", text("$12.50")]],
+  },
+  { type: "point", declared: "TEXT", values: [["'(1,2.5)'", text("(1,2.5)")]] },
+  {
+    type: "tsvector",
+    declared: "TEXT",
+    values: [["'a:1 b'", text("'a':1 'b'")]],
+  },
+  {
+    type: "xml",
+    declared: "TEXT",
+    values: [["'<a>&lt;b</a>'", text("<a>&lt;b</a>")]],
+  },
+];
+
+const TYPES = `create extension if not exists citext with schema public;
+  create extension if not exists hstore with schema public;
+  create type pair as (x int, y text);
+  create type mood as enum ('sad ''n'' happy');
+  create domain email as citext check (value like '%@%');
+  create domain positive as int8 check (value > 0);
+  create domain document as jsonb;
+  create domain tags as text[];`;
+
+/** A table per case. */
+const tableOf = (at: number) => `v${at}`;
+const SCHEMA: RawSchema = {
+  tables: Object.fromEntries(CASES.map(({ declared }, at) => [tableOf(at), {
+    key: "id",
+    columns: { id: "INTEGER", v: declared },
+    indexes: [],
+  }])),
+};
+
+/** The cells of a table of the replica, by id. */
+async function cellsOf(stack: Stack, table: string, from = 0): Promise<Cell[]> {
+  const { rows } = await stack.client.execute(
+    `select typeof(v), cast(v as text) from ${table} where id >= ${from} and id < ${
+      from + 1000
+    } order by id`,
+  );
+  return rows.map((row) => [String(row[0]), row[1] as string | null]);
+}
+
+Deno.test("sync() stores each value exactly when capture or a classic message brings it", async (t) => {
+  await using stack = await Stack.start(servers, {
+    schema: SCHEMA,
+    setup: TYPES +
+      CASES.map(({ type }, at) =>
+        `create table ${tableOf(at)} (id bigint primary key, v ${type});`
+      ).join("\n"),
+  });
+  const { sql } = stack;
+  for (const [at, { values }] of CASES.entries()) {
+    for (const [id, [value]] of values.entries()) {
+      await sql.unsafe(`insert into ${tableOf(at)} values (${id}, ${value})`);
+    }
+  }
+  await stack.settle();
+  await t.step("capture", async (t) => {
+    for (const [at, { type, declared, values }] of CASES.entries()) {
+      await t.step(`${type} declared ${declared}`, async () => {
+        const cells = await cellsOf(stack, tableOf(at));
+        assertEquals(
+          cells.map((cell, id) => values[id]?.[1] === null ? null : cell),
+          values.map(([, cell]) => cell),
+        );
+      });
+    }
+  });
+
+  // The same rows under other ids, each in a classic message.
+  await sql.begin(async (tx) => {
+    await tx`set local timezone = 'UTC'`;
+    for (const [at] of CASES.entries()) {
+      await tx.unsafe(
+        `select pgmq.send('replicate_data_libsql', jsonb_build_object('type', 'INSERT', 'table', '${
+          tableOf(at)
+        }', 'old_record', null, 'record', to_jsonb(t) || jsonb_build_object('id', t.id + 1000))) from ${
+          tableOf(at)
+        } t`,
+      );
+    }
+  });
+  await stack.drain();
+  assertEquals(await stack.deadLetters(), []);
+  await t.step("classic", async (t) => {
+    for (const [at, { type, declared, values, classic }] of CASES.entries()) {
+      await t.step(`${type} declared ${declared}`, async () => {
+        const captured = await cellsOf(stack, tableOf(at));
+        const cells = await cellsOf(stack, tableOf(at), 1000);
+        assertEquals(
+          cells,
+          values.map(([value], id) => classic?.[value] ?? captured[id]!),
+        );
+      });
+    }
+  });
+});
+
+Deno.test("sync() parks a row with its reason when its column cannot hold a value, and heals it later", async () => {
+  const schema: RawSchema = {
+    tables: {
+      odd: {
+        key: "id",
+        columns: { id: "INTEGER", n: "INTEGER", b: "BOOLEAN", a: "TEXT" },
+        indexes: [],
+      },
+    },
+  };
+  await using stack = await Stack.start(servers, {
+    schema,
+    setup: "create table odd (id numeric primary key, n text, b text, a text);",
+  });
+  const { sql } = stack;
+  await sql.unsafe(
+    `insert into odd values (1, '1', 't', 'well'), (2, '9223372036854775808', null, 'secret'),
+    (3, '1.5', null, 'secret'), (4, 'secret', null, 'x'), (5, '', null, 'x'), (6, 'NaN', null, 'x'),
+    (7, null, 'secret', 'x'), (8.5, null, null, 'x'), (1e30, null, null, 'x'), (9, '9', 'f', 'well')`,
+  );
+  const body = await stack.drain();
+  assertEquals([body.success, body.parked], [true, 8]);
+  const letters = await stack.deadLetters();
+  assertEquals(
+    letters.map(({ key, reason }) => [(key as string[])[0], reason]).sort((
+      a,
+      b,
+    ) => Number(a[0]) - Number(b[0])),
+    [
+      [
+        "2",
+        "column n: expected an exact integer of 64 bits: found a number beyond 64 bits of 19 characters",
+      ],
+      [
+        "3",
+        "column n: expected an exact integer of 64 bits: found a fraction of 3 characters",
+      ],
+      [
+        "4",
+        "column n: expected an exact integer of 64 bits: found text of 6 characters",
+      ],
+      ["5", "column n: expected an exact integer of 64 bits: found empty text"],
+      [
+        "6",
+        "column n: expected an exact integer of 64 bits: found text of 3 characters",
+      ],
+      ["7", "column b: expected true or false: found text of 6 characters"],
+      [
+        "8.5",
+        "column id: expected an exact integer of 64 bits: found a fraction of 3 characters",
+      ],
+      [
+        "1000000000000000000000000000000",
+        "column id: expected an exact integer of 64 bits: found a number beyond 64 bits of 31 characters",
+      ],
+    ],
+  );
+  for (const line of [...stack.log, ...letters]) {
+    assert(!JSON.stringify(line).includes("secret"));
+  }
+  const { rows } = await stack.client.execute("select id from odd order by id");
+  assertEquals(rows.map((row) => row.id), [1, 9]);
+  await sql`update odd set n = id::bigint::text, b = 'true', id = trunc(id) where id < 100`;
+  await sql`delete from odd where id > 100`;
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 9);
+});
+
+Deno.test("sync() carries rows of megabytes, and parks the one that no libSQL row can hold", async () => {
+  const schema: RawSchema = {
+    tables: {
+      big: {
+        key: "id",
+        columns: { id: "INTEGER", a: "TEXT", b: "TEXT", c: "TEXT" },
+        indexes: [],
+      },
+    },
+  };
+  await using stack = await Stack.start(servers, {
+    schema,
+    setup: "create table big (id bigint primary key, a text, b text, c text);",
+  });
+  const { sql } = stack;
+  const random = (bytes: number) =>
+    `(select string_agg(md5(i::text), '') from generate_series(1, ${
+      bytes / 32
+    }) i)`;
+  await sql.unsafe(`
+    insert into big values (1, ${random(3_000_000)});
+    insert into big values (2, ${random(1_500_000)}, ${random(1_500_000)}, ${
+    random(1_500_000)
+  });
+    insert into big values (3, ${random(4_900_000)});
+    insert into big values (4, repeat(E'\\u0001"\\\\\\n', 1100000));
+    insert into big values (5, repeat('é🙂', 800000));
+    insert into big values (6, ${random(6_000_000)}), (7, 'small');
+    insert into big select i, ${
+    random(3_000_000)
+  } from generate_series(10, 13) i;
+    insert into big values (20, ${random(4_992_000)});
+  `).simple();
+  const body = await stack.drain();
+  assertEquals(body.success, true);
+  const letters = await stack.deadLetters();
+  assertEquals(
+    letters.map(({ table, key, reason }) => [table, key, reason]),
+    [
+      [
+        "big",
+        ["6"],
+        "row too large: expected at most 5,000,000 bytes, libSQL's limit of a row",
+      ],
+      [
+        "big",
+        ["20"],
+        "row too large: expected at most 4990000 bytes, found 4992002",
+      ],
+    ],
+  );
+  const found = await stack.client.execute("select id from big order by id");
+  assertEquals(found.rows.map((row) => row.id), [
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+    10,
+    11,
+    12,
+    13,
+  ]);
+  await sql`update big set a = 'mended' where id in (6, 20)`;
+  await sql`update big set c = 'more' where id = 4`;
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 12);
+});
+
+Deno.test("sync() makes every cell equal when values are random", async () => {
+  const columns = {
+    id: "INTEGER",
+    n: "TEXT",
+    i: "INTEGER",
+    f: "TEXT",
+    b: "BOOLEAN",
+    s: "TEXT",
+    j: "JSON",
+    t: "TEXT",
+    l: "JSON",
+    y: "TEXT",
+  };
+  await using stack = await Stack.start(servers, {
+    schema: {
+      tables: {
+        random: { key: ["id", "s"], columns, indexes: ["i", ["b", "n"]] },
+      },
+    },
+    setup:
+      `create table random (id bigint, n numeric, i numeric(30, 5), f float8, b boolean, s text collate "C",
+      j jsonb, t timestamptz, l text[], y bytea, primary key (s, id));`,
+  });
+  const { sql } = stack;
+  // PostgreSQL's text holds no U+0000, its jsonb no half of a surrogate pair.
+  const string = fc.string({ unit: "binary", maxLength: 30 }).map((value) =>
+    value.replaceAll("\u0000", "")
+  );
+  const option = <T>(arbitrary: fc.Arbitrary<T>) =>
+    fc.option(arbitrary, { freq: 6 });
+  const row = fc.record({
+    id: fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }).map(String),
+    n: option(
+      fc.tuple(fc.bigInt({ min: -(10n ** 40n), max: 10n ** 40n }), fc.nat(20))
+        .map(([digits, scale]) => `${digits}e-${scale}`),
+    ),
+    i: option(
+      fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }).map(String),
+    ),
+    f: option(fc.double().map(String)),
+    b: option(fc.boolean()),
+    s: string,
+    j: option(
+      fc.json().filter((value) => !/\\u(0000|d[89a-f])/i.test(value)),
+    ),
+    t: option(
+      fc.tuple(fc.integer(), fc.nat(999_999)).map(([seconds, micros]) =>
+        `${new Date(seconds * 1000).toISOString().slice(0, 19)}.${
+          String(micros).padStart(6, "0")
+        }Z`
+      ),
+    ),
+    l: option(fc.array(option(string), { maxLength: 4 })),
+    y: option(
+      fc.uint8Array({ maxLength: 8 }).map((bytes) => `\\x${bytes.toHex()}`),
+    ),
+  });
+  const changes = fc.record({
+    rows: fc.array(row, { minLength: 20, maxLength: 40 }),
+    modulo: fc.integer({ min: 2, max: 7 }),
+  });
+  let rows = 0;
+  await fc.assert(
+    fc.asyncProperty(changes, async ({ rows: given, modulo }) => {
+      await sql`insert into random
+        select distinct on (r.s, r.id) r.id, r.n, r.i, r.f, r.b, r.s, r.j, r.t,
+          case when r.l is not null then array(select json_array_elements_text(r.l)) end, r.y
+        from json_to_recordset(${JSON.stringify(given)}::text::json)
+          r (id bigint, n numeric, i numeric, f float8, b boolean, s text, j jsonb, t timestamptz, l json, y bytea)
+        on conflict (s, id) do update set n = excluded.n, j = excluded.j`;
+      await sql`update random set n = n * 3, i = null, b = not b, s = s || '''"', t = t - interval '1 day', y = y || '\\x00'
+        where abs(id % ${modulo}) = 1`;
+      await sql`delete from random where abs(id % 11) = ${modulo}`;
+      rows = await stack.settle();
+    }),
+    { seed: 20251031, numRuns: 15, endOnFailure: true },
+  );
+  assert(rows > 200, `${rows} rows`);
+});
+
+// ---------------------------------------------------------------------------
+// The classic message {record, old_record, type, table}
+// ---------------------------------------------------------------------------
+
+const CLASSIC: RawSchema = {
+  tables: {
+    classic: {
+      key: "id",
+      columns: {
+        id: "INTEGER",
+        n: "INTEGER",
+        b: "BOOLEAN",
+        a: "TEXT",
+        big: "TEXT",
+        j: "JSON",
+      },
+      indexes: [],
+    },
+  },
+};
+const CLASSIC_SETUP =
+  "create table classic (id bigint primary key, n bigint, b boolean, a text, big numeric, j jsonb, unlisted text);";
+
+Deno.test("sync() makes the replica equal when a classic row trigger sends the messages", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: CLASSIC,
+    setup: CLASSIC_SETUP,
+  });
+  const { sql } = stack;
+  await sql.unsafe(`
+    create function classic_send() returns trigger language plpgsql as $$
+    begin
+      perform pgmq.send('replicate_data_libsql', jsonb_build_object('type', tg_op, 'table', tg_table_name,
+        'record', case when tg_op in ('INSERT', 'UPDATE') then to_jsonb(new) end,
+        'old_record', case when tg_op in ('UPDATE', 'DELETE') then to_jsonb(old) end));
+      return null;
+    end $$;
+    drop trigger replicate_classic_libsql on classic;
+    drop trigger replicate_classic_libsql_update on classic;
+    drop trigger replicate_classic_libsql_delete on classic;
+    drop trigger replicate_classic_libsql_truncate on classic;
+    create trigger classic_rows after insert or update or delete on classic for each row execute function classic_send();
+    create trigger classic_truncate after truncate on classic for each statement execute function classic_send();
+  `).simple();
+  const step = async (text: string, rows: number) => {
+    await sql.unsafe(text).simple();
+    assertEquals(await stack.settle(), rows, text);
+  };
+  await step(
+    `insert into classic values
+      (1, 9223372036854775807, true, 'a''b"c', 123456789012345678901234567890.10, '{"n": [9007199254740993, 1.10], "o": {"p": 123456789012345678901234567890}}', 'x'),
+      (2, -9223372036854775808, false, '', 1.00, '[1, "2", null]', 'x'),
+      (3, null, null, null, null, null, null),
+      (9007199254740993, 0, true, '🙂', 0, '"text"', 'x')`,
+    4,
+  );
+  await step(
+    "update classic set a = 'changed', j = '[true]' where id in (1, 3)",
+    4,
+  );
+  await step("update classic set id = id + 10 where id < 10", 4);
+  await step("delete from classic where id in (11, 9007199254740993)", 2);
+  await step(
+    "update classic set id = 50 where id = 12; insert into classic (id) values (12); update classic set id = 51 where id = 12",
+    3,
+  );
+  await step("truncate classic", 0);
+  await step("insert into classic (id, a) values (1, 'again')", 1);
+});
+
+Deno.test("sync() leaves missing columns as they are, and parks what is no change, when classic messages are sent by hand", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: CLASSIC,
+    setup: CLASSIC_SETUP,
+  });
+  const { sql, client } = stack;
+  const send = (message: unknown) =>
+    sql`select pgmq.send('replicate_data_libsql', ${
+      typeof message === "string" ? message : JSON.stringify(message)
+    }::text::jsonb)`;
+  const table = "classic";
+  const rows = async () =>
+    (await client.execute(
+      "select id, cast(n as text) as n, b, a, big, j from classic order by id",
+    )).rows.map((
+      row,
+    ) => [row.id, row.n, row.b, row.a, row.big, row.j]);
+
+  await send({
+    type: "INSERT",
+    table,
+    record: {
+      id: 1,
+      n: 1,
+      b: true,
+      a: "a",
+      big: "1.0",
+      j: { a: 1 },
+      unlisted: "x",
+    },
+    old_record: null,
+  });
+  await send({
+    type: "INSERT",
+    table,
+    record: { id: "2", n: "5.00", b: "t", a: 12, j: "[1]" },
+    schema: "public",
+  });
+  await send({
+    type: "UPDATE",
+    table,
+    record: { id: 1, a: null },
+    old_record: { id: 1 },
+  });
+  await send({ type: "update", table, record: { id: 2, n: null } });
+  // Of a row that is not there yet.
+  await send({
+    type: "UPDATE",
+    table,
+    record: { id: 3, a: "late" },
+    old_record: { id: 3 },
+  });
+  await send({
+    type: "UPDATE",
+    table,
+    record: { id: 5, a: "moved" },
+    old_record: { id: 4, a: "x" },
+  });
+  await send(
+    `{"type": "INSERT", "table": "classic", "record": {"id": 7, "n": 9223372036854775807, "big": 123456789012345678901234567890.10, "j": {"k": [9007199254740993]}}}`,
+  );
+  await send({ type: "DELETE", table, record: null, old_record: { id: 99 } });
+  assertEquals((await stack.drain()).parked, 0);
+  assertEquals(
+    await rows(),
+    [
+      [1, "1", 1, null, "1.0", '{"a": 1}'],
+      [2, null, 1, "12", null, "[1]"],
+      [3, null, null, "late", null, null],
+      [5, null, null, "moved", null, null],
+      [
+        7,
+        "9223372036854775807",
+        null,
+        null,
+        "123456789012345678901234567890.10",
+        '{"k": [9007199254740993]}',
+      ],
+    ].map((row) => row),
+  );
+
+  const malformed: [unknown, table: string | null][] = [
+    [{ type: "INSERT", table, record: { a: "no key" } }, table],
+    [{ type: "INSERT", table, record: null }, table],
+    [{ type: "INSERT", table, record: { id: null } }, table],
+    [{ type: "DELETE", table, record: { id: 1 }, old_record: null }, table],
+    [{ type: "UPSERT", table, record: { id: 1 } }, table],
+    [{ table, record: { id: 1 } }, table],
+    [{ type: "INSERT", table: "unlisted", record: { id: 1 } }, null],
+    [{ type: "INSERT", table, record: { id: 1, n: "secret" } }, table],
+    [{ v: 2, table }, table],
+    [
+      { v: 1, table, columns: ["id", "unlisted"], rows: [["1", "secret"]] },
+      table,
+    ],
+    [{ v: 1, table, columns: ["id"], rows: [[1]] }, table],
+    [{ v: 1, table, key: ["a"], deletes: [["1"]] }, table],
+    [[1], null],
+    ["null", null],
+    ['"text"', null],
+    ["{}", null],
+  ];
+  const before = await rows();
+  for (const [message] of malformed) await send(message);
+  await send({ type: "INSERT", table, record: { id: 8, a: "well" } });
+  const body = await stack.drain();
+  assertEquals([body.success, body.parked], [true, malformed.length]);
+  const letters = await stack.deadLetters();
+  assertEquals(
+    letters.map(({ table }) => table).sort(),
+    malformed.map(([, table]) => table).sort(),
+  );
+  for (const { reason } of letters) {
+    assert(typeof reason === "string" && !reason.includes("secret"));
+  }
+  assertEquals(await rows(), [...before, [8, null, null, "well", null, null]]);
+
+  await send({ type: "TRUNCATE", table });
+  await send({ type: "INSERT", table, record: { id: 1, a: "after" } });
+  await stack.drain();
+  assertEquals((await rows()).length, 1);
+});
