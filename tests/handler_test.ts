@@ -102,7 +102,7 @@ Deno.test("createHandler() answers what the flow returns when the signature is r
     status: 200,
     body: { success: true, processed: 123, queued: 456 },
   });
-  assertEquals(await read(await handler(post("/nuke?x=/sync"))), {
+  assertEquals(await read(await handler(post("/nuke"))), {
     status: 200,
     body: { success: true, message: "Data nuked and schema reinitialized" },
   });
