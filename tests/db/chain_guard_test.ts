@@ -83,6 +83,18 @@ const REFUSED: [name: string, statement: Statement][] = [
     "a step that forgets where it came from",
     set("position = 6, batch = 'b6', prev = 'b5', from_epoch = 'e0'"),
   ],
+  [
+    "an update to another predecessor",
+    set("position = 6, batch = 'b6', prev = 'x5'"),
+  ],
+  [
+    "an update to another epoch's step",
+    set("epoch = 'e2', position = 6, batch = 'b6', prev = 'b5'"),
+  ],
+  [
+    "an update to another schema's step",
+    set("position = 6, batch = 'b6', prev = 'b5', schema_hash = 'hash-2'"),
+  ],
   ["a position alone", set("position = 6")],
   ["a position that goes back", set("position = 4")],
   [

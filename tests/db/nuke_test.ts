@@ -220,6 +220,8 @@ Deno.test("nuke() is carried out by the next sync when its worker died", async (
       })
     ).then(() => "done", (error) => error.message);
     assertEquals(outcome, "died");
+    const { batches } = await standing(stack);
+    assertEquals(batches.filter((b) => b.state === "pending"), []);
     // The replica did not follow yet: the old batch may still land, and goes.
     assertEquals(await stalled.apply(batch), "applied");
     assertEquals((await rowsOf(stack)).length, 4);
@@ -230,6 +232,24 @@ Deno.test("nuke() is carried out by the next sync when its worker died", async (
     (await rowsOf(stack)).map((row) => (row as { id: number }).id),
     [4],
   );
+});
+
+Deno.test("nuke() is not forgotten when another epoch begins before the replica follows", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  await stack.drain();
+  await stack.withParts(async ({ source }) => {
+    let { epoch: expected } = await standing(stack);
+    for (const wipe of [true, false]) {
+      const reset = await source.reset({ expected, wipe, reason: "test" });
+      assertEquals(reset.do, "begun");
+      const late = await source.reset({ expected, wipe, reason: "test" });
+      assertEquals([late.do, late.epoch], ["moved", reset.epoch]);
+      expected = reset.epoch;
+    }
+  });
+  await stack.drain();
+  assertEquals(await rowsOf(stack), []);
 });
 
 Deno.test("nuke() answers 503 nuke_pending when a sync keeps the replica for too long", async () => {
