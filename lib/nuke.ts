@@ -25,7 +25,7 @@ const DONE = { message: "Data nuked and schema reinitialized" };
  */
 export async function nuke(
   parts: Parts,
-  options: { refill: boolean } = { refill: true },
+  options: { refill: boolean },
 ): Promise<{ message: string }> {
   const { source, budget, log, sleep } = parts;
   const lease = parts.uuid();

@@ -64,7 +64,7 @@ export interface Source {
     request: {
       expected: string;
       wipe: boolean;
-      /** Whether the replica is filled again by itself; true unless told. */
+      /** Whether the replica is filled again by itself; as before unless told. */
       refill?: boolean;
       reason: string;
     },

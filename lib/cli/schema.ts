@@ -1,26 +1,99 @@
 /**
- * Ring 3. `deno task schema`: schema.json's tables, written into the migration.
+ * Ring 3. `deno task schema`: schema.json, written from PostgreSQL's catalog,
+ * and its tables, written into a migration.
  *
- * Promise: the migration configures exactly what schema.json says, or `--check`
- * tells that it does not; no other line of the migration is touched.
+ * Promise: the migrations configure exactly what schema.json says, or `--check`
+ * tells that they do not; no other line of the first migration is touched.
  *
  * @module
  */
 
 import { SyncError } from "../errors.ts";
 import { parseSchema, type Schema, schemaHash, schemaText } from "../schema.ts";
+import type { CatalogTable } from "./catalog.ts";
 
-const MIGRATION =
-  "supabase/migrations/20251031173352_libsql_replication_setup.sql";
+const FOLDER = "supabase/migrations/";
+const SETUP = "20251031173352_libsql_replication_setup.sql";
 const BEGINS = "-- schema.json begins";
 const ENDS = "-- schema.json ends";
-const USAGE = `Usage: deno task schema [--check]
+const WIDTH = 80;
+const WIDE =
+  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff01-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/gu;
+const USAGE = `Usage: deno task schema [--from postgres TABLE...] [--migration]
+       deno task schema --check
 
-Writes the tables of schema.json into ${MIGRATION},
+Writes the tables of schema.json into ${FOLDER}${SETUP},
 between the lines "${BEGINS}" and "${ENDS}".
 
-  --check  write nothing; exit 1 when the two differ
+  --from postgres TABLE...  first write these tables into schema.json, as
+                            PostgreSQL's catalog has them: all columns, the key,
+                            the plain indexes; other tables stay as they are
+  --migration               write a new migration with the tables alone, for a
+                            database that has the first one already
+  --check                   write nothing; exit 1 when schema.json and the
+                            migrations differ, and with PGMQ_URL also when
+                            PostgreSQL's tables or the schema in force do
+
+  PGMQ_URL                  where PostgreSQL is
 `;
+
+/** What the command was asked to do. */
+export interface SchemaOptions {
+  /** The tables to read from the catalog; null where none was asked for. */
+  readonly from: readonly string[] | null;
+  readonly check: boolean;
+  readonly migration: boolean;
+}
+
+/** What the command works with. */
+export interface SchemaTask {
+  /** The folder that holds schema.json and supabase/. */
+  readonly root: URL;
+  readonly pgmqUrl: string | undefined;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  readonly print: (text: string) => void;
+  readonly printError: (text: string) => void;
+}
+
+/** schema.json's value. */
+type SchemaValue = { tables: Record<string, unknown> };
+
+/** A list of tables in a migration. */
+interface Listed {
+  /** The file's name. */
+  readonly name: string;
+  /** The statement that puts it in force. */
+  readonly statement: string;
+}
+
+/**
+ * Reads the command's arguments.
+ *
+ * @param args The arguments.
+ * @returns What is asked for; null where it is not understood.
+ */
+export function parseSchemaArgs(args: readonly string[]): SchemaOptions | null {
+  let from: string[] | null = null;
+  const flags = new Set<string>();
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i]!;
+    if (arg === "--from" && from === null && args[i + 1] === "postgres") {
+      from = [];
+      i++;
+    } else if (/^--(check|migration)$/.test(arg) && !flags.has(arg)) {
+      flags.add(arg);
+    } else if (from !== null && !arg.startsWith("-") && !from.includes(arg)) {
+      from.push(arg);
+    } else return null;
+  }
+  const check = flags.has("--check");
+  const migration = flags.has("--migration");
+  if (from?.length === 0 || (check && (migration || from !== null))) {
+    return null;
+  }
+  return { from, check, migration };
+}
 
 /**
  * Puts a schema into a migration's text.
@@ -50,6 +123,307 @@ export async function writeSchema(
   );
 }
 
+/**
+ * Writes a value as `deno fmt` leaves it: objects a property a line, a list on
+ * one line where it fits.
+ *
+ * @param value The value, of objects, lists and texts.
+ * @returns The text, with a line end.
+ */
+export function formatJson(value: unknown): string {
+  return formatAt(value, { indent: "", column: 0 }) + "\n";
+}
+
+/**
+ * Puts tables of the catalog into schema.json's value: in the place of those of
+ * the same name, or after all others, by name.
+ *
+ * @param before schema.json's value.
+ * @param tables The tables' values by name.
+ * @returns The new value.
+ */
+export function mergeTables(
+  before: SchemaValue,
+  tables: Record<string, unknown>,
+): SchemaValue {
+  const merged = { ...before.tables };
+  for (const name of Object.keys(tables).sort()) merged[name] = tables[name];
+  return { ...before, tables: merged };
+}
+
+/**
+ * Runs the command.
+ *
+ * @param args Its arguments.
+ * @param task What it works with.
+ * @returns Its exit code: 0 fine, 1 different or failed, 2 not understood.
+ */
+export async function runSchema(
+  args: readonly string[],
+  task: SchemaTask,
+): Promise<number> {
+  const options = parseSchemaArgs(args);
+  if (options === null) {
+    task.printError(USAGE);
+    return 2;
+  }
+  if (options.from !== null && !task.pgmqUrl) {
+    task.printError(`--from postgres expects PGMQ_URL.\n\n${USAGE}`);
+    return 2;
+  }
+  try {
+    if (options.from !== null) await readFrom(options.from, task);
+    const schema = parseSchema(await readValue(task));
+    if (options.check) return await check(schema, task);
+    if (options.migration) await writeMigration(schema, task);
+    else await writeSetup(schema, task);
+    return 0;
+  } catch (error) {
+    if (
+      !(error instanceof SyncError || error instanceof Deno.errors.NotFound)
+    ) throw error;
+    task.printError(error.message);
+    return 1;
+  }
+}
+
+/** Writes tables of the catalog into schema.json, all of them or none. */
+async function readFrom(
+  names: readonly string[],
+  task: SchemaTask,
+): Promise<void> {
+  const { readCatalog, tableValue } = await import("./catalog.ts");
+  const before = await readValue(task).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) return { tables: {} };
+    throw error;
+  }) as SchemaValue;
+  if (typeof before?.tables !== "object") parseSchema(before);
+  const { tables } = await readCatalog(task.pgmqUrl!, names);
+  const isFit = ({ problem }: CatalogTable) => problem === null;
+  const fit = tables.filter(isFit);
+  const after = mergeTables(
+    before,
+    Object.fromEntries(fit.map((table) => [table.name, tableValue(table)])),
+  );
+  const problems = tables.filter((table) => !isFit(table))
+    .map(({ name, problem }) => `table ${JSON.stringify(name)} ${problem}`);
+  const refused = problems.length === 0 || fit.length > 0
+    ? problemOf(() => parseSchema(after))
+    : [];
+  if (problems.length + refused.length > 0) {
+    throw new SyncError(
+      "schema_invalid",
+      `Cannot write schema.json: ${[...problems, ...refused].join("; ")}`,
+    );
+  }
+  const text = formatJson(after);
+  const path = new URL("schema.json", task.root);
+  const old = await Deno.readTextFile(path).catch(() => "");
+  if (text === old) {
+    task.print("schema.json has these tables as PostgreSQL has them.");
+    return;
+  }
+  await Deno.writeTextFile(path, text);
+  for (const { name, columns } of fit) {
+    task.print(describe(name, columns.map(({ name }) => name), before));
+  }
+}
+
+/** What a new reading brought, as every column listed leaves PostgreSQL. */
+function describe(
+  name: string,
+  columns: readonly string[],
+  before: SchemaValue,
+): string {
+  const { columns: known } = (before.tables[name] ?? {}) as {
+    columns?: Record<string, string>;
+  };
+  if (known === undefined) {
+    return `schema.json: ${name} added, with ${columns.join(", ")}`;
+  }
+  const added = columns.filter((column) => !(column in known));
+  const gone = Object.keys(known).filter((column) => !columns.includes(column));
+  return `schema.json: ${name} read again${
+    added.length > 0 ? `; new: ${added.join(", ")}` : ""
+  }${gone.length > 0 ? `; gone: ${gone.join(", ")}` : ""}`;
+}
+
+/** Why schema.json's value cannot be used, without the heading. */
+function problemOf(parse: () => void): string[] {
+  try {
+    parse();
+    return [];
+  } catch (error) {
+    if (!(error instanceof SyncError)) throw error;
+    return [error.message.replace("Cannot use schema.json: ", "")];
+  }
+}
+
+/** Says where schema.json, the migrations and PostgreSQL differ. */
+async function check(schema: Schema, task: SchemaTask): Promise<number> {
+  const found: string[] = [];
+  if (!await agrees(schema, task)) {
+    found.push(
+      "The migrations do not agree with schema.json: run `deno task schema`, or `deno task schema --migration` where they are deployed, and commit what it writes.",
+    );
+  }
+  if (task.pgmqUrl) {
+    const { differences, readCatalog } = await import("./catalog.ts");
+    const names = schema.tables.map(({ name }) => name);
+    const catalog = await readCatalog(task.pgmqUrl, names);
+    found.push(
+      ...differences(schema, catalog).map((text) =>
+        `PostgreSQL differs from schema.json: ${text}.`
+      ),
+    );
+    const { installed, mayReadInstalled } = catalog;
+    if (!mayReadInstalled) {
+      found.push(
+        "PostgreSQL does not tell which schema.json is in force: this role may not read libsql_sync.schemas; let PGMQ_URL name its owner.",
+      );
+    } else if (installed === null) {
+      found.push(
+        "PostgreSQL has no schema.json in force: run the migrations.",
+      );
+    } else if (installed !== await schemaHash(schema)) {
+      found.push(
+        "PostgreSQL has another schema.json in force: run the migrations.",
+      );
+    }
+  }
+  for (const text of found) task.printError(text);
+  if (found.length > 0) return 1;
+  task.print(
+    task.pgmqUrl
+      ? "The migrations and PostgreSQL agree with schema.json."
+      : "The migrations agree with schema.json.",
+  );
+  return 0;
+}
+
+/** Whether the newest list is schema.json's. */
+async function agrees(schema: Schema, task: SchemaTask): Promise<boolean> {
+  const newest = (await readLists(task)).at(-1);
+  if (newest === undefined || newest.name === SETUP) {
+    const text = await Deno.readTextFile(setupOf(task));
+    return await writeSchema(text, schema) === text;
+  }
+  return newest.statement === await configureStatement(schema);
+}
+
+/** Writes the tables into the first migration. */
+async function writeSetup(schema: Schema, task: SchemaTask): Promise<void> {
+  const path = setupOf(task);
+  const before = await Deno.readTextFile(path);
+  const after = await writeSchema(before, schema);
+  const newest = (await readLists(task)).at(-1);
+  if (newest !== undefined && newest.name !== SETUP) {
+    // It runs after the first one and would take back what is written there.
+    if (await agrees(schema, task)) {
+      task.print(`${FOLDER}${newest.name} agrees with schema.json.`);
+      return;
+    }
+    throw new SyncError(
+      "schema_invalid",
+      `Cannot write the tables into ${FOLDER}${SETUP}: ${newest.name} runs after it, with a list of its own; run deno task schema --migration`,
+    );
+  }
+  if (after === before) {
+    task.print("The migration agrees with schema.json.");
+    return;
+  }
+  await Deno.writeTextFile(path, after);
+  task.print(
+    `Wrote the ${schema.tables.length} tables of schema.json into ${FOLDER}${SETUP}.`,
+  );
+}
+
+/** Writes a migration of its own. */
+async function writeMigration(schema: Schema, task: SchemaTask): Promise<void> {
+  const newest = (await readLists(task)).at(-1);
+  const statement = await configureStatement(schema);
+  if (newest?.statement === statement) {
+    throw new SyncError(
+      "schema_invalid",
+      `Cannot write a migration: nothing has changed since ${FOLDER}${newest.name}; where that one was deployed before it was changed, put back its old text first`,
+    );
+  }
+  const names = await readNames(task);
+  const name = nameAfter(names, task.now());
+  const text = `-- LibSQL Sync Worker: the tables of schema.json, put in force.
+--
+-- What:  libsql_sync.configure() takes this list in the place of the one before,
+--        and attaches the triggers of its tables.
+-- Locks: SHARE ROW EXCLUSIVE on each table whose triggers are made, 3 s at most;
+--        only where they are missing or differ.
+-- Again: safe to run again, and twice at once.
+-- Undo:  ${
+    newest
+      ? `run the same call of ${newest.name}`
+      : "run the call with the list before"
+  }.
+
+${statement}
+`;
+  await Deno.writeTextFile(new URL(FOLDER + name, task.root), text, {
+    createNew: true,
+  });
+  task.print(
+    `Wrote the ${schema.tables.length} tables of schema.json into ${FOLDER}${name}.`,
+  );
+}
+
+/** A name by the time in UTC, after every other. */
+function nameAfter(names: readonly string[], nowMs: number): string {
+  const stampOf = (ms: number) =>
+    new Date(ms).toISOString().replace(/\D/g, "").slice(0, 14);
+  const newest = names.map((name) => name.slice(0, 14)).at(-1) ?? "";
+  let ms = nowMs;
+  const parts = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)$/.exec(newest);
+  if (parts !== null && stampOf(ms) <= newest) {
+    const [year, month, day, hour, minute, second] = parts.slice(1).map(Number);
+    ms = Date.UTC(year!, month! - 1, day!, hour!, minute!, second! + 1);
+  }
+  return `${stampOf(ms)}_libsql_sync_schema.sql`;
+}
+
+/** Every list in the migrations, in the order in which they run. */
+async function readLists(task: SchemaTask): Promise<Listed[]> {
+  const lists: Listed[] = [];
+  for (const name of await readNames(task)) {
+    const text = await Deno.readTextFile(new URL(FOLDER + name, task.root));
+    const statements = text.split("\n").filter((line) =>
+      line.startsWith("select libsql_sync.configure('")
+    );
+    lists.push(...statements.map((statement) => ({ name, statement })));
+  }
+  return lists;
+}
+
+async function readNames({ root }: SchemaTask): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { name } of Deno.readDir(new URL(FOLDER, root))) {
+    if (name.endsWith(".sql")) names.push(name);
+  }
+  return names.sort();
+}
+
+function setupOf({ root }: SchemaTask): URL {
+  return new URL(FOLDER + SETUP, root);
+}
+
+async function readValue({ root }: SchemaTask): Promise<unknown> {
+  const text = await Deno.readTextFile(new URL("schema.json", root));
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new SyncError(
+      "schema_invalid",
+      `Cannot read schema.json: it is no JSON (${(error as Error).message})`,
+    );
+  }
+}
+
 async function configureStatement(schema: Schema): Promise<string> {
   const text = schemaText(schema);
   let tag = "$schema$";
@@ -70,52 +444,47 @@ function onlyLine(lines: readonly string[], marker: string): number {
   return found[0];
 }
 
-/** Runs the command; resolves to its exit code. */
-async function main(args: readonly string[]): Promise<number> {
-  if (args.some((arg) => arg !== "--check")) {
-    console.error(USAGE);
-    return 2;
-  }
-  const root = new URL("../../", import.meta.url);
-  const path = new URL(MIGRATION, root);
-  try {
-    const schema = parseSchema(
-      parseJson(await Deno.readTextFile(new URL("schema.json", root))),
+/** A value where it stands: after `column` characters of a line so indented. */
+function formatAt(
+  value: unknown,
+  { indent, column }: { indent: string; column: number },
+): string {
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  const inner = indent + "  ";
+  if (Array.isArray(value)) {
+    const line = formatLine(value);
+    if (column + widthOf(line) + 1 <= WIDTH) return line;
+    const items = value.map((item) =>
+      inner + formatAt(item, { indent: inner, column: inner.length })
     );
-    const before = await Deno.readTextFile(path);
-    const after = await writeSchema(before, schema);
-    if (after === before) {
-      console.log("The migration agrees with schema.json.");
-    } else if (args.includes("--check")) {
-      console.error(
-        "The migration does not agree with schema.json: run `deno task schema` and commit what it writes.",
-      );
-      return 1;
-    } else {
-      await Deno.writeTextFile(path, after);
-      console.log(
-        `Wrote the ${schema.tables.length} tables of schema.json into ${MIGRATION}.`,
-      );
-    }
-    return 0;
-  } catch (error) {
-    if (
-      !(error instanceof SyncError || error instanceof Deno.errors.NotFound)
-    ) throw error;
-    console.error(error.message);
-    return 1;
+    return `[\n${items.join(",\n")}\n${indent}]`;
   }
+  const fields = Object.entries(value).map(([name, field]) => {
+    const before = `${inner}${JSON.stringify(name)}: `;
+    return before + formatAt(field, { indent: inner, column: widthOf(before) });
+  });
+  return fields.length === 0 ? "{}" : `{\n${fields.join(",\n")}\n${indent}}`;
 }
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new SyncError(
-      "schema_invalid",
-      `Cannot read schema.json: it is no JSON (${(error as Error).message})`,
-    );
-  }
+/** How many characters of a terminal it takes: two where they are wide. */
+function widthOf(text: string): number {
+  return text.replace(WIDE, "xx").length;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+function formatLine(value: unknown): string {
+  return Array.isArray(value)
+    ? `[${value.map(formatLine).join(", ")}]`
+    : JSON.stringify(value);
+}
+
+if (import.meta.main) {
+  Deno.exit(
+    await runSchema(Deno.args, {
+      root: new URL("../../", import.meta.url),
+      pgmqUrl: Deno.env.get("PGMQ_URL"),
+      now: Date.now,
+      print: (text) => console.log(text),
+      printError: (text) => console.error(text),
+    }),
+  );
+}

@@ -1387,7 +1387,7 @@ begin
   if c.epoch <> request ->> 'expected' then
     return pg_catalog.json_build_object('do', 'moved', 'epoch', c.epoch);
   end if;
-  update libsql_sync.chain set refill = coalesce((request ->> 'refill')::boolean, true) where id = 1;
+  update libsql_sync.chain set refill = coalesce((request ->> 'refill')::boolean, refill) where id = 1;
   return pg_catalog.json_build_object('do', 'begun', 'epoch',
     libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
 end

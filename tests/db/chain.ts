@@ -40,9 +40,12 @@ const TABLES = `
 /** Size of a claim that takes everything. */
 export const ALL = { messages: 20_000, bytes: 4_194_304 };
 
-/** A stack with {@linkcode SCHEMA}'s tables. */
+/** A stack with {@linkcode SCHEMA}'s tables, where nothing is walked by itself. */
 export async function startChain(servers: Servers): Promise<Stack> {
-  return await Stack.start(servers, { schema: SCHEMA, setup: TABLES });
+  const stack = await Stack.start(servers, { schema: SCHEMA, setup: TABLES });
+  await stack.sql`update libsql_sync.chain set refill = false, reopen = false`;
+  await stack.sql`select libsql_sync.scrub(0)`;
+  return stack;
 }
 
 /** One message for each row: `from` up to `to`. */

@@ -161,8 +161,10 @@ async function runSeed(
   let failOver = await saveReplica(stack);
   const work = () =>
     stack.withParts<unknown>((parts) => {
-      const verb = nukes && random(4) === 0 ? nuke : sync;
-      return verb(chaotic(parts, random, late));
+      const wounded = chaotic(parts, random, late);
+      return nukes && random(4) === 0
+        ? nuke(wounded, { refill: false })
+        : sync(wounded);
     }).then(
       () => {},
       (error) => {

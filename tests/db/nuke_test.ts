@@ -25,7 +25,10 @@ const DONE = [200, {
 
 /** One /nuke that must succeed. */
 async function postNuke(stack: Stack, port?: number): Promise<void> {
-  const { status, body } = await stack.post("/nuke", port ? { port } : {});
+  const { status, body } = await stack.post(
+    "/nuke?refill=false",
+    port ? { port } : {},
+  );
   assertEquals([status, body], DONE);
 }
 
@@ -175,7 +178,7 @@ Deno.test("nuke() while a sync runs lets no batch of the old epoch land after", 
   await withWorker(stack, { libsqlUrl: proxy.url }, async (port) => {
     const running = stack.post("/sync", { port });
     await until("a batch is held back", () => applies === 2);
-    const nuked = stack.post("/nuke");
+    const nuked = stack.post("/nuke?refill=false");
     await until(
       "the new epoch is recorded",
       async () => (await standing(stack)).epoch !== before.epoch,
@@ -217,7 +220,7 @@ Deno.test("nuke() is carried out by the next sync when its worker died", async (
           ...dying.replica,
           adopt: () => Promise.reject(new Error("died")),
         },
-      })
+      }, { refill: false })
     ).then(() => "done", (error) => error.message);
     assertEquals(outcome, "died");
     const { batches } = await standing(stack);
@@ -264,7 +267,7 @@ Deno.test("nuke() answers 503 nuke_pending when a sync keeps the replica for too
         ...waiting,
         sleep: () => Promise.resolve(),
         budget: { ...waiting.budget, msLeft: () => ++calls > 3 ? 0 : 1 },
-      });
+      }, { refill: false });
     }).then(() => "done", (error) => error.code);
     assertEquals(outcome, "nuke_pending");
     assertEquals((await rowsOf(stack)).length, 3);
@@ -278,7 +281,9 @@ Deno.test("nuke() at the same time twice ends in one empty replica", async () =>
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 3);
   await stack.drain();
-  const answers = await Promise.all([1, 2].map(() => stack.post("/nuke")));
+  const answers = await Promise.all(
+    [1, 2].map(() => stack.post("/nuke?refill=false")),
+  );
   for (const { status, body } of answers) assertEquals([status, body], DONE);
   assertEquals(await rowsOf(stack), []);
   assertEquals((await stack.row()).epoch, (await standing(stack)).epoch);
