@@ -381,7 +381,13 @@ function pageOf(answer: Answer): Page {
     cells: rows("cells"),
     ghosts: rows("ghosts"),
     oversize: rows("oversize"),
-    parked: rows("parked"),
+    open: answer.list("open").map((open) => {
+      const letter = read(open);
+      return {
+        key: letter.list("key") as (string | null)[],
+        skip: letter.flag("skip"),
+      };
+    }),
     upto: answer.value("upto") as string | null,
     closes: answer.flag("closes"),
   };

@@ -42,8 +42,11 @@ export interface Page {
   readonly ghosts: readonly (readonly Cell[])[];
   /** Keys of rows no replica can hold. */
   readonly oversize: readonly (readonly Cell[])[];
-  /** Keys whose rows this replica refused before. */
-  readonly parked: readonly (readonly Cell[])[];
+  /** Keys with an open dead letter; `skip` where the replica refused the row. */
+  readonly open: readonly {
+    readonly key: readonly Cell[];
+    readonly skip: boolean;
+  }[];
   /** Where the walk stands after it; null at its end. */
   readonly upto: string | null;
   /** Whether every table was walked and mended when it is applied. */
@@ -186,7 +189,7 @@ function isFirstFill(page: Page, fresh: readonly string[]): boolean {
  * const { steps } = plan({
  *   walkGen: 1, kind: "verify", repair: false, table: "t", half: "forward", starts: true,
  *   last: true, rows: 1, failed: null, key: ["id"], columns: ["id"], cells: [["5"]],
- *   ghosts: [], oversize: [], parked: [], upto: null, closes: false,
+ *   ghosts: [], oversize: [], open: [], upto: null, closes: false,
  * }, { parked: [], fresh: [] });
  * assertEquals(steps.map((step) => step.kind), ["compare", "tally"]);
  * ```
@@ -212,13 +215,13 @@ export function createPagePlanner(
       upserts: { columns: page.columns, cells: page.cells },
       oversize: inOrder(page.oversize),
     };
-    const refused = inOrder(page.parked).map((key) => ({
+    const skipped = page.open.filter(({ skip }) => skip).map(({ key }) => ({
       msgId: null,
       table: table.name,
       key,
       reason: "",
     }));
-    const planned = planFold(fold([changes]), [...parked, ...refused]);
+    const planned = planFold(fold([changes]), [...parked, ...skipped]);
     const walk = { walkGen: page.walkGen, table };
     const steps: Step[] = isFirstFill(page, fresh)
       ? table.indexes.map((index) => ({ kind: "unindex", table, index }))

@@ -281,7 +281,7 @@ async function applyBatch(
   }
   const started = now();
   try {
-    const parked = batch.parked.length + refusals.length;
+    const parked = unopened(batch, [...batch.parked, ...refusals]).length;
     const walk = { before, after: walkAfter(before, batch) };
     const { row, walked } = await replica.apply(batch, steps, { parked, walk });
     progress.row = row;
@@ -423,11 +423,20 @@ async function park(
     progress.isUnsure = true;
     return false;
   }
-  progress.parked += changes.length;
-  for (const { msgId, table, reason } of changes) {
+  const opened = unopened(batch, changes);
+  progress.parked += opened.length;
+  for (const { msgId, table, reason } of opened) {
     parts.log("warn", "parked", { msg_id: msgId, table, reason });
   }
   return true;
+}
+
+/** Changes that open a dead letter: what a walk finds again has one. */
+function unopened({ page }: Batch, changes: readonly Refusal[]): Refusal[] {
+  const open = new Set(page?.open.map(({ key }) => JSON.stringify(key)));
+  return changes.filter(({ msgId, table, key }) =>
+    msgId !== null || table !== page?.table || !open.has(JSON.stringify(key))
+  );
 }
 
 /** Asks the replica where it stands. */

@@ -15,7 +15,7 @@ import type { ColumnType, Schema, Table } from "../schema.ts";
 /** A table as PostgreSQL has it. */
 export interface CatalogTable {
   readonly name: string;
-  /** What keeps it from being replicated; null where nothing does. */
+  /** What keeps it from being replicated, its key aside; null where nothing does. */
   readonly problem: string | null;
   /** Its unique keys without a nullable column, the best one first. */
   readonly keys: readonly (readonly string[])[];
@@ -94,7 +94,7 @@ export function differences(schema: Schema, { tables }: Catalog): string[] {
     const found = tables.find(({ name }) => name === listed.name);
     const where = `table ${JSON.stringify(listed.name)}`;
     if (found === undefined || found.problem !== null) {
-      return [`${where}: ${found?.problem ?? "PostgreSQL does not have it"}`];
+      return [`${where}: ${found?.problem ?? "is not in PostgreSQL"}`];
     }
     return [
       ...columnDifferences(listed, found).map((text) => `${where}, ${text}`),
@@ -105,6 +105,17 @@ export function differences(schema: Schema, { tables }: Catalog): string[] {
       ]),
     ];
   });
+}
+
+/**
+ * Says what keeps a table from being replicated.
+ *
+ * @param table The table.
+ * @returns The words after its name; null where nothing does.
+ */
+export function refusalOf({ problem, keys }: CatalogTable): string | null {
+  if (problem !== null || keys.length > 0) return problem;
+  return "has no primary key, and no unique key whose columns are all not null";
 }
 
 /**
@@ -217,15 +228,12 @@ const KINDS: Record<string, string> = {
 
 /** The same refusals, in the same words, as libsql_sync.attach_problem(). */
 function problemOf(row: CatalogRow): string | null {
-  if (row.kind === null) return "PostgreSQL's schema public does not have it";
+  if (row.kind === null) return "is not in PostgreSQL's schema public";
   if (row.kind !== "r" && row.kind !== "p") {
     return KINDS[row.kind] ?? "is no table";
   }
   if (row.inherits) return "takes part in table inheritance";
   if (row.partition) return "is a partition: list the partitioned table";
-  if (row.keys.length === 0) {
-    return "has no primary key, and no unique key whose columns are all not null";
-  }
   return null;
 }
 

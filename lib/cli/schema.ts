@@ -192,21 +192,21 @@ async function readFrom(
   names: readonly string[],
   task: SchemaTask,
 ): Promise<void> {
-  const { readCatalog, tableValue } = await import("./catalog.ts");
+  const { readCatalog, refusalOf, tableValue } = await import("./catalog.ts");
   const before = await readValue(task).catch((error) => {
     if (error instanceof Deno.errors.NotFound) return { tables: {} };
     throw error;
   }) as SchemaValue;
   if (typeof before?.tables !== "object") parseSchema(before);
   const { tables } = await readCatalog(task.pgmqUrl!, names);
-  const isFit = ({ problem }: CatalogTable) => problem === null;
+  const isFit = (table: CatalogTable) => refusalOf(table) === null;
   const fit = tables.filter(isFit);
   const after = mergeTables(
     before,
     Object.fromEntries(fit.map((table) => [table.name, tableValue(table)])),
   );
   const problems = tables.filter((table) => !isFit(table))
-    .map(({ name, problem }) => `table ${JSON.stringify(name)} ${problem}`);
+    .map((table) => `table ${JSON.stringify(table.name)} ${refusalOf(table)}`);
   const refused = problems.length === 0 || fit.length > 0
     ? problemOf(() => parseSchema(after))
     : [];

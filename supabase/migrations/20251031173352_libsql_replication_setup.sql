@@ -1080,19 +1080,21 @@ as $$
   end
 $$;
 
--- Keys of a table whose rows the replica itself refused: a walk leaves them out,
--- or it would stand still there. A redrive tries what was refused before it.
-create or replace function libsql_sync.refused_keys(w libsql_sync.walks, table_name text)
+-- Keys of a table with an open dead letter, and whether the walk leaves the row
+-- out: what the replica itself refused would make it stand still there. A redrive
+-- tries what was refused before it.
+create or replace function libsql_sync.open_keys(w libsql_sync.walks, table_name text)
 returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(pg_catalog.jsonb_agg(d.message -> 'key'), '[]')
+  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+    'key', d.message -> 'key',
+    'skip', d.message ->> 'reason' like 'libSQL refused%'
+      and (w.kind <> 'redrive' or (d.message ->> 'parked_at')::timestamptz > w.requested_at))), '[]')
   from (
     select m.message from pgmq.q_replicate_data_libsql_dlq m
-    where m.message ->> 'table' = table_name and m.message ->> 'reason' like 'libSQL refused%'
-      and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
-      and (w.kind <> 'redrive' or (m.message ->> 'parked_at')::timestamptz > w.requested_at)
+    where m.message ->> 'table' = table_name and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
     limit 10000
   ) d
 $$;
@@ -1210,7 +1212,7 @@ begin
   answer := answer || pg_catalog.jsonb_build_object(
     'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
     'ghosts', ghosts, 'oversize', oversize,
-    'parked', libsql_sync.refused_keys(w, listed.name),
+    'open', libsql_sync.open_keys(w, listed.name),
     'upto', place::text, 'closes', place is null and w.closes and unread = 0);
   -- The cells as they are: through jsonb they would be parsed for nothing.
   return (pg_catalog.left(answer::text, -1) || ',"cells":[' || pg_catalog.array_to_string(parts, ',') || ']}')::json;

@@ -42,10 +42,11 @@ export const ALL = { messages: 20_000, bytes: 4_194_304 };
 
 /** A stack with {@linkcode SCHEMA}'s tables, where nothing is walked by itself. */
 export async function startChain(servers: Servers): Promise<Stack> {
-  const stack = await Stack.start(servers, { schema: SCHEMA, setup: TABLES });
-  await stack.sql`update libsql_sync.chain set refill = false, reopen = false`;
-  await stack.sql`select libsql_sync.scrub(0)`;
-  return stack;
+  return await Stack.start(servers, {
+    schema: SCHEMA,
+    setup: TABLES,
+    walks: false,
+  });
 }
 
 /** One message for each row: `from` up to `to`. */

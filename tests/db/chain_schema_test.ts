@@ -63,6 +63,7 @@ Deno.test("sync() brings a wider schema to the replica by one alter", async () =
   await withWorker(stack, { schema: WIDER, log }, async (port) => {
     const { status, body } = await stack.post("/sync", { port });
     assertEquals([status, body.epoch], [200, epoch], JSON.stringify(body));
+    // One for what was queued; attach() had to reopen the walk before.
     assertEquals(body.position, Number(position) + 1);
     assertEquals((await stack.post("/sync", { port })).body.batches, 0);
   });

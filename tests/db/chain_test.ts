@@ -202,9 +202,9 @@ Deno.test("sync() replays from the archive when a failover lost commits", async 
     replica: {
       async apply(batch, ...rest) {
         kinds.push(batch.kind);
-        const row = await replica.apply(batch, ...rest);
-        replayed.push({ id: 1, ...row });
-        return row;
+        const applied = await replica.apply(batch, ...rest);
+        replayed.push({ id: 1, ...applied.row });
+        return applied;
       },
     },
   }));

@@ -17,6 +17,7 @@ const DEFINERS = [
   "libsql_sync.lease",
   "libsql_sync.park",
   "libsql_sync.release",
+  "libsql_sync.request_walk",
   "libsql_sync.reset",
   // Called by whoever writes to a table.
   "public.trigger_http_queue_post_to_function_libsql",

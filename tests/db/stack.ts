@@ -116,6 +116,8 @@ export class Stack implements AsyncDisposable {
       setup?: string;
       /** One that has the migration already; its secrets are left alone. */
       database?: string;
+      /** Whether the replica is filled and scrubbed by itself; true unless told. */
+      walks?: boolean;
     } = {},
   ): Promise<Stack> {
     const server = await servers.postgres();
@@ -133,6 +135,9 @@ export class Stack implements AsyncDisposable {
     const raw = options.schema ?? schemaJson;
     if (options.setup) await sql.unsafe(options.setup).simple();
     if (options.schema) await configure(sql, raw);
+    if (options.walks === false) {
+      await sql`update libsql_sync.chain set refill = false, reopen = false, scrub_rows = 0`;
+    }
     const worker = serveWorker(
       { libsqlUrl: sqld.url, pgmqUrl: server.url({ database }) },
       raw,

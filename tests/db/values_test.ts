@@ -405,6 +405,7 @@ async function cellsOf(stack: Stack, table: string, from = 0): Promise<Cell[]> {
 
 Deno.test("sync() stores each value exactly when capture or a classic message brings it", async (t) => {
   await using stack = await Stack.start(servers, {
+    walks: false,
     schema: SCHEMA,
     setup: TYPES +
       CASES.map(({ type }, at) =>
@@ -470,6 +471,7 @@ Deno.test("sync() parks a row with its reason when its column cannot hold a valu
     },
   };
   await using stack = await Stack.start(servers, {
+    walks: false,
     schema,
     setup: "create table odd (id numeric primary key, n text, b text, a text);",
   });
@@ -538,6 +540,7 @@ Deno.test("sync() carries rows of megabytes, and parks the one that no libSQL ro
     },
   };
   await using stack = await Stack.start(servers, {
+    walks: false,
     schema,
     setup: "create table big (id bigint primary key, a text, b text, c text);",
   });
@@ -611,6 +614,7 @@ Deno.test("sync() makes every cell equal when values are random", async () => {
     y: "TEXT",
   };
   await using stack = await Stack.start(servers, {
+    walks: false,
     schema: {
       tables: {
         random: { key: ["id", "s"], columns, indexes: ["i", ["b", "n"]] },
@@ -702,6 +706,7 @@ const CLASSIC_SETUP =
 
 Deno.test("sync() makes the replica equal when a classic row trigger sends the messages", async () => {
   await using stack = await Stack.start(servers, {
+    walks: false,
     schema: CLASSIC,
     setup: CLASSIC_SETUP,
   });
@@ -749,6 +754,7 @@ Deno.test("sync() makes the replica equal when a classic row trigger sends the m
 
 Deno.test("sync() leaves missing columns as they are, and parks what is no change, when classic messages are sent by hand", async () => {
   await using stack = await Stack.start(servers, {
+    walks: false,
     schema: CLASSIC,
     setup: CLASSIC_SETUP,
   });
