@@ -350,10 +350,10 @@ async function pageRequest(
 async function buildIndexes(parts: Parts, progress: Progress): Promise<void> {
   const { replica, log } = parts;
   if (progress.row === null) return;
-  const { fresh, unindexed } = progress.row;
-  const filling = namesIn(fresh);
+  const { walk_at, unindexed } = progress.row;
+  const filling = parsePlace(walk_at)?.table;
   for (const table of namesIn(unindexed)) {
-    if (filling.includes(table) || progress.tooLarge.has(table)) continue;
+    if (table === filling || progress.tooLarge.has(table)) continue;
     const row = await replica.buildIndexes(table, INDEX_ROWS_MAX);
     if (row === null) {
       progress.tooLarge.add(table);
