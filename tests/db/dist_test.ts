@@ -1,10 +1,10 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Servers, Stack } from "./stack.ts";
+import { WorkerProcess } from "./worker_process.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
-const DEADLINE_MS = 20_000;
 const ROOT = new URL("../../", import.meta.url);
 
 /** Runs deno to its end. */
@@ -16,61 +16,6 @@ async function deno(...args: string[]): Promise<void> {
     stderr: "piped",
   }).output();
   assert(success, new TextDecoder().decode(stderr));
-}
-
-/** The bundle in a process of its own, until disposed. */
-class Worker implements AsyncDisposable {
-  private constructor(
-    readonly port: number,
-    readonly process: Deno.ChildProcess,
-  ) {}
-
-  static async start(
-    file: string,
-    env: Record<string, string>,
-  ): Promise<Worker> {
-    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const port = listener.addr.port;
-    listener.close();
-    // The bundle needs nothing beside it: no import map, no packages.
-    const config = file.endsWith("main.ts") ? [] : ["--no-config"];
-    const process = new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "--quiet",
-        ...config,
-        "--allow-net",
-        "--allow-env",
-        "--allow-sys",
-        file,
-      ],
-      env: { ...env, PORT: String(port) },
-      stdout: "null",
-      stderr: "inherit",
-    }).spawn();
-    const worker = new Worker(port, process);
-    for (const end = Date.now() + DEADLINE_MS; Date.now() < end;) {
-      const answer = await fetch(`http://127.0.0.1:${port}/health`).catch(() =>
-        null
-      );
-      if (answer !== null) {
-        assertEquals(await answer.text(), "OK");
-        return worker;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    await worker[Symbol.asyncDispose]();
-    throw new Error("the bundle did not answer /health in time");
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this.process.kill("SIGKILL");
-    } catch {
-      // It ended by itself.
-    }
-    await this.process.status;
-  }
 }
 
 Deno.test("dist.js is one file that imports node: builtins alone, serves and syncs under Deno.serve and under Bunny.v1.serve", async () => {
@@ -111,7 +56,7 @@ await import("./dist.js");
     WEBHOOK_SIGNATURE: "test-webhook-signature",
   };
   for (const [at, file] of [dist, bunny].entries()) {
-    await using worker = await Worker.start(file, env);
+    await using worker = await WorkerProcess.start(file, env);
     await stack
       .sql`insert into manifest (app_version_id, file_name, s3_path, file_hash) values (${at}, 'f', 's', 'h')`;
     const { status, body } = await stack.post("/sync", { port: worker.port });
@@ -123,12 +68,15 @@ await import("./dist.js");
 });
 
 Deno.test("main.ts answers /health, and tells every problem at once, when settings are missing", async () => {
-  await using worker = await Worker.start(new URL("main.ts", ROOT).pathname, {
-    LIBSQL_URL: "",
-    BUNNY_DATABASE_URL: "",
-    PGMQ_URL: "mysql://user:secret@host/db",
-    WEBHOOK_SIGNATURE: "",
-  });
+  await using worker = await WorkerProcess.start(
+    new URL("main.ts", ROOT).pathname,
+    {
+      LIBSQL_URL: "",
+      BUNNY_DATABASE_URL: "",
+      PGMQ_URL: "mysql://user:secret@host/db",
+      WEBHOOK_SIGNATURE: "",
+    },
+  );
   const response = await fetch(`http://127.0.0.1:${worker.port}/sync`, {
     method: "POST",
     headers: { "x-webhook-signature": "anything" },

@@ -209,6 +209,24 @@ export class Stack implements AsyncDisposable {
     }
   }
 
+  /** Posts /backfill or /verify until it is done, and returns the last answer. */
+  async finish(path: string): Promise<Record<string, unknown>> {
+    for (let tries = 0; tries < 60; tries++) {
+      const { status, body } = await this.post(path);
+      assertEquals(status, 200, JSON.stringify(body));
+      if (body.done === true) return body;
+    }
+    throw new Error(`${path} is not done after 60 requests`);
+  }
+
+  /** Syncs until every table is walked. */
+  async walk(): Promise<void> {
+    for (let tries = 0; tries < 60; tries++) {
+      if ((await this.sync()).walk_done === true) return;
+    }
+    throw new Error("not walked after 60 syncs");
+  }
+
   /** The replica's row. */
   async row(): Promise<Record<string, unknown>> {
     const { rows } = await this.client.execute("SELECT * FROM _libsql_sync");

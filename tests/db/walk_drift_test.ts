@@ -148,7 +148,7 @@ Deno.test("POST /verify finds every planted difference and no other, and mends t
   const { sql, client } = stack;
   await stack.run(FILL);
   await stack.drain();
-  await finish(stack, "/backfill");
+  await stack.finish("/backfill");
   await stack.assertEqual();
 
   // What the scrub mends by itself would be missing from the counts.
@@ -194,12 +194,12 @@ Deno.test("POST /verify finds every planted difference and no other, and mends t
     }
   })();
   try {
-    const verified = await finish(stack, "/verify");
+    const verified = await stack.finish("/verify");
     assertEquals(found(verified), expected);
     assertEquals(await sample(stack), "twelve", "a verify changes nothing");
-    const repaired = await finish(stack, "/verify?repair=true");
+    const repaired = await stack.finish("/verify?repair=true");
     assertEquals(found(repaired), expected);
-    const again = await finish(stack, "/verify");
+    const again = await stack.finish("/verify");
     assertEquals(again.differences, 0);
   } finally {
     isBusy = false;
@@ -216,7 +216,7 @@ Deno.test("POST /verify?table= looks at one table, and refuses one that is not l
   await stack.drain();
   const { body, status } = await stack.post("/verify?table=nowhere");
   assertEquals([status, body.error], [400, "bad_request"]);
-  const one = await finish(stack, "/verify?table=icu");
+  const one = await stack.finish("/verify?table=icu");
   assertEquals(Object.keys(one.tables as object), ["icu"]);
 });
 
@@ -227,7 +227,7 @@ Deno.test("the scrub finds and mends what nobody asked about, a page a sync", as
     insert into manifest (app_version_id, file_name, s3_path, file_hash)
     select i, 'f' || i, 's', 'h' from generate_series(1, 2500) i`);
   await stack.drain();
-  await finish(stack, "/backfill");
+  await stack.finish("/backfill");
   await client.execute(
     "UPDATE manifest SET file_name = 'wrong' WHERE id = 2400",
   );
@@ -259,23 +259,10 @@ Deno.test("a row written past the triggers, and one the replica alone has, are h
      delete from orgs where id in (select id from orgs order by id desc limit 10);`,
     { user: SUPERUSER },
   );
-  const result = await finish(stack, "/backfill?table=orgs");
+  const result = await stack.finish("/backfill?table=orgs");
   assertEquals(found(result), { orgs: { differing: 10, ghosts: 10 } });
   await stack.assertEqual();
 });
-
-/** Posts until the walk is done, and returns the last answer. */
-async function finish(
-  stack: Stack,
-  path: string,
-): Promise<Record<string, unknown>> {
-  for (let tries = 0; tries < 60; tries++) {
-    const { status, body } = await stack.post(path);
-    assertEquals(status, 200, JSON.stringify(body));
-    if (body.done === true) return body;
-  }
-  throw new Error(`${path} is not done after 60 requests`);
-}
 
 function found(body: Record<string, unknown>) {
   const tables = body.tables as Record<
