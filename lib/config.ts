@@ -15,6 +15,8 @@ export interface Config {
   readonly libsqlUrl: string;
   /** The token for libSQL; empty where a local sqld asks for none. */
   readonly libsqlAuthToken: string;
+  /** How large the replica may be, in MB of 1,048,576 bytes. */
+  readonly libsqlMaxMb: number;
   /** PostgreSQL's connection string. */
   readonly pgmqUrl: string;
   /** The secret a webhook sends. */
@@ -27,6 +29,8 @@ export interface Config {
 export type GetSetting = (name: string) => string | undefined;
 
 const PORT_DEFAULT = 8000;
+/** What a Bunny Database may hold. */
+const LIBSQL_MAX_MB_DEFAULT = 1024;
 /** The schemes an error may name; another might be part of a secret. */
 const SCHEMES = [
   "libsql",
@@ -80,6 +84,7 @@ export function parseConfig(get: GetSetting): Config {
   const read = (name: string) => get(name) ?? "";
   const config = {
     ...parseLibsql(read, report),
+    libsqlMaxMb: parseLibsqlMaxMb(read("LIBSQL_MAX_MB").trim(), report),
     pgmqUrl: parsePgmqUrl(read("PGMQ_URL").trim(), report),
     webhookSignature: parseSignature(read("WEBHOOK_SIGNATURE"), report),
     port: parsePort(read("PORT").trim(), report),
@@ -167,6 +172,19 @@ function parseToken(
     );
   }
   return token;
+}
+
+function parseLibsqlMaxMb(text: string, report: Report): number {
+  if (text === "") return LIBSQL_MAX_MB_DEFAULT;
+  const mb = /^[0-9]{1,7}$/.test(text) ? Number(text) : 0;
+  if (mb === 0) {
+    report(
+      `LIBSQL_MAX_MB must be a whole number of megabytes from 1 to 9999999: found ${
+        lengthOf(text)
+      }; leave it out for ${LIBSQL_MAX_MB_DEFAULT}.`,
+    );
+  }
+  return mb;
 }
 
 function parsePgmqUrl(text: string, report: Report): string {

@@ -80,6 +80,7 @@ export async function withParts<T>(
       replica: createReplica(client, { schema, schemaHash: hash }),
       plan: createPlanner(schema),
       planPage: createPagePlanner(schema),
+      replicaMbMax: config.libsqlMaxMb,
       budget: {
         callsLeft: () => CALLS_MAX - calls,
         msLeft: () => deadline - now(),

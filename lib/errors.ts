@@ -47,8 +47,6 @@ const CODES = {
   schema_outdated: { retry: false },
   /** This worker's schema.json is not installed at the source. */
   schema_unknown: { retry: false },
-  /** The replica's tables have a type or a key that schema.json has not. */
-  schema_conflict: { retry: false },
   /** /nuke recorded its new epoch; a later /sync carries it out. */
   nuke_pending: { retry: true },
   /** Anything else: a bug. */

@@ -71,7 +71,6 @@ const STATUS: Record<ErrorCode, number> = {
   replica_foreign: 409,
   schema_outdated: 409,
   schema_unknown: 409,
-  schema_conflict: 409,
   nuke_pending: 503,
   internal: 500,
 };

@@ -20,8 +20,8 @@ const PIECES_MAX = 256;
  *
  * @param replica The replica.
  * @param steps The steps of the batch up to the refused one, which is last.
- * @param options What the replica said, for the reason, and how often it may be
- * asked.
+ * @param options What the replica said, for the reason; how often it may be
+ * asked; the tables that are rebuilt.
  * @returns The rows to set aside, some of them where the tries were not enough;
  * none where the step has no rows, or the replica takes it now.
  * @throws {SyncError} The replica could not be asked.
@@ -29,7 +29,7 @@ const PIECES_MAX = 256;
 export async function isolate(
   replica: Pick<Replica, "refusedOf">,
   steps: readonly Step[],
-  options: { code: string; triesMax: number },
+  options: { code: string; triesMax: number; rebuilding: readonly string[] },
 ): Promise<Refusal[]> {
   const before = steps.slice(0, -1);
   const step = steps.at(-1)!;
@@ -38,7 +38,10 @@ export async function isolate(
   let pieces = takeApart(step.rows);
   for (let tries = 0; tries < options.triesMax && pieces.length > 0; tries++) {
     const trial = pieces.map((rows) => ({ ...step, rows }));
-    const refused = await replica.refusedOf([...before, ...trial]);
+    const refused = await replica.refusedOf(
+      [...before, ...trial],
+      options.rebuilding,
+    );
     const at = refused === null ? -1 : refused - before.length;
     const piece = pieces[at];
     if (piece === undefined) break;

@@ -102,7 +102,12 @@ export function parsePlace(walkAt: string | null): Place | null {
 /** What a batch does to the walk in the replica's row. */
 export type WalkMove = Pick<
   ReplicaRow,
-  "walk_gen" | "walk_at" | "walk_done" | "fresh" | "unindexed"
+  | "walk_gen"
+  | "walk_at"
+  | "walk_done"
+  | "fresh"
+  | "unindexed"
+  | "rebuilding"
 >;
 
 /**
@@ -117,7 +122,7 @@ export type WalkMove = Pick<
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * const row = { walk_gen: 3, walk_at: null, walk_done: 1, fresh: "[]", unindexed: "[]" };
+ * const row = { walk_gen: 3, walk_at: null, walk_done: 1, fresh: "[]", unindexed: "[]", rebuilding: "[]" };
  * assertEquals(walkAfter(row, { page: null, reopen: true }), { ...row, walk_done: 0 });
  * ```
  */
@@ -125,27 +130,29 @@ export function walkAfter(
   row: WalkMove,
   batch: { page: Page | null; reopen: boolean },
 ): WalkMove {
-  const { walk_gen, walk_at, walk_done, fresh, unindexed } = row;
+  const { walk_gen, walk_at, walk_done, fresh, unindexed, rebuilding } = row;
   const { page, reopen } = batch;
   if (reopen) {
-    return { walk_gen, walk_at: null, walk_done: 0, fresh, unindexed };
+    // What went past the queue may have left ghosts anywhere.
+    const start = { walk_at: null, walk_done: 0, fresh: "[]" };
+    return { walk_gen, unindexed, rebuilding, ...start };
   }
   if (page === null) {
-    return { walk_gen, walk_at, walk_done, fresh, unindexed };
+    return { walk_gen, walk_at, walk_done, fresh, unindexed, rebuilding };
   }
   const { walkGen, table, upto, closes } = page;
-  const freshTables = namesIn(fresh);
+  const swapped = isSwap(page, namesIn(rebuilding));
   const bare = new Set(namesIn(unindexed));
-  if (isFirstFill(page, freshTables)) bare.add(table);
-  const isThrough = parsePlace(upto)?.table !== table;
+  if (isFirstFill(page, row) || swapped) bare.add(table);
+  const without = (list: string, isOut: boolean) =>
+    JSON.stringify(namesIn(list).filter((name) => !isOut || name !== table));
   return {
     walk_gen: walkGen,
     walk_at: upto,
     walk_done: closes ? 1 : walk_done,
-    fresh: JSON.stringify(
-      freshTables.filter((name) => !isThrough || name !== table),
-    ),
+    fresh: without(fresh, isThrough(page)),
     unindexed: JSON.stringify([...bare]),
+    rebuilding: without(rebuilding, swapped),
   };
 }
 
@@ -167,8 +174,24 @@ export function namesIn(list: string): string[] {
 }
 
 /** An empty table about to get more than a page: its indexes come last. */
-function isFirstFill(page: Page, fresh: readonly string[]): boolean {
-  return page.starts && !page.last && page.repair && fresh.includes(page.table);
+function isFirstFill(
+  page: Page,
+  { fresh, rebuilding }: Pick<WalkMove, "fresh" | "rebuilding">,
+): boolean {
+  return page.starts && !page.last && page.repair &&
+    namesIn(fresh).includes(page.table) &&
+    !namesIn(rebuilding).includes(page.table);
+}
+
+/** Whether the walk leaves the page's table. */
+function isThrough({ table, upto }: Page): boolean {
+  return parsePlace(upto)?.table !== table;
+}
+
+/** Whether a table that was rebuilt is equal with this page. */
+function isSwap(page: Page, rebuilding: readonly string[]): boolean {
+  return rebuilding.includes(page.table) && isThrough(page) && page.repair &&
+    page.half !== "keys" && page.failed === null;
 }
 
 /**
@@ -190,7 +213,7 @@ function isFirstFill(page: Page, fresh: readonly string[]): boolean {
  *   walkGen: 1, kind: "verify", repair: false, table: "t", half: "forward", starts: true,
  *   last: true, rows: 1, failed: null, key: ["id"], columns: ["id"], cells: [["5"]],
  *   ghosts: [], oversize: [], open: [], upto: null, closes: false,
- * }, { parked: [], fresh: [] });
+ * }, { parked: [], row: { fresh: "[]", rebuilding: "[]" } });
  * assertEquals(steps.map((step) => step.kind), ["compare", "tally"]);
  * ```
  */
@@ -198,10 +221,13 @@ export function createPagePlanner(
   schema: Schema,
 ): (
   page: Page,
-  options: { parked: readonly Refusal[]; fresh: readonly string[] },
+  options: {
+    parked: readonly Refusal[];
+    row: Pick<WalkMove, "fresh" | "rebuilding">;
+  },
 ) => Plan {
   const tables = new Map(schema.tables.map((table) => [table.name, table]));
-  return (page, { parked, fresh }) => {
+  return (page, { parked, row }) => {
     const table = tables.get(page.table);
     if (table === undefined) return { steps: [], refusals: [] };
     const order = table.key.map((column) => page.key.indexOf(column));
@@ -223,7 +249,7 @@ export function createPagePlanner(
     }));
     const planned = planFold(fold([changes]), [...parked, ...skipped]);
     const walk = { walkGen: page.walkGen, table };
-    const steps: Step[] = isFirstFill(page, fresh)
+    const steps: Step[] = isFirstFill(page, row)
       ? table.indexes.map((index) => ({ kind: "unindex", table, index }))
       : [];
     for (const step of planned.steps) {
@@ -245,13 +271,15 @@ export function createPagePlanner(
     if (strays) {
       steps.push({ kind: "strays", table, repair: page.repair, walk });
     }
-    const place = parsePlace(page.upto);
+    if (isSwap(page, namesIn(row.rebuilding))) {
+      steps.push({ kind: "drop", table }, { kind: "rename", table });
+    }
     steps.push({
       kind: "tally",
       walk,
       found: strays && page.repair ? "ghosts" : null,
       rows: page.half === "back" ? 0 : page.rows,
-      ended: place?.table !== page.table,
+      ended: isThrough(page),
       failed: page.failed,
     });
     return { steps, refusals: page.repair ? planned.refusals : [] };

@@ -85,13 +85,20 @@ export interface UnindexStep {
   readonly index: readonly string[];
 }
 
+/** Puts a table that was rebuilt in the place of the old one. */
+export interface SwapStep {
+  readonly kind: "drop" | "rename";
+  readonly table: Table;
+}
+
 /** What one statement does. */
 export type Step =
   | RowStep
   | CompareStep
   | StraysStep
   | TallyStep
-  | UnindexStep;
+  | UnindexStep
+  | SwapStep;
 
 /** A batch ready to be applied. */
 export interface Plan<S extends Step = Step> {

@@ -10,7 +10,7 @@
 import type { Client } from "@libsql/client/web";
 import type { Batch, PageRequest } from "./claim.ts";
 import { SyncError } from "./errors.ts";
-import type { Place, Walked, WalkMove } from "./page.ts";
+import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
 import type { Step } from "./plan.ts";
 import type { Schema } from "./schema.ts";
 import {
@@ -18,7 +18,6 @@ import {
   adoptStatements,
   alterStatements,
   bootstrapStatements,
-  conflictOf,
   countStatement,
   GUARD,
   indexedStatement,
@@ -63,7 +62,7 @@ export interface Replica {
   /** The next keys of a table, in the replica's order, from its primary. */
   keys(
     place: Place,
-    keysMax: number,
+    options: { keysMax: number; rebuilding: readonly string[] },
   ): Promise<Omit<NonNullable<PageRequest["keys"]>, "at">>;
   /** Builds a table's indexes, each in a transaction of its own; null where it
    * has more rows than `rowsMax`. */
@@ -74,7 +73,10 @@ export interface Replica {
   /** What a walk found so far, by table. */
   walked(walkGen: number): Promise<Walked[]>;
   /** Which of these steps the replica refuses first, if any; nothing is kept. */
-  refusedOf(steps: readonly Step[]): Promise<number | null>;
+  refusedOf(
+    steps: readonly Step[],
+    rebuilding: readonly string[],
+  ): Promise<number | null>;
   /** Which step `apply` was refused for, and SQLite's code; null when it was none. */
   refusedStep(error: SyncError): { step: number; code: string } | null;
 }
@@ -122,15 +124,6 @@ export function createReplica(
     }
     return { columns, indexes };
   };
-  const inspectUsable = async () => {
-    const present = await inspect();
-    const conflict = conflictOf(schema, present);
-    if (conflict === null) return present;
-    throw new SyncError(
-      "schema_conflict",
-      `Cannot bring the replica to schema.json: ${conflict}; POST /nuke to create its tables again`,
-    );
-  };
   const tableOf = (name: string) =>
     schema.tables.find((table) => table.name === name)!;
 
@@ -146,7 +139,7 @@ export function createReplica(
       }
     },
     async bootstrap({ epoch, wipe }) {
-      const present = wipe ? await inspect() : await inspectUsable();
+      const present = await inspect();
       return await move(
         bootstrapStatements(schema, { epoch, schemaHash, wipe, present }),
       );
@@ -157,15 +150,16 @@ export function createReplica(
       );
     },
     async alter({ from }) {
-      const present = await inspectUsable();
+      const present = await inspect();
       return await move(alterStatements(schema, { from, schemaHash, present }));
     },
     async apply(batch, steps, { parked, walk }) {
       const deadLetters = batch.deadLetters + parked;
+      const rebuilding = namesIn(walk.before.rebuilding);
       try {
         const results = await write([
           stepStatement({ ...batch, schemaHash, deadLetters }, walk),
-          ...steps.map(stepToStatement),
+          ...steps.map((step) => stepToStatement(step, rebuilding)),
         ]);
         const tally = steps.at(-1)?.kind === "tally"
           ? results.at(-1)?.rows[0]
@@ -182,11 +176,11 @@ export function createReplica(
         throw error;
       }
     },
-    async keys({ table, after }, keysMax) {
+    async keys({ table, after }, { keysMax, rebuilding }) {
       // The probe makes it a write: a read may come from a stale replica.
       const [, result] = await write([
         PROBE,
-        keysStatement(tableOf(table), { after, keysMax }),
+        keysStatement(tableOf(table), { after, keysMax, rebuilding }),
       ]);
       const keys = result!.rows.map((row) =>
         Array.from(row as ArrayLike<unknown>, String)
@@ -204,8 +198,8 @@ export function createReplica(
       const [result] = await write([walkedStatement(walkGen)]);
       return result!.rows.map(walkedOf);
     },
-    async refusedOf(steps) {
-      const statements = steps.map(stepToStatement);
+    async refusedOf(steps, rebuilding) {
+      const statements = steps.map((step) => stepToStatement(step, rebuilding));
       try {
         await write([...statements, ABORT]);
       } catch (error) {
@@ -287,11 +281,13 @@ function rowOf(row: unknown): ReplicaRow {
     walk_done: found.walk_done,
     fresh: found.fresh,
     unindexed: found.unindexed,
+    rebuilding: found.rebuilding,
     drained: found.drained,
     snapshot: found.snapshot,
     source_time: found.source_time,
     schema_hash: found.schema_hash,
     dead_letters: found.dead_letters,
+    bytes: found.bytes,
   };
 }
 

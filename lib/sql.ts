@@ -46,6 +46,8 @@ export interface ReplicaRow {
   readonly fresh: string;
   /** Tables whose indexes are to be built, as JSON. */
   readonly unindexed: string;
+  /** Tables rebuilt beside the old ones, which readers still see, as JSON. */
+  readonly rebuilding: string;
   /** Whether the last batch took every message there was. */
   readonly drained: number;
   /** The source's snapshot of the last batch. */
@@ -56,6 +58,8 @@ export interface ReplicaRow {
   readonly schema_hash: string;
   /** How many changes were set aside and are still open. */
   readonly dead_letters: number;
+  /** How much its database holds, without the pages that are free again. */
+  readonly bytes: number;
 }
 
 const GUARDED = [
@@ -72,9 +76,16 @@ const GUARDED = [
   "source_time",
   "schema_hash",
 ];
-const ROW_COLUMNS = [...GUARDED, "fresh", "unindexed", "dead_letters"].join(
-  ", ",
-);
+const BYTES =
+  "(SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()) AS bytes";
+const ROW_COLUMNS = [
+  ...GUARDED,
+  "fresh",
+  "unindexed",
+  "rebuilding",
+  "dead_letters",
+  BYTES,
+].join(", ");
 
 /** What the guard says when it refuses; the adapter knows it by this word. */
 export const GUARD = "libsql_sync guard";
@@ -91,6 +102,7 @@ const TABLE = `CREATE TABLE IF NOT EXISTS _libsql_sync (
   walk_done INTEGER NOT NULL DEFAULT 0,
   fresh TEXT NOT NULL DEFAULT '[]',
   unindexed TEXT NOT NULL DEFAULT '[]',
+  rebuilding TEXT NOT NULL DEFAULT '[]',
   drained INTEGER NOT NULL DEFAULT 0,
   snapshot TEXT,
   source_time TEXT,
@@ -187,58 +199,6 @@ export interface Present {
 }
 
 /**
- * Finds what no added column, table or index can bring to the schema: a column
- * of another type would change values silently.
- *
- * @param schema The tables.
- * @param present What is there.
- * @returns What was expected and what was found, or null.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- * import { parseSchema } from "./schema.ts";
- *
- * const schema = parseSchema({
- *   tables: { t: { key: "id", columns: { id: "INTEGER" }, indexes: [] } },
- * });
- * const columns = new Map([["t\u0000id", { type: "TEXT", isKey: true }]]);
- * assertEquals(
- *   conflictOf(schema, { columns, indexes: new Set() }),
- *   "expected column t.id to be INTEGER, found TEXT",
- * );
- * assertEquals(conflictOf(schema, { columns: new Map(), indexes: new Set() }), null);
- * ```
- */
-export function conflictOf(
-  schema: Schema,
-  { columns }: Present,
-): string | null {
-  for (const table of schema.tables) {
-    const key = [...columns].filter(([name, { isKey }]) =>
-      isKey && name.startsWith(`${table.name}\u0000`)
-    ).map(([name]) => name.slice(table.name.length + 1));
-    const isThere = [...columns.keys()].some((name) =>
-      name.startsWith(`${table.name}\u0000`)
-    );
-    for (const { name, type } of table.columns) {
-      const found = columns.get(`${table.name}\u0000${name}`)?.type;
-      if (found !== undefined && found.toUpperCase() !== declare(type)) {
-        return `expected column ${table.name}.${name} to be ${
-          declare(type)
-        }, found ${found || "no type"}`;
-      }
-    }
-    if (isThere && key.toSorted().join() !== table.key.toSorted().join()) {
-      return `expected table ${table.name} to have the key (${
-        table.key.join(", ")
-      }), found (${key.join(", ")})`;
-    }
-  }
-  return null;
-}
-
-/**
  * Starts a replica: everything if it does not exist, the row at position 0.
  * A row that is there is never replaced: with `wipe` it fails the batch.
  *
@@ -257,27 +217,28 @@ export function bootstrapStatements(
   },
 ): Statement[] {
   const { epoch, schemaHash, wipe } = options;
-  const present = wipe ? NOTHING : options.present;
+  const changes = schemaChanges(schema, wipe ? NOTHING : options.present);
   return [
     bare(TABLE),
     bare(WALKS),
     ...GUARDS.map(bare),
     {
       sql:
-        "INSERT INTO _libsql_sync (id, epoch, position, batch, schema_hash, fresh, unindexed)" +
-        ` SELECT 1, ?, 0, ?, ?, ?, ?${
+        "INSERT INTO _libsql_sync (id, epoch, position, batch, schema_hash, fresh, unindexed, rebuilding)" +
+        ` SELECT 1, ?, 0, ?, ?, ?, ?, ?${
           wipe ? "" : " WHERE NOT EXISTS (SELECT 1 FROM _libsql_sync)"
         }`,
       args: [
         epoch,
         epoch,
         schemaHash,
-        JSON.stringify(absentTables(schema, present)),
-        JSON.stringify(unindexedTables(schema, present)),
+        JSON.stringify(changes.fresh),
+        JSON.stringify(changes.unindexed),
+        JSON.stringify(changes.rebuilding),
       ],
     },
-    ...(wipe ? dropStatements(schema) : addColumnStatements(schema, present)),
-    ...createStatements(schema, present),
+    ...(wipe ? dropStatements(schema) : []),
+    ...changes.statements,
     PROBE,
   ];
 }
@@ -300,7 +261,11 @@ export function adoptStatements(
       sql:
         `UPDATE _libsql_sync SET from_epoch = ?, epoch = ?, position = 0, batch = ?, prev = NULL,
   walk_gen = 0, walk_at = NULL, walk_done = 0, drained = 0, snapshot = NULL, source_time = NULL,
-  ${wipe ? "schema_hash = ?, unindexed = '[]', " : ""}fresh = ?
+  ${
+          wipe
+            ? "schema_hash = ?, unindexed = '[]', rebuilding = '[]', "
+            : ""
+        }fresh = ?
 WHERE id = 1`,
       args: [
         from,
@@ -312,7 +277,10 @@ WHERE id = 1`,
     },
     bare("DELETE FROM _libsql_sync_walks"),
     ...(wipe
-      ? [...dropStatements(schema), ...createStatements(schema, NOTHING)]
+      ? [
+        ...dropStatements(schema),
+        ...schemaChanges(schema, NOTHING).statements,
+      ]
       : []),
     PROBE,
   ];
@@ -330,6 +298,7 @@ export function alterStatements(
   options: { from: string; schemaHash: string; present: Present },
 ): Statement[] {
   const { from, schemaHash, present } = options;
+  const changes = schemaChanges(schema, present);
   const move = (before: string, after: string): Statement => ({
     // NULL breaks the constraint, so that a hash that moved fails the batch.
     sql:
@@ -343,15 +312,15 @@ WHERE id = 1`,
     ...(from === schemaHash
       ? [move(from, ""), move("", schemaHash)]
       : [move(from, schemaHash)]),
-    ...addColumnStatements(schema, present),
-    ...createStatements(schema, present),
+    ...changes.statements,
     {
       sql: `UPDATE _libsql_sync SET fresh = ${union("fresh")}, unindexed = ${
         union("unindexed")
-      } WHERE id = 1`,
+      }, rebuilding = ? WHERE id = 1`,
       args: [
-        JSON.stringify(absentTables(schema, present)),
-        JSON.stringify(unindexedTables(schema, present)),
+        JSON.stringify(changes.fresh),
+        JSON.stringify(changes.unindexed),
+        JSON.stringify(changes.rebuilding),
       ],
     },
     PROBE,
@@ -389,14 +358,14 @@ export function stepStatement(
   return {
     sql:
       `INSERT INTO _libsql_sync (id, epoch, position, batch, prev, drained, snapshot, source_time, schema_hash, dead_letters,
-  walk_gen, walk_at, walk_done, fresh, unindexed)
-VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  walk_gen, walk_at, walk_done, fresh, unindexed, rebuilding)
+VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, batch = excluded.batch, prev = excluded.prev,
   position = iif(walk_gen = ? AND walk_at IS ?, excluded.position, NULL),
   drained = excluded.drained, snapshot = excluded.snapshot, source_time = excluded.source_time,
   schema_hash = excluded.schema_hash, dead_letters = excluded.dead_letters,
   walk_gen = excluded.walk_gen, walk_at = excluded.walk_at, walk_done = excluded.walk_done,
-  fresh = excluded.fresh, unindexed = excluded.unindexed
+  fresh = excluded.fresh, unindexed = excluded.unindexed, rebuilding = excluded.rebuilding
 RETURNING ${ROW_COLUMNS}`,
     args: [
       batch.epoch,
@@ -413,6 +382,7 @@ RETURNING ${ROW_COLUMNS}`,
       BigInt(after.walk_done),
       after.fresh,
       after.unindexed,
+      after.rebuilding,
       BigInt(before.walk_gen),
       before.walk_at,
     ],
@@ -423,14 +393,19 @@ RETURNING ${ROW_COLUMNS}`,
  * The statement that reads a page of a table's keys, in the replica's order.
  *
  * @param table The table.
- * @param options The key to start after, null for the start, and how many.
+ * @param options The key to start after, null for the start; how many; the
+ * tables that are rebuilt beside the old ones.
  * @returns The statement; each row is a key as text.
  */
 export function keysStatement(
   table: Table,
-  options: { after: readonly string[] | null; keysMax: number },
+  options: {
+    after: readonly string[] | null;
+    keysMax: number;
+    rebuilding: readonly string[];
+  },
 ): Statement {
-  const { after, keysMax } = options;
+  const { after, keysMax, rebuilding } = options;
   const own = table.key.map((name) => rightType(table, name));
   const bound = after === null
     ? []
@@ -440,7 +415,7 @@ export function keysStatement(
   return {
     sql: `SELECT ${
       table.key.map((name) => `CAST(${quote(name)} AS TEXT)`).join(", ")
-    } FROM ${quote(table.name)} WHERE ${
+    } FROM ${storedName(table, rebuilding)} WHERE ${
       [...own, ...bound].join(" AND ")
     } ORDER BY ${names(table.key)} LIMIT ?`,
     args: [...(after ?? []), BigInt(keysMax)],
@@ -510,6 +485,7 @@ export function countStatement(table: Table, rowsMax: number): Statement {
  * The statement of a planned step.
  *
  * @param step What to do to one table.
+ * @param rebuilding Tables that are rebuilt beside the old ones.
  * @returns The statement.
  *
  * @example
@@ -521,35 +497,43 @@ export function countStatement(table: Table, rowsMax: number): Statement {
  * assertEquals(statement, { sql: 'DELETE FROM "t"', args: [] });
  * ```
  */
-export function stepToStatement(step: Step): Statement {
+export function stepToStatement(
+  step: Step,
+  rebuilding: readonly string[] = [],
+): Statement {
+  if (step.kind === "tally") return tallyStatement(step);
+  const { table } = step;
+  const stored = storedName(table, rebuilding);
   switch (step.kind) {
     case "compare":
-      return compareStatement(step);
-    case "tally":
-      return tallyStatement(step);
+      return compareStatement(step, stored);
     case "strays":
-      return straysStatement(step);
+      return straysStatement(step, stored);
+    case "drop":
+      return bare(`DROP TABLE ${quote(table.name)}`);
+    case "rename":
+      return bare(`ALTER TABLE ${stored} RENAME TO ${quote(table.name)}`);
     case "unindex":
       return bare(
-        `DROP INDEX IF EXISTS ${quote(indexName(step.table.name, step.index))}`,
+        `DROP INDEX IF EXISTS ${quote(indexName(table.name, step.index))}`,
       );
     default:
-      return rowStatement(step);
+      return rowStatement(step, stored);
   }
 }
 
 /** The statement that changes rows. */
-function rowStatement(step: RowStep): Statement {
+function rowStatement(step: RowStep, stored: string): Statement {
   const { kind, table, columns, rows } = step;
   switch (kind) {
     case "truncate":
-      return bare(`DELETE FROM ${quote(table.name)}`);
+      return bare(`DELETE FROM ${stored}`);
     case "delete": {
       const cells = cellsOf(table, columns, (at) => `value->>${at}`);
       return {
-        sql: `DELETE FROM ${quote(table.name)} WHERE (${
-          names(columns)
-        }) IN (SELECT ${cells.join(", ")} FROM json_each(?))`,
+        sql: `DELETE FROM ${stored} WHERE (${names(columns)}) IN (SELECT ${
+          cells.join(", ")
+        } FROM json_each(?))`,
         args: [jsonOf(rows)],
       };
     }
@@ -558,17 +542,17 @@ function rowStatement(step: RowStep): Statement {
       return {
         sql: `WITH r AS MATERIALIZED (SELECT ${
           cells.join(", ")
-        } FROM json_each(?)) INSERT INTO ${quote(table.name)} (${
+        } FROM json_each(?)) INSERT INTO ${stored} (${
           names(columns)
-        }) SELECT * FROM r WHERE true ${onConflict(table, columns)}`,
+        }) SELECT * FROM r WHERE true ${onConflict(table, columns, stored)}`,
         args: [jsonOf(rows)],
       };
     }
     case "row":
       return {
-        sql: `INSERT INTO ${quote(table.name)} (${names(columns)}) VALUES (${
+        sql: `INSERT INTO ${stored} (${names(columns)}) VALUES (${
           cellsOf(table, columns, () => "?").join(", ")
-        }) ${onConflict(table, columns)}`,
+        }) ${onConflict(table, columns, stored)}`,
         args: [...rows[0]!.cells],
       };
   }
@@ -577,14 +561,15 @@ function rowStatement(step: RowStep): Statement {
 /** Counts rows that are missing or different, or ghosts that are there. */
 function compareStatement(
   { of, table, columns, rows, walk }: CompareStep,
+  stored: string,
 ): Statement {
   const cells = cellsOf(table, columns, (at) => `value->>${at}`);
   const key = names(table.key);
   if (of === "delete") {
     return countInto(walk, "ghosts", {
-      sql: `SELECT count(*) FROM ${
-        quote(table.name)
-      } WHERE (${key}) IN (SELECT ${cells.join(", ")} FROM json_each(?))`,
+      sql: `SELECT count(*) FROM ${stored} WHERE (${key}) IN (SELECT ${
+        cells.join(", ")
+      } FROM json_each(?))`,
       args: [jsonOf(rows)],
     });
   }
@@ -596,23 +581,26 @@ function compareStatement(
   return countInto(walk, "differing", {
     sql: `WITH r AS MATERIALIZED (SELECT ${
       cells.map((cell, at) => `${cell} AS ${quote(columns[at]!)}`).join(", ")
-    } FROM json_each(?)) SELECT count(*) FROM r WHERE NOT EXISTS (SELECT 1 FROM ${
-      quote(table.name)
-    } t WHERE ${same.join(" AND ")})`,
+    } FROM json_each(?)) SELECT count(*) FROM r WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
+      same.join(" AND ")
+    })`,
     args: [jsonOf(rows)],
   });
 }
 
 /** Rows whose key has a type no row of the source can have. */
-function straysStatement(step: Extract<Step, { kind: "strays" }>): Statement {
+function straysStatement(
+  step: Extract<Step, { kind: "strays" }>,
+  stored: string,
+): Statement {
   const { table, repair, walk } = step;
   const right = table.key.map((name) => rightType(table, name)).join(" AND ");
   return repair
-    ? bare(`DELETE FROM ${quote(table.name)} WHERE NOT (${right})`)
+    ? bare(`DELETE FROM ${stored} WHERE NOT (${right})`)
     : countInto(
       walk,
       "ghosts",
-      bare(`SELECT count(*) FROM ${quote(table.name)} WHERE NOT (${right})`),
+      bare(`SELECT count(*) FROM ${stored} WHERE NOT (${right})`),
     );
 }
 
@@ -662,11 +650,15 @@ function rightType(table: Table, name: string): string {
 }
 
 /** The row changes where it differs, and only then. */
-function onConflict(table: Table, columns: readonly string[]): string {
+function onConflict(
+  table: Table,
+  columns: readonly string[],
+  stored: string,
+): string {
   const rest = columns.filter((name) => !table.key.includes(name));
   if (rest.length === 0) return `ON CONFLICT (${names(table.key)}) DO NOTHING`;
   const set = rest.map((name) => `${quote(name)} = excluded.${quote(name)}`);
-  const before = rest.map((name) => `${quote(table.name)}.${quote(name)}`);
+  const before = rest.map((name) => `${stored}.${quote(name)}`);
   const after = rest.map((name) => `excluded.${quote(name)}`);
   return `ON CONFLICT (${names(table.key)}) DO UPDATE SET ${
     set.join(", ")
@@ -687,71 +679,133 @@ function cellsOf(
   });
 }
 
-function dropStatements(schema: Schema): Statement[] {
-  return schema.tables.map(({ name }) =>
-    bare(`DROP TABLE IF EXISTS ${quote(name)}`)
-  );
-}
-
 /** An empty replica. */
 const NOTHING: Present = { columns: new Map(), indexes: new Set() };
 
-function isThere(table: Table, present: Present): boolean {
-  return present.columns.has(`${table.name}\u0000${table.key[0]}`);
+/** What brings a replica to the schema. */
+interface SchemaChanges {
+  readonly statements: readonly Statement[];
+  /** Tables created now: what they will hold is ours. */
+  readonly fresh: readonly string[];
+  /** Tables that are there and lack an index. */
+  readonly unindexed: readonly string[];
+  /** Tables whose types or key changed: a new one is filled beside the old. */
+  readonly rebuilding: readonly string[];
 }
 
-/** Tables that are created now: what they will hold is ours. */
-function absentTables(schema: Schema, present: Present): string[] {
-  return schema.tables.filter((table) => !isThere(table, present)).map((
-    { name },
-  ) => name);
+/** Compares what is there with the schema. */
+function schemaChanges(schema: Schema, present: Present): SchemaChanges {
+  const statements: Statement[] = [];
+  const fresh: string[] = [];
+  const unindexed: string[] = [];
+  const rebuilding: string[] = [];
+  for (const table of schema.tables) {
+    const { name } = table;
+    const beside = `${BESIDE}${name}`;
+    if (!isThere(name, present)) {
+      fresh.push(name);
+      statements.push(createStatement(table, name), ...indexStatements(table));
+    } else if (fits(table, name, present)) {
+      statements.push(...addColumnStatements(table, name, present));
+      if (isThere(beside, present)) statements.push(dropStatement(beside));
+      const lacksIndex = table.indexes.some((columns) =>
+        !present.indexes.has(indexName(name, columns))
+      );
+      if (lacksIndex) unindexed.push(name);
+    } else {
+      rebuilding.push(name);
+      if (isThere(beside, present) && fits(table, beside, present)) {
+        statements.push(...addColumnStatements(table, beside, present));
+      } else {
+        fresh.push(name);
+        statements.push(dropStatement(beside), createStatement(table, beside));
+      }
+    }
+  }
+  return { statements, fresh, unindexed, rebuilding };
 }
 
-/** Tables that are there and lack an index. */
-function unindexedTables(schema: Schema, present: Present): string[] {
-  return schema.tables
-    .filter((table) =>
-      isThere(table, present) &&
-      table.indexes.some((columns) =>
-        !present.indexes.has(indexName(table.name, columns))
+/** What the name of a table that is rebuilt begins with. */
+const BESIDE = "_libsql_sync_new_";
+
+/** The quoted name of the table that is written to. */
+function storedName({ name }: Table, rebuilding: readonly string[]): string {
+  return quote(rebuilding.includes(name) ? `${BESIDE}${name}` : name);
+}
+
+function isThere(name: string, { columns }: Present): boolean {
+  return columnsOf(name, columns).length > 0;
+}
+
+/** A table's columns and what they are. */
+function columnsOf(table: string, columns: Present["columns"]) {
+  return [...columns].filter(([name]) => name.startsWith(`${table}\u0000`));
+}
+
+/**
+ * Whether adding columns makes the table the schema's: a column of another type
+ * would change values silently, and another key would merge rows.
+ */
+function fits(table: Table, name: string, { columns }: Present): boolean {
+  const key = columnsOf(name, columns).filter(([, { isKey }]) => isKey)
+    .map(([column]) => column.slice(name.length + 1));
+  return key.toSorted().join() === table.key.toSorted().join() &&
+    table.columns.every((column) => {
+      const found = columns.get(`${name}\u0000${column.name}`)?.type;
+      return found === undefined || holds(found, column.type);
+    });
+}
+
+/** Whether SQLite's affinity of a declared type stores ours unchanged. */
+function holds(declared: string, type: ColumnType): boolean {
+  // https://sqlite.org/datatype3.html#determination_of_column_affinity
+  const isInteger = /INT/i.test(declared);
+  const isText = !isInteger && /CHAR|CLOB|TEXT/i.test(declared);
+  const isOther = declared === "" || /BLOB|REAL|FLOA|DOUB/i.test(declared);
+  return type === "INTEGER" || type === "BOOLEAN"
+    ? isInteger || !(isText || isOther)
+    : isText;
+}
+
+/** Columns missing in a table that is there. */
+function addColumnStatements(
+  table: Table,
+  name: string,
+  { columns }: Present,
+): Statement[] {
+  return table.columns
+    .filter((column) => !columns.has(`${name}\u0000${column.name}`))
+    .map((column) =>
+      bare(
+        `ALTER TABLE ${quote(name)} ADD COLUMN ${quote(column.name)} ${
+          declare(column.type)
+        }`,
       )
-    )
-    .map(({ name }) => name);
+    );
 }
 
-/** Columns missing in tables that are there. */
-function addColumnStatements(schema: Schema, present: Present): Statement[] {
-  return schema.tables.filter((table) => isThere(table, present)).flatMap((
-    table,
-  ) =>
-    table.columns
-      .filter(({ name }) => !present.columns.has(`${table.name}\u0000${name}`))
-      .map(({ name, type }) =>
-        bare(
-          `ALTER TABLE ${quote(table.name)} ADD COLUMN ${quote(name)} ${
-            declare(type)
-          }`,
-        )
-      )
+function createStatement(table: Table, as: string): Statement {
+  const columns = table.columns.map(({ name, type }) =>
+    `${quote(name)} ${declare(type)}${
+      table.key.includes(name) ? " NOT NULL" : ""
+    }`
+  );
+  return bare(
+    `CREATE TABLE IF NOT EXISTS ${quote(as)} (${
+      columns.join(", ")
+    }, PRIMARY KEY (${names(table.key)}))`,
   );
 }
 
-/** Tables that are not there, with their indexes: those cost nothing yet. */
-function createStatements(schema: Schema, present: Present): Statement[] {
-  return schema.tables.filter((table) => !isThere(table, present)).flatMap((
-    table,
-  ) => [
-    bare(
-      `CREATE TABLE IF NOT EXISTS ${quote(table.name)} (${
-        table.columns.map(({ name, type }) =>
-          `${quote(name)} ${declare(type)}${
-            table.key.includes(name) ? " NOT NULL" : ""
-          }`
-        ).join(", ")
-      }, PRIMARY KEY (${names(table.key)}))`,
-    ),
-    ...indexStatements(table),
+function dropStatements(schema: Schema): Statement[] {
+  return schema.tables.flatMap(({ name }) => [
+    dropStatement(name),
+    dropStatement(`${BESIDE}${name}`),
   ]);
+}
+
+function dropStatement(name: string): Statement {
+  return bare(`DROP TABLE IF EXISTS ${quote(name)}`);
 }
 
 function declare(type: ColumnType): string {

@@ -48,6 +48,8 @@ export interface Parts {
   readonly planPage: ReturnType<typeof createPagePlanner>;
   readonly budget: Budget;
   readonly log: Log;
+  /** How large the replica may be, in MB; without it, as large as it gets. */
+  readonly replicaMbMax?: number;
   /** Milliseconds of a clock that does not go back. */
   now(): number;
   sleep(ms: number): Promise<void>;
@@ -74,6 +76,10 @@ export interface SyncResult {
   readonly epoch?: string;
   /** How many batches of it are applied. */
   readonly position?: number;
+  /** How much the replica holds, in MB. */
+  readonly replica_mb?: number;
+  /** What an operator should see to. */
+  readonly warnings?: readonly string[];
   /** Set where another sync is at it. */
   readonly busy?: true;
   /** Set where an operator holds the worker off. */
@@ -85,6 +91,11 @@ const CALLS_RESERVED = 6;
 const FAILURES_MAX = 3;
 /** Building an index over more rows may pass the 5 s of a transaction. */
 const INDEX_ROWS_MAX = 1_000_000;
+const MB = 1_048_576;
+/** The shares of its room at which the replica's size is warned of, and at
+ * which nothing more is applied. */
+const ROOM_WARN = 0.8;
+const ROOM_STOP = 0.95;
 /** An apply that failed after so long was too large, not unlucky. */
 const SLOW_MS = 2_000;
 /** Tries that find one row of a batch. */
@@ -148,9 +159,11 @@ export async function follow(
         });
         progress.walked.clear();
         progress.processed += claim.acked;
+        gauge(parts, progress);
         switch (claim.do) {
           case "idle":
           case "settled":
+            warn(parts, progress);
             return report(progress, claim);
           case "busy":
             return {
@@ -201,6 +214,8 @@ interface Progress {
   parked: number;
   batches: number;
   failures: number;
+  /** What an operator should see to. */
+  warnings: string[];
   /** Whether what is left of the budget is too little for what comes next. */
   isSpent: boolean;
 }
@@ -220,6 +235,7 @@ function newProgress(): Progress {
     parked: 0,
     batches: 0,
     failures: 0,
+    warnings: [],
     isSpent: false,
   };
 }
@@ -252,8 +268,55 @@ async function obey(
       progress.row = await replica.alter(claim);
       return;
     case "batch":
+      assertRoom(parts, progress);
       await applyBatch(parts, progress, claim);
   }
+}
+
+/** Notes where the replica comes near the room it has. */
+function gauge({ replicaMbMax }: Parts, progress: Progress): void {
+  const share = shareOf(progress.row, replicaMbMax);
+  progress.warnings = share < ROOM_WARN ? [] : [
+    `The replica holds ${
+      mbOf(progress.row!)
+    } MB of the ${replicaMbMax} MB that LIBSQL_MAX_MB allows; nothing is applied from ${
+      ROOM_STOP * 100
+    } % on`,
+  ];
+}
+
+/** Tells what an operator should see to. */
+function warn({ log, replicaMbMax }: Parts, progress: Progress): void {
+  for (const message of progress.warnings) {
+    log("warn", "replica_size", {
+      replica_mb: mbOf(progress.row!),
+      max_mb: replicaMbMax,
+      message,
+    });
+  }
+}
+
+/** Nothing is applied to a replica that is nearly full; moves of the chain are,
+ * as they are the way out. */
+function assertRoom({ replicaMbMax }: Parts, { row }: Progress): void {
+  if (shareOf(row, replicaMbMax) < ROOM_STOP) return;
+  throw new SyncError(
+    "replica_full",
+    `Cannot apply: expected less than ${
+      ROOM_STOP * 100
+    } % of LIBSQL_MAX_MB (${replicaMbMax} MB) in the replica, found ${
+      mbOf(row!)
+    } MB; raise LIBSQL_MAX_MB if the database may be larger; else delete rows in PostgreSQL, or take tables, columns or indexes out of schema.json, and POST /nuke: the replica is filled anew. Changes stay queued meanwhile`,
+  );
+}
+
+/** How much of its room the replica takes, 1 being all. */
+function shareOf(row: ReplicaRow | null, mbMax = Infinity): number {
+  return row === null ? 0 : row.bytes / MB / mbMax;
+}
+
+function mbOf({ bytes }: ReplicaRow): number {
+  return Math.ceil(bytes / MB);
 }
 
 /** Plans a batch, sets aside what cannot be applied, and applies the rest. */
@@ -269,7 +332,7 @@ async function applyBatch(
     batch.page,
     {
       parked: [...batch.parked, ...queued.refusals],
-      fresh: namesIn(before.fresh),
+      row: before,
     },
   );
   const steps = [...queued.steps, ...paged.steps];
@@ -341,15 +404,22 @@ async function pageRequest(
     bytes: pageSize.bytes,
     scrub: !isScrubbed,
     keys: wantsKeys
-      ? { at: row!.walk_at!, ...await replica.keys(place, keysMax) }
+      ? {
+        at: row!.walk_at!,
+        ...await replica.keys(place, {
+          keysMax,
+          rebuilding: namesIn(row!.rebuilding),
+        }),
+      }
       : null,
   };
 }
 
 /** Builds indexes that were left for when the table is full. */
 async function buildIndexes(parts: Parts, progress: Progress): Promise<void> {
-  const { replica, log } = parts;
+  const { replica, log, replicaMbMax } = parts;
   if (progress.row === null) return;
+  if (shareOf(progress.row, replicaMbMax) >= ROOM_STOP) return;
   const { walk_at, unindexed } = progress.row;
   const filling = parsePlace(walk_at)?.table;
   for (const table of namesIn(unindexed)) {
@@ -399,7 +469,9 @@ async function setAside(
     return;
   }
   const upTo = steps.slice(0, at.step + 1);
-  const guilty = await isolate(replica, upTo, { code: at.code, triesMax });
+  const rebuilding = namesIn(progress.row!.rebuilding);
+  const options = { code: at.code, triesMax, rebuilding };
+  const guilty = await isolate(replica, upTo, options);
   if (guilty.length === 0) throw error;
   await park(parts, progress, batch, guilty);
 }
@@ -510,6 +582,7 @@ function report(
       : { drained: row.drained === 1 && queued.behind === 0 }),
     queued: queued.queued,
     queued_exact: queued.queuedExact,
+    ...(progress.warnings.length > 0 ? { warnings: progress.warnings } : {}),
   };
 }
 
@@ -523,6 +596,7 @@ function summaryOf(progress: Progress) {
       walk_done: row.walk_done === 1,
       epoch: row.epoch,
       position: row.position,
+      replica_mb: mbOf(row),
     }),
   };
 }

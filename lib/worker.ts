@@ -42,7 +42,7 @@ export function createWorker(options: {
     );
     const result: Record<string, unknown> = { ...made };
     const ms = Math.round(performance.now() - started);
-    const { tables: _, message: __, ...counts } = result;
+    const { tables: _, message: __, warnings: ___, ...counts } = result;
     log("info", name, { ...counts as Record<string, string>, ms });
     return result;
   };

@@ -39,6 +39,7 @@ Deno.test("parseConfig() returns every setting when all are well", () => {
   assertEquals(parse({ ...GOOD, PORT: "8787" }), {
     libsqlUrl: "https://replica.example.com",
     libsqlAuthToken: "token.of-replica",
+    libsqlMaxMb: 1024,
     pgmqUrl:
       "postgres://worker:p%40ss@source.example.com:5432/postgres?sslmode=require",
     webhookSignature: "a secret",
@@ -126,6 +127,15 @@ Deno.test("parseConfig() asks for no token when the address is http://", () => {
   );
 });
 
+Deno.test("parseConfig() allows a replica of 1024 MB when LIBSQL_MAX_MB is not set", () => {
+  for (
+    const [text, mb] of [["", 1024], [" 5 ", 5], ["9999999", 9999999]] as const
+  ) {
+    assertEquals(parse({ ...GOOD, LIBSQL_MAX_MB: text }).libsqlMaxMb, mb);
+  }
+  assertEquals(parse(GOOD).libsqlMaxMb, 1024);
+});
+
 Deno.test("parseConfig() listens on 8000 when PORT is not set, and on any port there is", () => {
   for (
     const [PORT, port] of [["", 8000], ["0", 0], ["65535", 65535], [
@@ -204,6 +214,11 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
     "found 8 characters, some of them others",
   ],
   ["WEBHOOK_SIGNATURE", "hun\nter2", "found 8 characters, some of them others"],
+  ["LIBSQL_MAX_MB", "0", "found 1 character;"],
+  ["LIBSQL_MAX_MB", "-1", "found 2 characters"],
+  ["LIBSQL_MAX_MB", "1.5", "found 3 characters"],
+  ["LIBSQL_MAX_MB", "10000000", "found 8 characters"],
+  ["LIBSQL_MAX_MB", "hunter2", "found 7 characters"],
   ["PORT", "65536", "found 5 characters"],
   ["PORT", "-1", "found 2 characters"],
   ["PORT", "80.5", "found 4 characters"],
@@ -241,7 +256,11 @@ Deno.test("parseConfig() shows no part of a setting when given arbitrary text", 
   ).map(([before, text, after]) =>
     `${before}${marker}${text}${marker}${after}`
   );
-  const names = fc.constantFrom(...Object.keys(GOOD), "PORT");
+  const names = fc.constantFrom(
+    ...Object.keys(GOOD),
+    "PORT",
+    "LIBSQL_MAX_MB",
+  );
   fc.assert(
     fc.property(names, texts, (name, text) => {
       try {

@@ -8,6 +8,7 @@ const SECRET = "correct horse battery staple";
 const CONFIG: Config = {
   libsqlUrl: "http://127.0.0.1:8080",
   libsqlAuthToken: "",
+  libsqlMaxMb: 1024,
   pgmqUrl: "postgres://h/d",
   webhookSignature: SECRET,
   port: 0,
@@ -293,7 +294,6 @@ const STATUSES: Record<ErrorCode, number> = {
   replica_foreign: 409,
   schema_outdated: 409,
   schema_unknown: 409,
-  schema_conflict: 409,
   nuke_pending: 503,
   internal: 500,
 };

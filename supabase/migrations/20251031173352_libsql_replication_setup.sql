@@ -6,8 +6,7 @@
 -- Locks: SHARE ROW EXCLUSIVE on each listed table while its triggers are made,
 --        3 s at most; only where they are missing or differ.
 -- Again: safe to run again, and twice at once.
--- Undo:  drop the triggers replicate_*_libsql*, then schema libsql_sync, the
---        four functions below in public, the cron job and the two queues.
+-- Undo:  select libsql_sync.uninstall('uninstall')
 --
 -- It runs as a role that is no superuser (Supabase's postgres), on PostgreSQL 15
 -- and later, on PGMQ 1.4.4 and later: of PGMQ's tables only msg_id, read_ct,
@@ -144,7 +143,9 @@ alter table libsql_sync.chain
   add column if not exists scrub_rows integer not null default 1000,
   add column if not exists refill boolean not null default true,
   add column if not exists reopen boolean not null default false,
-  add column if not exists paused boolean not null default false;
+  add column if not exists paused boolean not null default false,
+  add column if not exists queue_mb_max integer default 1024,
+  add column if not exists cron_run bigint not null default 0;
 alter table libsql_sync.batches
   add column if not exists reopen boolean not null default false;
 
@@ -1521,6 +1522,7 @@ begin
     update libsql_sync.batches t set state = 'trimmed', msg_ids = '{}', parked = '[]'
     where t.epoch = b.epoch and t.position = b.position and t.batch = b.batch;
   end loop;
+  perform libsql_sync.forget();
 end
 $$;
 
@@ -1940,6 +1942,259 @@ as $$
   from libsql_sync.chain c
 $$;
 
+-- Where the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no
+-- cap), drop what it holds and begin a new epoch without a wipe: the walk then
+-- brings every row as it is. Returns whether it did.
+--
+-- Nothing is lost: the lock lets every transaction that queued a change end
+-- first, so what is dropped was committed before any page of the new epoch is
+-- read. The lease is not looked at, or a worker that is always busy would keep
+-- the cap from acting; a sync under way finds the new epoch at its next claim.
+-- No writer waits longer than the 500 ms; what could not be locked is left to
+-- the next call.
+create or replace function libsql_sync.cap_queue()
+returns boolean
+language plpgsql
+set search_path = ''
+set lock_timeout = '500ms'
+as $$
+declare
+  mb_max integer := (select c.queue_mb_max from libsql_sync.chain c);
+  mb bigint := pg_catalog.pg_total_relation_size('pgmq.q_replicate_data_libsql') / 1048576;
+begin
+  if mb_max is null or mb < mb_max
+    -- By the index, as the pages of a queue that was long are mostly empty.
+    or (select pg_catalog.count(*) from (
+      select from pgmq.q_replicate_data_libsql m order by m.msg_id limit 10001) q) <= 10000
+  then
+    return false;
+  end if;
+  begin
+    perform from libsql_sync.chain where id = 1 for update;
+    perform libsql_sync.begin_epoch(pg_catalog.format(
+      'the queue of %s MB was over its cap of %s MB: what it held was dropped, every table is walked', mb, mb_max), false);
+    truncate pgmq.q_replicate_data_libsql;
+    -- Even where the replica was to stay empty: what is gone comes no other way.
+    update libsql_sync.chain set refill = true where id = 1 and not refill;
+  exception when lock_not_available then
+    raise warning 'The queue of % MB is over its cap of % MB, and could not be locked within 500 ms: the next call tries again', mb, mb_max;
+    return false;
+  end;
+  raise warning 'The queue of % MB was over its cap of % MB: what it held was dropped, and every table is walked', mb, mb_max;
+  return true;
+end
+$$;
+
+-- Forget what recent positions contained, but for the newest; a few each time. A
+-- replica that stands at a forgotten one begins a new epoch without a wipe.
+-- Of older epochs only their names are ever asked for. Returns how many.
+create or replace function libsql_sync.forget(positions_kept bigint default 10000, rows_max integer default 8)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  c libsql_sync.chain;
+  forgotten integer;
+begin
+  select * into c from libsql_sync.chain where id = 1;
+  delete from libsql_sync.batches b
+  where b.state = 'trimmed' and (b.epoch, b.position, b.batch) in (
+    (select v.epoch, v.position, v.batch from libsql_sync.batches v
+     where v.epoch = c.epoch and v.position <= c.position - positions_kept and v.state = 'trimmed'
+     order by v.epoch, v.position limit rows_max)
+    union all
+    (select v.epoch, v.position, v.batch from libsql_sync.batches v
+     where v.epoch < c.epoch and v.state = 'trimmed' limit rows_max)
+    union all
+    (select v.epoch, v.position, v.batch from libsql_sync.batches v
+     where v.epoch > c.epoch and v.state = 'trimmed' limit rows_max)
+  );
+  get diagnostics forgotten = row_count;
+  return forgotten;
+end
+$$;
+
+-- Trim the runs of our own cron job, a day old and older, 1,000 rows at most.
+-- chain.cron_run is how far the table was looked through, so that a table full
+-- of other jobs' runs is read once. Answers of pg_net are left to pg_net, which
+-- drops them after some hours: nothing in net._http_response tells ours apart.
+create or replace function libsql_sync.trim_cron_runs()
+returns integer
+language plpgsql
+set search_path = ''
+set lock_timeout = '500ms'
+as $$
+declare
+  seen bigint := (select c.cron_run from libsql_sync.chain c);
+  looked bigint;
+  upto bigint;
+  trimmed integer;
+begin
+  if pg_catalog.to_regclass('cron.job_run_details') is null then
+    return 0;
+  end if;
+  with looked as materialized (
+    select d.runid, d.jobid, coalesce(d.end_time, d.start_time) as at
+    from cron.job_run_details d where d.runid > seen order by d.runid limit 10000
+  ), old as materialized (
+    select l.runid, l.jobid, l.at from looked l
+    where l.runid <= (
+      select pg_catalog.max(l.runid) from looked l where l.at < pg_catalog.now() - interval '1 day')
+  ), ours as materialized (
+    select o.runid from old o
+    where o.jobid in (select j.jobid from cron.job j where j.jobname = 'process_libsql_replication')
+      -- A run that never began has no time.
+      and coalesce(o.at < pg_catalog.now() - interval '1 day', true)
+    order by o.runid limit 1000
+  ), gone as (
+    delete from cron.job_run_details d using ours o where d.runid = o.runid returning d.runid
+  )
+  select (select pg_catalog.count(*) from looked),
+    case when (select pg_catalog.count(*) from ours) = 1000 then (select pg_catalog.max(o.runid) from ours o)
+      else (select pg_catalog.max(o.runid) from old o) end,
+    (select pg_catalog.count(*) from gone)
+  into looked, upto, trimmed;
+  -- Little is read again rather than written down; a sequence that began again
+  -- at 1 leaves nothing to look at.
+  if looked = 10000 and upto is not null then
+    update libsql_sync.chain set cron_run = upto where id = 1;
+  elsif looked = 0 and seen > 0 then
+    update libsql_sync.chain set cron_run = 0 where id = 1;
+  end if;
+  return trimmed;
+exception when insufficient_privilege or undefined_table or undefined_column or lock_not_available then
+  return 0;
+end
+$$;
+
+-- Keep the bookkeeping bounded, in bounded steps; every call of
+-- process_libsql_replication_batch() does. Returns how many rows went.
+create or replace function libsql_sync.tidy()
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  c libsql_sync.chain;
+  rows_max constant integer := 1000;
+  started constant timestamptz := pg_catalog.clock_timestamp();
+  gone integer;
+  total integer;
+begin
+  -- A claim may be reading what would be trimmed.
+  select * into c from libsql_sync.chain where id = 1 for update skip locked;
+  if not found then
+    return 0;
+  end if;
+  for i in 1..25 loop
+    perform libsql_sync.trim();
+    exit when pg_catalog.clock_timestamp() > started + interval '200 milliseconds';
+  end loop;
+  total := libsql_sync.forget(rows_max => rows_max) + libsql_sync.trim_cron_runs();
+
+  -- What lies in the archive and belongs to no batch: archived before the oldest
+  -- batch there is. A batch's own messages are archived with it, by one
+  -- transaction, which takes no minute.
+  delete from pgmq.a_replicate_data_libsql a where a.msg_id in (
+    select v.msg_id from pgmq.a_replicate_data_libsql v
+    where v.archived_at < least(
+      pg_catalog.clock_timestamp() - c.replay_window,
+      (select pg_catalog.min(b.acked_at) from libsql_sync.batches b where b.state = 'acked')) - interval '1 minute'
+    order by v.archived_at limit rows_max);
+  get diagnostics gone = row_count;
+  total := total + gone;
+
+  -- Dead letters that were discarded.
+  delete from pgmq.a_replicate_data_libsql_dlq a where a.msg_id in (
+    select v.msg_id from pgmq.a_replicate_data_libsql_dlq v
+    where v.archived_at < pg_catalog.clock_timestamp() - interval '30 days'
+    order by v.archived_at limit rows_max);
+  get diagnostics gone = row_count;
+  total := total + gone;
+
+  -- Walks the replica has behind it, but for the newest 100, and the last one
+  -- that went through everything.
+  delete from libsql_sync.walks w where w.walk_gen in (
+    select v.walk_gen from libsql_sync.walks v
+    where v.walk_gen < (c.seen ->> 'walk_gen')::bigint
+      and v.walk_gen <= (select n.walk_gen from libsql_sync.walks n order by n.walk_gen desc offset 100 limit 1)
+      and v.walk_gen is distinct from (
+        select f.walk_gen from libsql_sync.walks f
+        where f.ended_at is not null and f.tables = array(select t.name from libsql_sync.tables t order by t.name)
+        order by f.ended_at desc limit 1)
+    order by v.walk_gen limit rows_max);
+  get diagnostics gone = row_count;
+  return total + gone;
+end
+$$;
+
+-- Take every trace of ours out of PostgreSQL, for good: triggers, functions, the
+-- cron job, the queues with what waits in them, and this schema. Tables of yours,
+-- extensions and the replica stay as they are. It waits 3 s at most for a lock;
+-- then nothing is gone, and it may be tried again.
+-- Undo: run the migration again; a new epoch begins.
+create or replace function libsql_sync.uninstall(confirm text)
+returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '3s'
+as $$
+declare
+  job record;
+  queue text;
+  left_over text;
+begin
+  if confirm is distinct from 'uninstall' then
+    raise exception 'Cannot uninstall: expected the word ''uninstall'', found another'
+      using hint = 'select libsql_sync.uninstall(''uninstall'') drops the queue with every change in it.';
+  end if;
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+
+  if pg_catalog.to_regclass('cron.job') is not null then
+    for job in
+      select j.jobid from cron.job j
+      where j.database = pg_catalog.current_database()
+        and (j.jobname = 'process_libsql_replication'
+          or j.command like '%process_libsql_replication_batch%')
+    loop
+      perform cron.unschedule(job.jobid::bigint);
+      begin
+        delete from cron.job_run_details d where d.jobid = job.jobid;
+      exception when insufficient_privilege or undefined_table then
+        raise notice 'The past runs of cron job % stay in cron.job_run_details: this role may not delete them', job.jobid;
+      end;
+    end loop;
+  end if;
+
+  -- Cascade takes the triggers with it, also from tables of another owner.
+  drop function if exists public.trigger_http_queue_post_to_function_libsql() cascade;
+  drop function if exists public.process_libsql_replication_batch();
+  drop function if exists public.get_libsql_sync_url();
+  drop function if exists public.get_libsql_webhook_signature();
+
+  foreach queue in array array['replicate_data_libsql', 'replicate_data_libsql_dlq'] loop
+    if pg_catalog.to_regclass('pgmq.q_' || queue) is not null then
+      perform pgmq.drop_queue(queue::text);
+    end if;
+  end loop;
+
+  if pg_catalog.to_regclass('vault.decrypted_secrets') is not null then
+    begin
+      select pg_catalog.string_agg(s.name, ', ' order by s.name) into left_over from vault.decrypted_secrets s
+      where s.name in ('libsql_sync_url', 'libsql_webhook_signature');
+    exception when insufficient_privilege then
+      left_over := 'libsql_sync_url, libsql_webhook_signature';
+    end;
+    if left_over is not null then
+      raise notice 'These Vault secrets stay: %. delete from vault.secrets where name = ''<name>'' takes them out', left_over;
+    end if;
+  end if;
+
+  drop schema libsql_sync cascade;
+end
+$$;
+
 -- ---------------------------------------------------------------------------
 -- The call: cron -> worker
 -- ---------------------------------------------------------------------------
@@ -2004,6 +2259,11 @@ declare
   url text;
   signature text;
 begin
+  -- At once, as an error below would take it back: the next call finds work.
+  if libsql_sync.cap_queue() then
+    return null;
+  end if;
+  perform libsql_sync.tidy();
   if not libsql_sync.has_work() then
     return null;
   end if;

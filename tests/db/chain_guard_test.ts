@@ -16,6 +16,7 @@ const NO_WALK = {
   walk_done: 0,
   fresh: "[]",
   unindexed: "[]",
+  rebuilding: "[]",
 };
 
 /** A step from the row as {@linkcode replicaAtFive} leaves it, or nearly one. */

@@ -1,0 +1,455 @@
+/**
+ * Ring 3. `deno task status`: how replica and source stand.
+ *
+ * Promise: exit code 0 only where nobody has to do anything; nothing is counted
+ * that a large queue would make slow, and nothing is asked of the replica.
+ *
+ * @module
+ */
+
+import {
+  CommandError,
+  parseCall,
+  printJson,
+  readSchema,
+  readSettings,
+  runCommand,
+  SETTINGS,
+  withSource,
+} from "./command.ts";
+import { formatCount, formatMs, formatPairs, formatTable } from "./table.ts";
+
+const USAGE = `Usage: deno task status [--json]
+
+Where the replica stands, what is queued, set aside, walked and compared.
+Exit code 1 when somebody has to do something: it is told what.
+
+  --json  the same as JSON
+
+${SETTINGS}status`;
+
+/** Without a sync for so long, something does not call the worker. */
+const STALE_MS = 30 * 60_000;
+const DAY_MS = 24 * 3_600_000;
+
+/** What a walk found in one table. */
+interface Found {
+  readonly rows: number;
+  readonly differing: number;
+  readonly ghosts: number;
+  readonly failed?: string | null;
+}
+
+interface Walk {
+  readonly walk_gen: number;
+  readonly kind: string;
+  readonly repair: boolean;
+  readonly reason: string;
+  readonly tables: readonly string[];
+  readonly ended_at: string | null;
+  readonly found: Readonly<Record<string, Found>>;
+}
+
+/** What `libsql_sync.status()` answers, as far as it is read here. */
+export interface SourceStatus {
+  readonly epoch: string;
+  readonly position: number;
+  readonly paused: boolean;
+  readonly refill: boolean;
+  readonly queued: number;
+  readonly queued_exact: boolean;
+  readonly oldest_change: string | null;
+  readonly dead_letters: number;
+  readonly last_sync: string | null;
+  readonly syncing: boolean;
+  readonly schema: string | null;
+  readonly replica:
+    | {
+      readonly epoch: string;
+      readonly position: number;
+      readonly drained: number;
+      readonly walk_done: number;
+      readonly walk_at: string | null;
+      readonly source_time: string | null;
+      readonly schema_hash: string;
+    }
+    | null;
+  readonly walk: Walk | null;
+  readonly waiting_walks: readonly Walk[];
+  readonly last_full_pass: Walk | null;
+  readonly last_epoch: {
+    readonly reason: string;
+    readonly begun_at: string;
+    readonly wipe: boolean;
+  };
+}
+
+/** Something to know, and what to do about it. */
+export interface Warning {
+  /** "attention": somebody has to do something; "note": it mends itself. */
+  readonly level: "attention" | "note";
+  readonly found: string;
+  readonly advice: string | null;
+}
+
+/** A walk in short. */
+interface WalkReport {
+  readonly walk: number;
+  readonly kind: string;
+  readonly repair: boolean;
+  readonly ended_at: string | null;
+  readonly ended_ms_ago: number | null;
+  readonly rows: number;
+  readonly differences: number;
+  readonly tables: Readonly<Record<string, Found>>;
+}
+
+/** What the command prints. */
+export interface StatusReport {
+  readonly fine: boolean;
+  readonly epoch: string;
+  readonly position: number;
+  readonly replica_position: number | null;
+  /** Whether the last batch took every change there was. */
+  readonly drained: boolean;
+  /** Whether every table was walked: with drained, the replica is equal. */
+  readonly walk_done: boolean;
+  /** As of when the replica is what the source was. */
+  readonly source_time: string | null;
+  readonly lag_ms: number;
+  readonly queued: number;
+  readonly queued_exact: boolean;
+  readonly dead_letters: number;
+  readonly last_sync: string | null;
+  readonly last_sync_ms_ago: number | null;
+  readonly syncing: boolean;
+  readonly paused: boolean;
+  readonly walk: (WalkReport & { table: string; half: string }) | null;
+  readonly waiting_walks: number;
+  readonly last_full_pass: WalkReport | null;
+  readonly schema: {
+    readonly here: string;
+    readonly source: string | null;
+    readonly replica: string | null;
+  };
+  readonly last_epoch: {
+    reason: string;
+    begun_at: string;
+    begun_ms_ago: number;
+  };
+  readonly warnings: readonly Warning[];
+}
+
+/**
+ * Puts together what the command prints.
+ *
+ * @param status What the source answered.
+ * @param options The source's time in milliseconds since 1970, and the hash of
+ * schema.json here.
+ * @returns The report.
+ */
+export function reportStatus(
+  status: SourceStatus,
+  options: { now: number; here: string },
+): StatusReport {
+  const { replica, walk, last_full_pass, last_epoch } = status;
+  const ago = (time: string | null) =>
+    time === null ? null : Math.max(0, options.now - Date.parse(time));
+  const reportOf = (walk: Walk): WalkReport => ({
+    walk: walk.walk_gen,
+    kind: walk.kind,
+    repair: walk.repair,
+    ended_at: walk.ended_at,
+    ended_ms_ago: ago(walk.ended_at),
+    ...sumOf(walk.found),
+    tables: walk.found,
+  });
+  const report = {
+    epoch: status.epoch,
+    position: status.position,
+    replica_position: replica?.position ?? null,
+    drained: replica?.drained === 1,
+    walk_done: replica?.walk_done === 1,
+    source_time: replica?.source_time ?? null,
+    lag_ms: ago(status.oldest_change) ?? 0,
+    queued: status.queued,
+    queued_exact: status.queued_exact,
+    dead_letters: status.dead_letters,
+    last_sync: status.last_sync,
+    last_sync_ms_ago: ago(status.last_sync),
+    syncing: status.syncing,
+    paused: status.paused,
+    walk: walk === null
+      ? null
+      : { ...reportOf(walk), ...placeOf(replica?.walk_at ?? null) },
+    waiting_walks: status.waiting_walks.length,
+    last_full_pass: last_full_pass === null ? null : reportOf(last_full_pass),
+    schema: {
+      here: options.here,
+      source: status.schema,
+      replica: replica?.schema_hash ?? null,
+    },
+    last_epoch: {
+      reason: last_epoch.reason,
+      begun_at: last_epoch.begun_at,
+      begun_ms_ago: ago(last_epoch.begun_at)!,
+    },
+  };
+  const warnings = [...warningsOf(report, status)];
+  return {
+    fine: !warnings.some(({ level }) => level === "attention"),
+    ...report,
+    warnings,
+  };
+}
+
+/** What there is to know, the worst first. */
+function* warningsOf(
+  report: Omit<StatusReport, "fine" | "warnings">,
+  status: SourceStatus,
+): Generator<Warning> {
+  const attention = (found: string, advice: string): Warning => ({
+    level: "attention",
+    found,
+    advice,
+  });
+  const note = (found: string, advice: string | null = null): Warning => ({
+    level: "note",
+    found,
+    advice,
+  });
+  const { schema, last_full_pass: pass, last_sync_ms_ago: idle } = report;
+  if (report.paused) {
+    yield attention(
+      "The worker is held off: changes stay queued.",
+      "select libsql_sync.resume();",
+    );
+  } else if (idle === null) {
+    yield attention("No worker has called yet.", "deno task doctor");
+  } else if (idle > STALE_MS) {
+    const waits = report.queued > 0 || report.walk !== null ||
+      report.waiting_walks > 0;
+    const found = `The last sync was ${formatMs(idle)} ago${
+      waits ? ", though there is work" : ""
+    }.`;
+    yield waits
+      ? attention(found, "deno task doctor")
+      : note(found, "deno task doctor");
+  }
+  if (report.dead_letters > 0) {
+    const count = report.dead_letters > 10_000
+      ? "More than 10,000"
+      : formatCount(report.dead_letters);
+    yield attention(
+      `${count} changes are set aside.`,
+      "deno task dlq list",
+    );
+  }
+  if (schema.source !== schema.here) {
+    yield attention(
+      "schema.json here is not the one in force at the source.",
+      "deno task schema, then the migration, then deploy; or check out the one that is deployed",
+    );
+  }
+  if (schema.replica !== null && schema.replica !== schema.source) {
+    yield attention(
+      "The replica does not have the schema in force at the source.",
+      "deploy the worker with that schema.json: its next sync alters the replica",
+    );
+  }
+  if (pass !== null) {
+    const where = Object.entries(pass.tables)
+      .filter(([, { differing, ghosts }]) => differing + ghosts > 0)
+      .map(([name]) => name).join(", ");
+    const found = `The last full pass found ${
+      formatCount(pass.differences)
+    } differences, in ${where}`;
+    if (pass.differences > 0 && !pass.repair) {
+      yield attention(`${found}.`, "deno task verify --repair");
+    } else if (pass.differences > 0 && pass.kind !== "backfill") {
+      yield note(`${found}, and mended them.`);
+    }
+    for (const [name, { failed }] of Object.entries(pass.tables)) {
+      if (failed) {
+        yield attention(
+          `The last full pass could not read table ${name} (SQLSTATE ${failed}).`,
+          "deno task doctor",
+        );
+      }
+    }
+  }
+  const begun = report.last_epoch.begun_ms_ago;
+  const { replica } = status;
+  if (replica !== null && replica.epoch !== status.epoch) {
+    const found = `The replica does not follow the epoch that began ${
+      formatMs(begun)
+    } ago.`;
+    yield begun > STALE_MS
+      ? attention(found, "deno task doctor")
+      : note(found, "the next sync makes it follow");
+  }
+  if (
+    begun < DAY_MS && !/^(installed|nuke)$/.test(report.last_epoch.reason)
+  ) {
+    yield note(
+      `A new epoch began ${formatMs(begun)} ago: ${report.last_epoch.reason}.`,
+      "the walk mends what was lost meanwhile",
+    );
+  }
+  if (replica !== null && !report.walk_done && report.walk === null) {
+    yield status.refill || report.waiting_walks > 0
+      ? note("Not every table was walked yet.", "the next syncs do it")
+      : note(
+        "The replica was emptied and is not filled.",
+        "deno task backfill",
+      );
+  }
+}
+
+/** Where a walk is. */
+function placeOf(walkAt: string | null): { table: string; half: string } {
+  const { table, half } = JSON.parse(walkAt ?? "{}");
+  return { table: String(table ?? "-"), half: String(half ?? "-") };
+}
+
+function sumOf(
+  found: Walk["found"],
+): { rows: number; differences: number } {
+  let rows = 0;
+  let differences = 0;
+  for (const table of Object.values(found)) {
+    rows += table.rows;
+    differences += table.differing + table.ghosts;
+  }
+  return { rows, differences };
+}
+
+/**
+ * Writes a report for people.
+ *
+ * @param report The report.
+ * @returns The lines.
+ */
+export function formatStatus(report: StatusReport): string[] {
+  const { walk, last_full_pass: pass, schema, last_epoch } = report;
+  const agree = schema.source === schema.here &&
+    (schema.replica === null || schema.replica === schema.source);
+  const state = report.replica_position === null
+    ? "not started"
+    : report.drained && report.walk_done
+    ? `equal to the source as of ${report.source_time}${
+      report.dead_letters > 0 ? ", but for dead letters" : ""
+    }`
+    : `${report.drained ? "drained" : "not drained"}, ${
+      report.walk_done ? "walked" : "not walked yet"
+    }`;
+  const lines = formatPairs([
+    ["replica", state],
+    [
+      "position",
+      `${report.replica_position ?? "-"} of ${report.position}, epoch ${
+        report.epoch.slice(0, 8)
+      } (${last_epoch.reason}, ${formatMs(last_epoch.begun_ms_ago)} ago)`,
+    ],
+    ["lag", formatMs(report.lag_ms)],
+    [
+      "queued",
+      `${formatCount(report.queued)}${report.queued_exact ? "" : " or more"}`,
+    ],
+    ["dead letters", formatCount(report.dead_letters)],
+    [
+      "last sync",
+      report.last_sync_ms_ago === null
+        ? "never"
+        : `${formatMs(report.last_sync_ms_ago)} ago${
+          report.syncing ? ", one is running" : ""
+        }${report.paused ? ", paused" : ""}`,
+    ],
+    [
+      "walk",
+      walk === null
+        ? report.waiting_walks === 0
+          ? "none"
+          : `${report.waiting_walks} waiting`
+        : `${walk.kind} ${walk.walk} at ${walk.table} (${walk.half}), ${
+          formatCount(walk.rows)
+        } rows, ${formatCount(walk.differences)} different`,
+    ],
+    [
+      "last full pass",
+      pass === null
+        ? "none"
+        : `${pass.kind} ${pass.walk}, ended ${
+          formatMs(pass.ended_ms_ago ?? 0)
+        } ago: ${formatCount(pass.rows)} rows, ${
+          formatCount(pass.differences)
+        } ${
+          pass.kind === "backfill"
+            ? "written"
+            : pass.repair && pass.differences > 0
+            ? "different and mended"
+            : "different"
+        }`,
+    ],
+    [
+      "schema",
+      agree
+        ? `${schema.here.slice(0, 8)} here, at the source${
+          schema.replica === null ? "" : " and in the replica"
+        }`
+        : `${schema.here.slice(0, 8)} here, ${
+          schema.source?.slice(0, 8) ?? "none"
+        } at the source, ${
+          schema.replica?.slice(0, 8) ?? "none"
+        } in the replica`,
+    ],
+  ]);
+  const shown = walk ?? (pass !== null && pass.differences > 0 ? pass : null);
+  if (shown !== null && Object.keys(shown.tables).length > 0) {
+    const rows = Object.entries(shown.tables).sort().map((
+      [name, { rows, differing, ghosts }],
+    ) => [name, rows, differing, ghosts]);
+    lines.push(
+      "",
+      ...formatTable([
+        `${shown.kind} ${shown.walk}`,
+        "rows",
+        "different",
+        "ghosts",
+      ], rows),
+    );
+  }
+  for (const { level, found, advice } of report.warnings) {
+    lines.push(
+      "",
+      `${level === "attention" ? "!" : "-"} ${found}`,
+      ...advice === null ? [] : [`  -> ${advice}`],
+    );
+  }
+  return lines;
+}
+
+async function run(args: readonly string[]): Promise<number> {
+  const { flags } = parseCall(args, { json: "switch" });
+  const { pgmqUrl } = readSettings((name) => Deno.env.get(name), ["PGMQ_URL"]);
+  const { hash } = await readSchema();
+  const row = await withSource(pgmqUrl, async (query) => {
+    const [row] = await query<{ status: SourceStatus | null; now: number }>(
+      "select libsql_sync.status() as status, extract(epoch from clock_timestamp())::float8 * 1000 as now",
+    );
+    return row!;
+  });
+  if (row.status === null) {
+    throw new CommandError(
+      "Cannot tell: the migration began and did not end; run it again",
+    );
+  }
+  const report = reportStatus(row.status, { now: row.now, here: hash });
+  if ("json" in flags) printJson(report);
+  else for (const line of formatStatus(report)) console.log(line);
+  return report.fine ? 0 : 1;
+}
+
+if (import.meta.main) {
+  Deno.exit(await runCommand({ usage: USAGE, run }, Deno.args));
+}
