@@ -11,6 +11,9 @@ import { SyncError } from "./errors.ts";
 import type { Json } from "./json.ts";
 import type { Page, WalkKind } from "./page.ts";
 
+/** What worker and source functions must agree on. */
+export const VERSION = 1;
+
 /** Carries one call to the source and its answer back. */
 export interface Carrier {
   /**
@@ -156,7 +159,7 @@ export interface BatchSize {
  *
  * @param value The answer.
  * @returns The lease.
- * @throws {SyncError} It is none.
+ * @throws {SyncError} It is none, or the functions are of another version.
  *
  * @example
  * ```ts
@@ -167,6 +170,14 @@ export interface BatchSize {
  */
 export function leaseOf(value: unknown): Lease {
   const answer = read(value);
+  if (answer.value("do") === "other_version") {
+    throw new SyncError(
+      "version_mismatch",
+      `Cannot sync: expected source functions of version ${VERSION}, found ${
+        answer.number("version")
+      }; run the migration that belongs to this worker, or deploy the worker that belongs to it`,
+    );
+  }
   const epoch = answer.text("epoch");
   return answer.oneOf("do", ["granted", "busy"]) === "granted"
     ? { do: "granted", epoch }

@@ -47,6 +47,8 @@ const CODES = {
   schema_outdated: { retry: false },
   /** This worker's schema.json is not installed at the source. */
   schema_unknown: { retry: false },
+  /** Worker and source functions do not belong together. */
+  version_mismatch: { retry: false },
   /** /nuke recorded its new epoch; a later /sync carries it out. */
   nuke_pending: { retry: true },
   /** Anything else: a bug. */

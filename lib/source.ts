@@ -23,6 +23,7 @@ import {
   type RequestedWalk,
   type Reset,
   resetOf,
+  VERSION,
   walkOf,
 } from "./claim.ts";
 import type { Json } from "./json.ts";
@@ -86,7 +87,9 @@ export function createSource(
   const { schemaHash: schema, leaseSeconds: seconds } = options;
   return {
     async lease(lease) {
-      return leaseOf(await carrier.call("lease", { lease, seconds }));
+      return leaseOf(
+        await carrier.call("lease", { lease, seconds, version: VERSION }),
+      );
     },
     async release(lease) {
       return queuedOf(await carrier.call("release", { lease }));

@@ -294,6 +294,7 @@ const STATUSES: Record<ErrorCode, number> = {
   replica_foreign: 409,
   schema_outdated: 409,
   schema_unknown: 409,
+  version_mismatch: 409,
   nuke_pending: 503,
   internal: 500,
 };

@@ -1297,7 +1297,15 @@ as $$
   ) c
 $$;
 
--- Take the lease: {"lease": token, "seconds": n} -> {"do": "granted" | "busy", "epoch", ...}.
+-- What worker and functions must agree on: one more whenever a call changes.
+create or replace function libsql_sync.version()
+returns integer
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 1 $$;
+
+-- Take the lease: {"lease": token, "seconds": n, "version": n}
+-- -> {"do": "granted" | "busy" | "other_version", "version", "epoch", ...}.
 -- "followed" says that the replica was seen in this epoch.
 -- It only saves work; no safety rests on it.
 create or replace function libsql_sync.lease(request json)
@@ -1309,6 +1317,9 @@ as $$
 declare
   c libsql_sync.chain;
 begin
+  if (request ->> 'version')::integer is distinct from libsql_sync.version() then
+    return pg_catalog.jsonb_build_object('do', 'other_version', 'version', libsql_sync.version());
+  end if;
   select * into c from libsql_sync.chain where id = 1 for update skip locked;
   if not found or c.paused or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
     return libsql_sync.queued() || (

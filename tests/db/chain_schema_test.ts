@@ -77,6 +77,16 @@ Deno.test("sync() brings a wider schema to the replica by one alter", async () =
   assertEquals(await stack.assertEqual(WIDER), 5);
 });
 
+Deno.test("sync() answers 409 version_mismatch when the source's functions are of another version", async () => {
+  await using stack = await startChain(servers);
+  await stack
+    .sql`create or replace function libsql_sync.version() returns integer
+    language sql immutable set search_path = pg_catalog, pg_temp as 'select 2'`;
+  const { status, body } = await stack.post("/sync");
+  assertEquals([status, body.error], [409, "version_mismatch"]);
+  assert((body.message as string).includes("version 1, found 2"));
+});
+
 Deno.test("sync() answers 409 schema_outdated when a newer schema.json is in force", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 3);

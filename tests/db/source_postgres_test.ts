@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import postgres from "postgres";
 import { generate } from "selfsigned";
+import { VERSION } from "../../lib/claim.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { startPostgres } from "../../lib/dev/postgres.ts";
 import { makeServerTempDir } from "../../lib/dev/server_user.ts";
@@ -23,7 +24,11 @@ async function callLease(url: string): Promise<unknown> {
   });
   try {
     const carrier = createPostgresCarrier(sql, { timeoutMs: 5_000 });
-    return await carrier.call("lease", { lease: "test", seconds: 1 });
+    return await carrier.call("lease", {
+      lease: "test",
+      seconds: 1,
+      version: VERSION,
+    });
   } finally {
     await sql.end({ timeout: 1 });
   }
