@@ -148,6 +148,8 @@ WHEN NOT coalesce(
     AND NEW.snapshot IS OLD.snapshot AND NEW.source_time IS OLD.source_time
     AND NEW.schema_hash <> OLD.schema_hash AND NEW.walk_at IS NULL AND NEW.walk_done = 0), 0)
 BEGIN SELECT RAISE(ABORT, '${GUARD}: not the next move'); END`,
+  `CREATE TRIGGER IF NOT EXISTS _libsql_sync_walks_trim AFTER INSERT ON _libsql_sync_walks
+BEGIN DELETE FROM _libsql_sync_walks WHERE walk_gen < NEW.walk_gen - 20; END`,
   `CREATE TRIGGER IF NOT EXISTS _libsql_sync_delete BEFORE DELETE ON _libsql_sync
 BEGIN SELECT RAISE(ABORT, '${GUARD}: the row stays'); END`,
 ];

@@ -325,7 +325,7 @@ async function applyBatch(
   progress: Progress,
   batch: Batch,
 ): Promise<void> {
-  const { plan, planPage, replica, now, log } = parts;
+  const { plan, planPage, replica, now } = parts;
   const before = progress.row!;
   const queued = plan(batch);
   const paged = batch.page === null ? { steps: [], refusals: [] } : planPage(
