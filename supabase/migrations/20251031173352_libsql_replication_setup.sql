@@ -660,8 +660,9 @@ begin
           using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
       end;
       made := made + 1;
-      -- Until now its writes went past the queue.
-      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+      -- Until now its writes went past the queue. A replica that was never seen
+      -- starts with a walk anyway.
+      update libsql_sync.chain set reopen = true where id = 1 and not reopen and seen is not null;
     end if;
   end loop;
 

@@ -177,3 +177,40 @@ Deno.test("sync() starts a new epoch without a wipe and walks when a rewind cann
     false,
   ]]);
 });
+
+Deno.test("sync() fills an empty table without its indexes and its ghosts' half, and builds them last", async () => {
+  await using stack = await Stack.start(servers);
+  await fill(stack, 20_000);
+  const steps: string[] = [];
+  for (let syncs = 0;; syncs++) {
+    assert(syncs < 20, "the fill ends");
+    const { walk_done } = await syncWith(stack, ({ source, replica }) => ({
+      source: {
+        async claim(request) {
+          const claim = await source.claim(request);
+          if (
+            claim.do === "batch" && claim.page?.table === "app_versions" &&
+            claim.page.kind === "backfill"
+          ) {
+            steps.push(claim.page.half);
+          }
+          return claim;
+        },
+      },
+      replica: {
+        buildIndexes(table, rowsMax) {
+          steps.push(`index ${table}`);
+          return replica.buildIndexes(table, rowsMax);
+        },
+      },
+    }));
+    if (walk_done) break;
+  }
+  assertEquals(new Set(steps), new Set(["forward", "index app_versions"]));
+  assertEquals(steps.at(-1), "index app_versions");
+  const { rows } = await stack.client.execute(
+    "SELECT count(*) AS n FROM sqlite_master WHERE type = 'index' AND name LIKE 'idx_app_versions__%'",
+  );
+  assertEquals(Number(rows[0]!.n), 6);
+  await stack.assertEqual();
+});
