@@ -19,7 +19,7 @@ import { createReplica } from "./replica.ts";
 import { type Schema, schemaHash } from "./schema.ts";
 import { createSource } from "./source.ts";
 import { createPostgresCarrier } from "./source_postgres.ts";
-import type { Parts } from "./sync.ts";
+import type { Parts } from "./progress.ts";
 
 /** Bunny allows 50 sub-requests; connecting to PostgreSQL may count as some. */
 const CALLS_MAX = 45;

@@ -8,7 +8,8 @@
  */
 
 import { SyncError } from "./errors.ts";
-import { follow, type Parts } from "./sync.ts";
+import type { Parts } from "./progress.ts";
+import { follow } from "./sync.ts";
 
 const RESETS_MAX = 3;
 const WAIT_MS = 200;

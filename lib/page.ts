@@ -11,7 +11,7 @@ import type { Cell, Changes, Refusal } from "./change.ts";
 import { fold } from "./fold.ts";
 import { type Plan, planFold, type Step } from "./plan.ts";
 import type { Schema } from "./schema.ts";
-import type { ReplicaRow } from "./sql.ts";
+import { type ReplicaRow } from "./replica_row.ts";
 
 /** Why a walk is on. */
 export type WalkKind = "backfill" | "verify" | "scrub" | "redrive";
@@ -114,8 +114,8 @@ export type WalkMove = Pick<
  * Where the walk stands after a batch.
  *
  * @param row The replica's row before it.
- * @param batch The page that rides on it, and whether the batch reopens the
- * walk, as something at the source may have gone past the queue.
+ * @param batch The page that rides on it, what it sets aside, and whether it
+ * reopens the walk, as something at the source may have gone past the queue.
  * @returns The row's fields after it.
  *
  * @example
@@ -127,32 +127,49 @@ export type WalkMove = Pick<
  * ```
  */
 export function walkAfter(
-  row: WalkMove,
-  batch: { page: Page | null; reopen: boolean },
+  row: WalkMove & { position?: number },
+  batch: {
+    page: Page | null;
+    reopen: boolean;
+    drained?: boolean;
+    messages?: readonly (readonly [string, unknown])[];
+    parked?: readonly Pick<Refusal, "table">[];
+  },
 ): WalkMove {
-  const { walk_gen, walk_at, walk_done, fresh, unindexed, rebuilding } = row;
-  const { page, reopen } = batch;
+  const { walk_gen, walk_at, walk_done, unindexed, rebuilding } = row;
+  const { page, reopen, drained, messages = [], parked = [] } = batch;
+  // What was set aside may be a delete: a ghost of ours.
+  const aside = new Set(parked.map(({ table }) => table));
+  let fresh = namesIn(row.fresh).filter((name) => !aside.has(name));
   if (reopen) {
-    // What went past the queue may have left ghosts anywhere.
-    const start = { walk_at: null, walk_done: 0, fresh: "[]" };
+    // What went past the queue may have left ghosts anywhere, but in tables
+    // that no message of the epoch has touched yet.
+    const touched = new Set(messages.map(([, message]) =>
+      (message as { table?: unknown } | null)?.table
+    ));
+    fresh = row.position === 0 && drained
+      ? fresh.filter((name) => !touched.has(name))
+      : [];
+    const start = { walk_at: null, walk_done: 0, fresh: JSON.stringify(fresh) };
     return { walk_gen, unindexed, rebuilding, ...start };
   }
   if (page === null) {
-    return { walk_gen, walk_at, walk_done, fresh, unindexed, rebuilding };
+    const stays = { walk_gen, walk_at, walk_done, unindexed, rebuilding };
+    return { ...stays, fresh: JSON.stringify(fresh) };
   }
   const { walkGen, table, upto, closes } = page;
   const swapped = isSwap(page, namesIn(rebuilding));
   const bare = new Set(namesIn(unindexed));
   if (isFirstFill(page, row) || swapped) bare.add(table);
-  const without = (list: string, isOut: boolean) =>
-    JSON.stringify(namesIn(list).filter((name) => !isOut || name !== table));
+  const without = (list: readonly string[], isOut: boolean) =>
+    JSON.stringify(list.filter((name) => !isOut || name !== table));
   return {
     walk_gen: walkGen,
     walk_at: upto,
     walk_done: closes ? 1 : walk_done,
     fresh: without(fresh, isThrough(page)),
     unindexed: JSON.stringify([...bare]),
-    rebuilding: without(rebuilding, swapped),
+    rebuilding: without(namesIn(rebuilding), swapped),
   };
 }
 

@@ -12,26 +12,28 @@ import type { Batch, PageRequest } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
 import type { Step } from "./plan.ts";
-import type { Schema } from "./schema.ts";
+import { indexName, type Schema } from "./schema.ts";
 import {
   ABORT,
   adoptStatements,
   alterStatements,
   bootstrapStatements,
-  countStatement,
   GUARD,
   indexedStatement,
-  indexStatements,
-  INSPECT,
-  keysStatement,
-  type Present,
+  INDEXES,
   PROBE,
   type ReplicaRow,
-  type Statement,
   stepStatement,
-  stepToStatement,
   walkedStatement,
-} from "./sql.ts";
+} from "./replica_row.ts";
+import {
+  countStatement,
+  indexStatements,
+  INSPECT,
+  type Present,
+} from "./replica_schema.ts";
+import { type Statement } from "./sql.ts";
+import { keysStatement, stepToStatement } from "./statements.ts";
 
 /** What came of a batch. */
 export interface Applied {
@@ -64,11 +66,14 @@ export interface Replica {
     place: Place,
     options: { keysMax: number; rebuilding: readonly string[] },
   ): Promise<Omit<NonNullable<PageRequest["keys"]>, "at">>;
-  /** Builds a table's indexes, each in a transaction of its own; null where it
-   * has more rows than `rowsMax`. */
+  /** Whether the replica's tables are those of this worker's schema. */
+  hasSchema(row: ReplicaRow): boolean;
+  /** Builds the indexes a table lacks, each in a transaction of its own; null
+   * where it has more rows than `rowsMax`, or may not go on. */
   buildIndexes(
     table: string,
     rowsMax: number,
+    mayGoOn?: () => boolean,
   ): Promise<ReplicaRow | null>;
   /** What a walk found so far, by table. */
   walked(walkGen: number): Promise<Walked[]>;
@@ -182,16 +187,38 @@ export function createReplica(
         PROBE,
         keysStatement(tableOf(table), { after, keysMax, rebuilding }),
       ]);
-      const keys = result!.rows.map((row) =>
+      const rows = result!.rows.map((row) =>
         Array.from(row as ArrayLike<unknown>, String)
       );
-      return { keys, after: keys.at(-1) ?? after, last: keys.length < keysMax };
+      const keys = rows.map((row) => row.slice(0, -1));
+      // Fewer than there would be: the rest is too large for one answer.
+      const isWhole = rows.length === Number(rows[0]?.at(-1) ?? 0);
+      return {
+        keys,
+        after: keys.at(-1) ?? after,
+        last: isWhole && keys.length < keysMax,
+      };
     },
-    async buildIndexes(name, rowsMax) {
+    hasSchema(row) {
+      return row.schema_hash === schemaHash;
+    },
+    async buildIndexes(name, rowsMax, mayGoOn = () => true) {
       const table = tableOf(name);
-      const [counted] = await write([countStatement(table, rowsMax + 1)]);
-      if (Number(counted!.rows[0]![0]) > rowsMax) return null;
-      for (const statement of indexStatements(table)) await write([statement]);
+      const [found, counted] = await write([
+        INDEXES,
+        countStatement(table, rowsMax + 1),
+      ]);
+      const there = new Set(found!.rows.map((row) => String(row[0])));
+      const missing = table.indexes.filter((columns) =>
+        !there.has(indexName(name, columns))
+      );
+      if (missing.length > 0 && Number(counted!.rows[0]![0]) > rowsMax) {
+        return null;
+      }
+      for (const statement of indexStatements({ ...table, indexes: missing })) {
+        if (!mayGoOn()) return null;
+        await write([statement]);
+      }
       return await move([indexedStatement(table)]);
     },
     async walked(walkGen) {

@@ -28,7 +28,7 @@ import {
 } from "./claim.ts";
 import type { Json } from "./json.ts";
 import type { Walked } from "./page.ts";
-import type { ReplicaRow } from "./sql.ts";
+import { type ReplicaRow } from "./replica_row.ts";
 
 /** The verbs of the source. */
 export interface Source {

@@ -9,7 +9,8 @@
 
 import { SyncError } from "./errors.ts";
 import type { Walked } from "./page.ts";
-import { type Parts, sync, type SyncResult } from "./sync.ts";
+import type { Parts } from "./progress.ts";
+import { sync, type SyncResult } from "./sync.ts";
 
 /** What a walk found so far. */
 export interface WalkResult extends SyncResult {

@@ -12,7 +12,8 @@ import { createHandler } from "./handler.ts";
 import type { Log } from "./log.ts";
 import { nuke } from "./nuke.ts";
 import { parseSchema } from "./schema.ts";
-import { type Parts, sync } from "./sync.ts";
+import type { Parts } from "./progress.ts";
+import { sync } from "./sync.ts";
 import { walk } from "./walk.ts";
 
 /**

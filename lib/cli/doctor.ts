@@ -11,7 +11,7 @@ import { type Client, createClient } from "@libsql/client/web";
 import { parseConfig } from "../config.ts";
 import { SyncError } from "../errors.ts";
 import { indexName, type Schema } from "../schema.ts";
-import { INSPECT } from "../sql.ts";
+import { INSPECT } from "../replica_schema.ts";
 import {
   CommandError,
   describeRefusal,

@@ -263,7 +263,7 @@ as $$
       where a.attrelid = relation and a.attname = any (key_columns)
         and a.attnotnull and not a.attisdropped
     ) = pg_catalog.cardinality(key_columns)
-  order by i.indisprimary desc, i.indnkeyatts desc
+  order by i.indisprimary desc, i.indnkeyatts desc, i.indexrelid
   limit 1
 $$;
 
@@ -660,9 +660,9 @@ begin
           using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
       end;
       made := made + 1;
-      -- Until now its writes went past the queue. A replica that was never seen
-      -- starts with a walk anyway.
-      update libsql_sync.chain set reopen = true where id = 1 and not reopen and seen is not null;
+      -- Until now its writes went past the queue. So also before the replica was
+      -- ever seen: the queue may hold rows that are gone.
+      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
     end if;
   end loop;
 
@@ -902,11 +902,13 @@ declare
 begin
   select * into w from libsql_sync.walks v
   where v.walk_gen = (at ->> 'walk_gen')::bigint and at ->> 'walk_at' is not null;
-  -- A scrub steps aside for whatever somebody asked for.
+  -- A scrub steps aside for whatever somebody asked for, begun or not.
   if w.walk_gen is null or w.kind = 'scrub' then
     select * into w from (
       select v.* from libsql_sync.walks v
-      where v.walk_gen > (at ->> 'walk_gen')::bigint order by v.walk_gen limit 1
+      where v.walk_gen > (at ->> 'walk_gen')::bigint
+        and (v.kind <> 'scrub' or may_scrub and c.scrub_rows > 0)
+      order by v.walk_gen limit 1
     ) v
     union all select w.* where w.walk_gen is not null
     limit 1;
@@ -936,14 +938,21 @@ end
 $$;
 
 -- The key columns in the order of the index that is walked, which may be fewer
--- than the listed key, with the operators that index compares by.
+-- than the listed key, with the operators and the collation that index has.
 create or replace function libsql_sync.walk_columns(relation oid, key_columns text[])
-returns table (n bigint, name text, quoted text, type_oid oid, type text, equal text, at_least text, greater text)
+returns table (n bigint, name text, quoted text, type_oid oid, type text, less text, equal text, at_least text, greater text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select k + 1, a.attname, pg_catalog.quote_ident(a.attname), a.atttypid,
-    pg_catalog.format_type(a.atttypid, null),
+  select k + 1, a.attname,
+    pg_catalog.quote_ident(a.attname) || coalesce((
+      select pg_catalog.format(' collate %I.%I', n.nspname, l.collname)
+      from pg_catalog.pg_collation l join pg_catalog.pg_namespace n on n.oid = l.collnamespace
+      where l.oid = i.indcollation[k] and l.oid <> a.attcollation), ''),
+    a.atttypid,
+    -- Not null for the modifier: "character" and "bit" would be of length 1.
+    pg_catalog.format_type(a.atttypid, -1),
+    pg_catalog.max(s.operator) filter (where s.amopstrategy = 1),
     pg_catalog.max(s.operator) filter (where s.amopstrategy = 3),
     pg_catalog.max(s.operator) filter (where s.amopstrategy = 4),
     pg_catalog.max(s.operator) filter (where s.amopstrategy = 5)
@@ -956,11 +965,11 @@ as $$
     from pg_catalog.pg_amop m
     join pg_catalog.pg_operator o on o.oid = m.amopopr
     join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
-    where m.amopfamily = c.opcfamily and m.amopstrategy in (3, 4, 5)
+    where m.amopfamily = c.opcfamily and m.amopstrategy in (1, 3, 4, 5)
       and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
   ) s on true
   where i.indexrelid = libsql_sync.usable_key(relation, key_columns)
-  group by k, a.attname, a.atttypid
+  group by k, a.attname, a.atttypid, a.attcollation, i.indcollation
   order by k
 $$;
 
@@ -975,7 +984,8 @@ as $$
     'select array[%s]::text[] as cells, array[%s]::text[] as place from %s t where $1 is null or (%s) order by %s limit $2',
     (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
      from libsql_sync.present_columns(relation, table_name) p),
-    pg_catalog.string_agg(libsql_sync.cell_sql('TEXT', w.type_oid, 't.' || w.quoted), ', ' order by w.n),
+    -- As the type itself writes it: what a cast reads again.
+    pg_catalog.string_agg(pg_catalog.format('t.%I::text', w.name), ', ' order by w.n),
     relation::pg_catalog.regclass,
     case when pg_catalog.bool_and(w.greater = 'operator(pg_catalog.>)') and pg_catalog.count(*) > 1
       then pg_catalog.format('row(%s) operator(pg_catalog.>) row(%s)',
@@ -989,7 +999,7 @@ as $$
             from libsql_sync.walk_columns(relation, t.key) b where b.n < w.n), '')
           || pg_catalog.format('t.%s %s ($1)[%s]::%s', w.quoted, w.greater, w.n, w.type), ' or ' order by w.n) || ')'
     end,
-    pg_catalog.string_agg('t.' || w.quoted, ', ' order by w.n))
+    pg_catalog.string_agg('t.' || w.quoted || ' using ' || w.less, ', ' order by w.n))
   from libsql_sync.tables t
   cross join lateral libsql_sync.walk_columns(relation, t.key) w
   where t.name = table_name
@@ -997,8 +1007,9 @@ as $$
 $$;
 
 -- The query of rows by key: $1 keys as the replica stores them, a json array of
--- arrays in the order of the listed key. For each: its cells, or null.
-create or replace function libsql_sync.lookup_sql(relation oid, table_name text)
+-- arrays in the order of the listed key. For each: its cells ("whole", else an
+-- empty array), or null.
+create or replace function libsql_sync.lookup_sql(relation oid, table_name text, whole boolean)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -1007,11 +1018,16 @@ as $$
     'select k.key, f.cells from pg_catalog.jsonb_array_elements($1) with ordinality k (key, n)'
     || ' left join lateral (select array[%s]::text[] as cells from %s t where %s) f on true order by k.n',
     (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
-     from libsql_sync.present_columns(relation, table_name) p),
+     from libsql_sync.present_columns(relation, table_name) p where whole),
     relation::pg_catalog.regclass,
     pg_catalog.string_agg(
-      pg_catalog.format('t.%s %s (k.key ->> %s)::%s', p.quoted,
-        coalesce(w.equal, 'operator(pg_catalog.=)'), k.n - 1, pg_catalog.format_type(p.type, null))
+      pg_catalog.format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
+      -- What was rendered as JSON is read as JSON again.
+      || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'pg_catalog.to_json(t)::text'
+           then pg_catalog.format(
+             '(pg_catalog.json_populate_record(null::%s, pg_catalog.json_build_object(%L, (k.key ->> %s)::json))).%s',
+             relation::pg_catalog.regclass, p.name, k.n - 1, p.quoted)
+           else pg_catalog.format('(k.key ->> %s)::%s', k.n - 1, pg_catalog.format_type(p.type, -1)) end
       -- Another text of the same key (citext, collations) is another row there.
       || case when p.declared in ('INTEGER', 'BOOLEAN') then ''
            else pg_catalog.format(' and %s collate pg_catalog."C" = k.key ->> %s',
@@ -1027,7 +1043,7 @@ $$;
 
 -- Rows by key, each in turn where one of the keys is no value of its column:
 -- such a key is nobody's.
-create or replace function libsql_sync.lookup(relation oid, table_name text, keys jsonb)
+create or replace function libsql_sync.lookup(relation oid, table_name text, keys jsonb, whole boolean)
 returns table (key jsonb, cells text[])
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1035,7 +1051,7 @@ set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
 set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 as $$
 declare
-  query text := libsql_sync.lookup_sql(relation, table_name);
+  query text := libsql_sync.lookup_sql(relation, table_name, whole);
   found_keys jsonb[];
   found_cells text[];
   one jsonb;
@@ -1046,14 +1062,15 @@ begin
     into found_keys, found_cells using keys;
     return query select f.key, f.cells::text[] from rows from (pg_catalog.unnest(found_keys), pg_catalog.unnest(found_cells)) f (key, cells);
     return;
-  exception when data_exception then
+  -- A domain's check says the same in other words.
+  exception when data_exception or check_violation or not_null_violation then
     null;
   end;
   for one in select k.value from pg_catalog.jsonb_array_elements(keys) k loop
     begin
       execute pg_catalog.format('select q.cells::text from (%s) q', query)
       into strict one_cells using pg_catalog.jsonb_build_array(one);
-    exception when data_exception then
+    exception when data_exception or check_violation or not_null_violation then
       one_cells := null;
     end;
     key := one;
@@ -1113,6 +1130,8 @@ set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off
 -- No statistics, or stale ones, may turn a page into a sort of the whole table.
 set enable_sort = off set enable_seqscan = off
+-- The chain must not wait for somebody's lock on a table, nor he for the chain.
+set lock_timeout = '200ms'
 as $$
 declare
   place jsonb := case when (at ->> 'walk_gen')::bigint = w.walk_gen then (at ->> 'walk_at')::jsonb end;
@@ -1124,6 +1143,8 @@ declare
   rows_max integer := case when w.kind = 'scrub' then least((request ->> 'rows')::integer, scrub_rows)
     else (request ->> 'rows')::integer end;
   columns text[];
+  one jsonb;
+  done integer;
   parts text[] := '{}';
   ghosts jsonb := '[]';
   oversize jsonb := '[]';
@@ -1138,7 +1159,8 @@ begin
   place := coalesce(place, pg_catalog.jsonb_build_object('table', w.tables[1],
     'half', case when w.keys is null then 'forward' else 'keys' end));
   select * into listed from libsql_sync.tables t where t.name = place ->> 'table';
-  relation := pg_catalog.to_regclass(pg_catalog.format('public.%I', listed.name));
+  -- A table may be listed no more since the walk was asked for.
+  relation := case when listed.name is not null then pg_catalog.to_regclass(pg_catalog.format('public.%I', listed.name)) end;
   begin
     if relation is null then
       failed := '42P01';
@@ -1150,21 +1172,31 @@ begin
       end if;
       select coalesce(pg_catalog.jsonb_agg(l.key) filter (where l.cells is null), '[]'), pg_catalog.count(*)
       into ghosts, n
-      from libsql_sync.lookup(relation, listed.name, request #> '{keys,keys}') l;
+      from libsql_sync.lookup(relation, listed.name, request #> '{keys,keys}', false) l;
       last := (request #>> '{keys,last}')::boolean;
       after := request #> '{keys,after}';
     elsif place ->> 'half' = 'keys' then
       columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
-      for r in select * from libsql_sync.lookup(relation, listed.name, w.keys) loop
+      -- Its place is how many of the keys are done.
+      done := coalesce((place #>> '{after,0}')::integer, 0);
+      for one in
+        select k.value from pg_catalog.jsonb_array_elements(w.keys) with ordinality k (value, i)
+        where k.i > done and k.i <= done + rows_max order by k.i
+      loop
+        select * into strict r from libsql_sync.lookup(relation, listed.name, pg_catalog.jsonb_build_array(one), true);
+        exit when n > 0 and bytes + pg_catalog.pg_column_size(r.cells) > (request ->> 'bytes')::bigint;
+        n := n + 1;
         if r.cells is null then
           ghosts := ghosts || pg_catalog.jsonb_build_array(r.key);
         elsif pg_catalog.pg_column_size(r.cells) > 5000000 then
           oversize := oversize || pg_catalog.jsonb_build_array(r.key);
         else
+          bytes := bytes + pg_catalog.pg_column_size(r.cells);
           parts := parts || pg_catalog.array_to_json(r.cells)::text;
         end if;
-        n := n + 1;
       end loop;
+      last := done + n >= pg_catalog.jsonb_array_length(w.keys);
+      after := pg_catalog.jsonb_build_array((done + n)::text);
     else
       select pg_catalog.array_agg(p.name) into columns
       from libsql_sync.present_columns(relation, listed.name) p;
@@ -1190,6 +1222,8 @@ begin
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
     if sqlstate like '40%' then raise; end if;
+    -- Somebody has it locked: a page of it comes later.
+    if sqlstate = '55P03' then return null; end if;
     failed := sqlstate;
     last := true;
   end;
@@ -1215,7 +1249,9 @@ begin
     'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
     'ghosts', ghosts, 'oversize', oversize,
     'open', libsql_sync.open_keys(w, listed.name),
-    'upto', place::text, 'closes', place is null and w.closes and unread = 0);
+    -- The tables may be others since it was asked for.
+    'upto', place::text, 'closes', place is null and w.closes and unread = 0
+      and w.tables operator(pg_catalog.@>) array(select t.name from libsql_sync.tables t));
   -- The cells as they are: through jsonb they would be parsed for nothing.
   return (pg_catalog.left(answer::text, -1) || ',"cells":[' || pg_catalog.array_to_string(parts, ',') || ']}')::json;
 end
@@ -1237,7 +1273,7 @@ as $$
   delete from pgmq.q_replicate_data_libsql_dlq d
   using pg_catalog.jsonb_array_elements(walked) f
   join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint
-  where (f.value ->> 'ended')::boolean and w.repair
+  where (f.value ->> 'ended')::boolean and w.repair and f.value ->> 'failed' is null
     and d.message ->> 'table' = f.value ->> 'table'
     and (d.message ->> 'parked_at')::timestamptz < w.requested_at
     and (w.kind = 'redrive' or d.message ->> 'reason' not like 'libSQL refused%')
@@ -1364,7 +1400,10 @@ begin
   delete from libsql_sync.batches where state = 'pending';
   -- A replica that follows starts with walk 0: whatever is asked for comes after.
   delete from libsql_sync.walks where true;
-  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, reopen = false where id = 1;
+  -- Without a wipe everything is walked anyway. With one, the queue may still
+  -- bring rows that went past it: only what reopens looks for them.
+  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, reopen = reopen and begin_epoch.wipe
+  where id = 1;
   return genesis;
 end
 $$;
@@ -2870,8 +2909,8 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
 
--- Whether a sync would do something: changes, a replica that has not followed or
--- is not walked, a walk asked for; and now and then a look at a replica that may
+-- Whether a sync would do something: changes, a batch that nobody applied, a
+-- replica that has not followed or is not walked, a walk asked for; and now and then a look at a replica that may
 -- have lost its latest commits, which scrubs a page as well.
 create or replace function libsql_sync.has_work()
 returns boolean
@@ -2884,6 +2923,8 @@ as $$
     or c.seen is null
     or c.seen ->> 'epoch' <> c.epoch
     or (c.seen ->> 'position')::bigint <> c.position
+    or c.seen ->> 'schema_hash' <> (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1)
+    or exists (select from libsql_sync.batches b where b.epoch = c.epoch and b.position = c.position + 1)
     or ((c.seen ->> 'walk_done')::integer = 0 and c.refill)
     or exists (
       select from libsql_sync.walks w where w.kind <> 'scrub' and (

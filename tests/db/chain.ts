@@ -13,7 +13,8 @@ import { walkAfter } from "../../lib/page.ts";
 import { createPlanner } from "../../lib/plan.ts";
 import type { Replica } from "../../lib/replica.ts";
 import type { Source } from "../../lib/source.ts";
-import { type Parts, sync, type SyncResult } from "../../lib/sync.ts";
+import type { Parts } from "../../lib/progress.ts";
+import { sync, type SyncResult } from "../../lib/sync.ts";
 import { type RawSchema, type Servers, serveWorker, Stack } from "./stack.ts";
 
 /** Two tables, one of them with a key of two columns. */

@@ -4,7 +4,8 @@ import { assertEquals } from "@std/assert";
 import { SyncError } from "../../lib/errors.ts";
 import { nuke } from "../../lib/nuke.ts";
 import type { Replica } from "../../lib/replica.ts";
-import { type Parts, sync } from "../../lib/sync.ts";
+import type { Parts } from "../../lib/progress.ts";
+import { sync } from "../../lib/sync.ts";
 import { expireLease, saveReplica, standing, startChain } from "./chain.ts";
 import { Servers, Stack } from "./stack.ts";
 

@@ -5,7 +5,8 @@ import { type Client, createClient } from "@libsql/client/web";
 import { createReplica } from "../../lib/replica.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import { startSqld } from "../../lib/dev/sqld.ts";
-import { GUARD, type Statement, stepStatement } from "../../lib/sql.ts";
+import { GUARD, stepStatement } from "../../lib/replica_row.ts";
+import { type Statement } from "../../lib/sql.ts";
 import { SCHEMA } from "./chain.ts";
 
 const HASH = "hash-1";

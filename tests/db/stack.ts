@@ -15,7 +15,7 @@ import { makeServerTempDir } from "../../lib/dev/server_user.ts";
 import { type SqldServer, startSqld } from "../../lib/dev/sqld.ts";
 import { migrate, prepareDatabase, putSecret } from "../../lib/dev/supabase.ts";
 import { parseSchema, schemaHash, schemaText } from "../../lib/schema.ts";
-import type { Parts } from "../../lib/sync.ts";
+import type { Parts } from "../../lib/progress.ts";
 import { createWorker } from "../../lib/worker.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
 

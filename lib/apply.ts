@@ -1,0 +1,172 @@
+/**
+ * Ring 2. Applies a batch: plan, set aside what cannot be applied, write the rest.
+ *
+ * Promise: what is set aside is on record at the source before the rest is
+ * written, so that whoever finds the batch applied knows what is not in it.
+ *
+ * @module
+ */
+
+import { nextSize } from "./batch_size.ts";
+import type { Refusal } from "./change.ts";
+import type { Batch } from "./claim.ts";
+import { SyncError } from "./errors.ts";
+import { isolate } from "./isolate.ts";
+import { namesIn, walkAfter, type Walked } from "./page.ts";
+import type { Step } from "./plan.ts";
+import { CALLS_RESERVED, type Parts, type Progress } from "./progress.ts";
+
+/** An apply that failed after so long was too large, not unlucky. */
+const SLOW_MS = 2_000;
+/** Tries that find one row of a batch. */
+const TRIES_MIN = 4;
+
+/**
+ * Plans a batch, sets aside what cannot be applied, and applies the rest.
+ *
+ * @param parts What to work with.
+ * @param progress Where the sync is; it moves on.
+ * @param batch What the source handed out.
+ * @throws {SyncError} The replica or the source failed.
+ */
+export async function applyBatch(
+  parts: Parts,
+  progress: Progress,
+  batch: Batch,
+): Promise<void> {
+  const { plan, planPage, replica, now } = parts;
+  const before = progress.row!;
+  const queued = plan(batch);
+  const paged = batch.page === null ? { steps: [], refusals: [] } : planPage(
+    batch.page,
+    {
+      parked: [...batch.parked, ...queued.refusals],
+      row: before,
+    },
+  );
+  const steps = [...queued.steps, ...paged.steps];
+  const refusals = [...queued.refusals, ...paged.refusals];
+  // Recorded at the source before the apply: another worker that finds the
+  // batch applied must know what is not in it.
+  if (refusals.length > 0 && !await park(parts, progress, batch, refusals)) {
+    return;
+  }
+  const started = now();
+  try {
+    const parked = unopened(batch, [...batch.parked, ...refusals]).length;
+    const aside = { ...batch, parked: [...batch.parked, ...refusals] };
+    const walk = { before, after: walkAfter(before, aside) };
+    const { row, walked } = await replica.apply(batch, steps, { parked, walk });
+    progress.row = row;
+    if (walked !== null) noteWalked(parts, progress, { batch, walked });
+  } catch (error) {
+    if (!(error instanceof SyncError)) throw error;
+    const elapsedMs = now() - started;
+    if (error.code === "replica_refused") {
+      await setAside(parts, progress, { batch, steps, error, elapsedMs });
+      return;
+    }
+    if (error.code === "replica_unreachable" && elapsedMs > SLOW_MS) {
+      halve(progress, batch);
+    }
+    throw error;
+  }
+  progress.split = null;
+  progress.batches += 1;
+  const applyMs = now() - started;
+  if (batch.messages.length > 0) {
+    progress.size = nextSize(progress.size, applyMs);
+  }
+  if (batch.page !== null) {
+    progress.pageSize = nextSize(progress.pageSize, applyMs);
+  }
+}
+
+/** Keeps what a walk found, for the source and the log. */
+function noteWalked(
+  { log }: Parts,
+  progress: Progress,
+  { batch, walked }: { batch: Batch; walked: Walked },
+): void {
+  const { kind, failed } = batch.page!;
+  if (kind === "scrub") progress.isScrubbed = true;
+  progress.walked.set(walked.table, walked);
+  if (failed !== null) {
+    log("warn", "walk", { kind, table: walked.table, code: failed });
+  } else if (walked.ended) {
+    const { table, rows, differing, ghosts } = walked;
+    log("info", "walk", { kind, table, rows, differing, ghosts });
+  }
+}
+
+/** Finds what the replica refused and sets it aside: the batch comes again without it. */
+async function setAside(
+  parts: Parts,
+  progress: Progress,
+  refused: {
+    batch: Batch;
+    steps: readonly Step[];
+    error: SyncError;
+    elapsedMs: number;
+  },
+): Promise<void> {
+  const { replica, budget } = parts;
+  const { batch, steps, error, elapsedMs } = refused;
+  const at = replica.refusedStep(error);
+  if (at === null) throw error;
+  const isOne = batch.messages.length === 1;
+  const triesMax = Math.min(
+    budget.callsLeft() - CALLS_RESERVED,
+    Math.max(
+      Math.floor(budget.msLeft() / Math.max(elapsedMs, 1)),
+      isOne ? TRIES_MIN : 0,
+    ),
+  );
+  if (triesMax < TRIES_MIN) {
+    // Left to the next sync, which has a budget of its own.
+    halve(progress, batch);
+    progress.isSpent = true;
+    return;
+  }
+  const upTo = steps.slice(0, at.step + 1);
+  const rebuilding = namesIn(progress.row!.rebuilding);
+  const options = { code: at.code, triesMax, rebuilding };
+  const guilty = await isolate(replica, upTo, options);
+  if (guilty.length === 0) throw error;
+  await park(parts, progress, batch, guilty);
+}
+
+/** Asks for half of a batch that is too much. */
+function halve(progress: Progress, { batch, messages }: Batch): void {
+  progress.pageSize = nextSize(progress.pageSize, Infinity);
+  if (messages.length === 1) return;
+  progress.split = { batch, messages: Math.ceil(messages.length / 2) };
+  progress.size = nextSize(progress.size, Infinity);
+}
+
+/** Sets changes aside; where the batch is gone, the replica is asked again. */
+async function park(
+  parts: Parts,
+  progress: Progress,
+  batch: Batch,
+  changes: readonly Refusal[],
+): Promise<boolean> {
+  if (!await parts.source.park(batch, changes)) {
+    progress.isUnsure = true;
+    return false;
+  }
+  const opened = unopened(batch, changes);
+  progress.parked += opened.length;
+  for (const { msgId, table, reason } of opened) {
+    parts.log("warn", "parked", { msg_id: msgId, table, reason });
+  }
+  return true;
+}
+
+/** Changes that open a dead letter: what a walk finds again has one. */
+function unopened({ page }: Batch, changes: readonly Refusal[]): Refusal[] {
+  const open = new Set(page?.open.map(({ key }) => JSON.stringify(key)));
+  return changes.filter(({ msgId, table, key }) =>
+    msgId !== null || table !== page?.table || !open.has(JSON.stringify(key))
+  );
+}

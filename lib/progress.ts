@@ -1,0 +1,94 @@
+/**
+ * Ring 2. What the flows work with, and where a sync is.
+ *
+ * @module
+ */
+
+import { FIRST_PAGE_SIZE, FIRST_SIZE } from "./batch_size.ts";
+import type { BatchSize } from "./claim.ts";
+import type { Log } from "./log.ts";
+import type { createPagePlanner, Walked } from "./page.ts";
+import type { createPlanner } from "./plan.ts";
+import type { Replica } from "./replica.ts";
+import type { Source } from "./source.ts";
+import { type ReplicaRow } from "./replica_row.ts";
+
+/** What one request may spend. */
+export interface Budget {
+  /** Calls to either database that are left. */
+  callsLeft(): number;
+  /** Milliseconds that are left. */
+  msLeft(): number;
+}
+
+/** What the flows work with. */
+export interface Parts {
+  readonly source: Source;
+  readonly replica: Replica;
+  readonly plan: ReturnType<typeof createPlanner>;
+  readonly planPage: ReturnType<typeof createPagePlanner>;
+  readonly budget: Budget;
+  readonly log: Log;
+  /** How large the replica may be, in MB; without it, as large as it gets. */
+  readonly replicaMbMax?: number;
+  /** Milliseconds of a clock that does not go back. */
+  now(): number;
+  sleep(ms: number): Promise<void>;
+  uuid(): string;
+}
+
+/** Calls kept back for the last batch: apply, park, probe, settle, release. */
+export const CALLS_RESERVED = 6;
+
+/** Whether there is enough left for one more batch. */
+export function hasBudget(budget: Budget): boolean {
+  return budget.msLeft() > 0 && budget.callsLeft() > CALLS_RESERVED;
+}
+
+/** Where a sync is. */
+export interface Progress {
+  row: ReplicaRow | null;
+  /** Whether the replica must be asked before anything else. */
+  isUnsure: boolean;
+  /** The schema's hash of a replica whose tables are not what it says. */
+  mend: string | null;
+  size: BatchSize;
+  /** The same for a page: rows and bytes. */
+  pageSize: BatchSize;
+  /** Whether the scrub had its page. */
+  isScrubbed: boolean;
+  /** What walks found, to be told at the next claim, by table. */
+  walked: Map<string, Walked>;
+  /** Tables whose indexes cannot be built now. */
+  tooLarge: Set<string>;
+  split: { batch: string; messages: number } | null;
+  processed: number;
+  parked: number;
+  batches: number;
+  failures: number;
+  /** What an operator should see to. */
+  warnings: string[];
+  /** Whether what is left of the budget is too little for what comes next. */
+  isSpent: boolean;
+}
+
+/** A sync that has not begun. */
+export function newProgress(): Progress {
+  return {
+    row: null,
+    isUnsure: true,
+    mend: null,
+    size: FIRST_SIZE,
+    pageSize: FIRST_PAGE_SIZE,
+    isScrubbed: false,
+    walked: new Map(),
+    tooLarge: new Set(),
+    split: null,
+    processed: 0,
+    parked: 0,
+    batches: 0,
+    failures: 0,
+    warnings: [],
+    isSpent: false,
+  };
+}

@@ -1,0 +1,271 @@
+/**
+ * Ring 0. The statements of a batch's steps.
+ *
+ * Promise: a row is written where it differs, and only there; what a walk finds
+ * is counted in the same transaction.
+ *
+ * @module
+ */
+
+import type { CompareStep, RowStep, Step, TallyStep, WalkOf } from "./plan.ts";
+import { indexName, type Table } from "./schema.ts";
+import { bare, names, quote, type Statement, storedName } from "./sql.ts";
+
+/**
+ * The statement of a planned step.
+ *
+ * @param step What to do to one table.
+ * @param rebuilding Tables that are rebuilt beside the old ones.
+ * @returns The statement.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const table = { name: "t", key: ["id"], columns: [{ name: "id", type: "INTEGER" as const }], indexes: [] };
+ * const statement = stepToStatement({ kind: "truncate", table, columns: [], rows: [] });
+ * assertEquals(statement, { sql: 'DELETE FROM "t"', args: [] });
+ * ```
+ */
+export function stepToStatement(
+  step: Step,
+  rebuilding: readonly string[] = [],
+): Statement {
+  if (step.kind === "tally") return tallyStatement(step);
+  const { table } = step;
+  const stored = storedName(table, rebuilding);
+  switch (step.kind) {
+    case "compare":
+      return compareStatement(step, stored);
+    case "strays":
+      return straysStatement(step, stored);
+    case "drop":
+      return bare(`DROP TABLE ${quote(table.name)}`);
+    case "rename":
+      return bare(`ALTER TABLE ${stored} RENAME TO ${quote(table.name)}`);
+    case "unindex":
+      return bare(
+        `DROP INDEX IF EXISTS ${quote(indexName(table.name, step.index))}`,
+      );
+    default:
+      return rowStatement(step, stored);
+  }
+}
+
+/** sqld answers with 10 MB at most, and JSON may make six bytes of one. */
+const KEYS_BYTES_MAX = 1_000_000;
+
+/**
+ * The statement that reads a page of a table's keys, in the replica's order.
+ *
+ * @param table The table.
+ * @param options The key to start after, null for the start; how many; the
+ * tables that are rebuilt beside the old ones.
+ * @returns The statement; each row is a key as text, and how many keys there
+ * would be if their size had no bound.
+ */
+export function keysStatement(
+  table: Table,
+  options: {
+    after: readonly string[] | null;
+    keysMax: number;
+    rebuilding: readonly string[];
+  },
+): Statement {
+  const { after, keysMax, rebuilding } = options;
+  const own = table.key.map((name) => rightType(table, name));
+  const at = table.key.map((_, n) => `k${n}`);
+  const bytes = table.key.map((_, n) => `octet_length(t${n})`);
+  const bound = after === null
+    ? []
+    : [`(${names(table.key)}) > (${
+      cellsOf(table, table.key, () => "?").join(", ")
+    })`];
+  return {
+    sql: `SELECT ${table.key.map((_, n) => `t${n}`).join(", ")}, keys FROM (
+SELECT *, count(*) OVER () AS keys, row_number() OVER w AS place, sum(${
+      bytes.join(" + ")
+    }) OVER w AS bytes FROM (SELECT ${
+      table.key.map((name, n) =>
+        `${quote(name)} AS k${n}, CAST(${quote(name)} AS TEXT) AS t${n}`
+      ).join(", ")
+    } FROM ${storedName(table, rebuilding)} WHERE ${
+      [...own, ...bound].join(" AND ")
+    } ORDER BY ${names(table.key)} LIMIT ?)
+WINDOW w AS (ORDER BY ${at.join(", ")} ROWS UNBOUNDED PRECEDING)
+) WHERE place = 1 OR bytes <= ${KEYS_BYTES_MAX} ORDER BY ${at.join(", ")}`,
+    args: [...(after ?? []), BigInt(keysMax)],
+  };
+}
+
+/** The statement that changes rows. */
+function rowStatement(step: RowStep, stored: string): Statement {
+  const { kind, table, columns, rows } = step;
+  switch (kind) {
+    case "truncate":
+      return bare(`DELETE FROM ${stored}`);
+    case "delete": {
+      const cells = cellsOf(table, columns, (at) => `value->>${at}`);
+      return {
+        sql: `DELETE FROM ${stored} WHERE (${names(columns)}) IN (SELECT ${
+          cells.join(", ")
+        } FROM json_each(?))`,
+        args: [jsonOf(rows)],
+      };
+    }
+    case "upsert": {
+      const cells = cellsOf(table, columns, (at) => `value->>${at}`);
+      return {
+        sql: `WITH r AS MATERIALIZED (SELECT ${
+          cells.join(", ")
+        } FROM json_each(?)) INSERT INTO ${stored} (${
+          names(columns)
+        }) SELECT * FROM r WHERE true ${onConflict(table, columns, stored)}`,
+        args: [jsonOf(rows)],
+      };
+    }
+    case "row":
+      return {
+        sql: `INSERT INTO ${stored} (${names(columns)}) VALUES (${
+          cellsOf(table, columns, () => "?").join(", ")
+        }) ${onConflict(table, columns, stored)}`,
+        args: [...rows[0]!.cells],
+      };
+  }
+}
+
+/** Counts rows that are missing or different, or ghosts that are there. */
+function compareStatement(
+  { of, table, columns, rows, walk }: CompareStep,
+  stored: string,
+): Statement {
+  const cells = cellsOf(table, columns, (at) => `value->>${at}`);
+  const key = names(table.key);
+  if (of === "delete") {
+    return countInto(walk, "ghosts", {
+      sql: `SELECT count(*) FROM ${stored} WHERE (${key}) IN (SELECT ${
+        cells.join(", ")
+      } FROM json_each(?))`,
+      args: [jsonOf(rows)],
+    });
+  }
+  const rest = columns.filter((name) => !table.key.includes(name));
+  const same = [
+    ...table.key.map((name) => `t.${quote(name)} = r.${quote(name)}`),
+    ...rest.map((name) => `t.${quote(name)} IS r.${quote(name)}`),
+  ];
+  // A large row is bound cell by cell: its JSON might pass 5,000,000 bytes.
+  const isLarge = of === "row";
+  const values = isLarge ? cellsOf(table, columns, () => "?") : cells;
+  return countInto(walk, "differing", {
+    sql: `WITH r AS MATERIALIZED (SELECT ${
+      values.map((cell, at) => `${cell} AS ${quote(columns[at]!)}`).join(", ")
+    }${isLarge ? "" : " FROM json_each(?)"}) SELECT count(*) FROM r WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
+      same.join(" AND ")
+    })`,
+    args: isLarge ? [...rows[0]!.cells] : [jsonOf(rows)],
+  });
+}
+
+/** Rows whose key has a type no row of the source can have. */
+function straysStatement(
+  step: Extract<Step, { kind: "strays" }>,
+  stored: string,
+): Statement {
+  const { table, repair, walk } = step;
+  const right = table.key.map((name) => rightType(table, name)).join(" AND ");
+  return repair
+    ? bare(`DELETE FROM ${stored} WHERE NOT (${right})`)
+    : countInto(
+      walk,
+      "ghosts",
+      bare(`SELECT count(*) FROM ${stored} WHERE NOT (${right})`),
+    );
+}
+
+/** Adds what the statement before it changed, and the rows looked at. */
+function tallyStatement(
+  { walk, found, rows, ended, failed }: TallyStep,
+): Statement {
+  return {
+    sql:
+      `INSERT INTO _libsql_sync_walks (walk_gen, table_name, rows, differing, ghosts, ended, failed)
+VALUES (?, ?, ?, ${found === "differing" ? "changes()" : "0"}, ${
+        found === "ghosts" ? "changes()" : "0"
+      }, ?, ?)
+ON CONFLICT (walk_gen, table_name) DO UPDATE SET rows = rows + excluded.rows,
+  differing = differing + excluded.differing, ghosts = ghosts + excluded.ghosts, ended = excluded.ended,
+  failed = coalesce(excluded.failed, failed)
+RETURNING walk_gen, table_name, rows, differing, ghosts, ended, failed`,
+    args: [
+      BigInt(walk.walkGen),
+      walk.table.name,
+      BigInt(rows),
+      ended ? 1n : 0n,
+      failed,
+    ],
+  };
+}
+
+/** Adds what a query counts. */
+function countInto(
+  { walkGen, table }: WalkOf,
+  found: "differing" | "ghosts",
+  { sql, args }: Statement,
+): Statement {
+  return {
+    sql:
+      `INSERT INTO _libsql_sync_walks (walk_gen, table_name, ${found}) SELECT ?, ?, (${sql}) WHERE true
+ON CONFLICT (walk_gen, table_name) DO UPDATE SET ${found} = ${found} + excluded.${found}`,
+    args: [BigInt(walkGen), table.name, ...args],
+  };
+}
+
+/** Whether a key column holds what its type says; U+0000 is in no text of PostgreSQL. */
+function rightType(table: Table, name: string): string {
+  const { type } = table.columns.find((column) => column.name === name)!;
+  const column = quote(name);
+  switch (type) {
+    case "INTEGER":
+      return `typeof(${column}) = 'integer'`;
+    case "BOOLEAN":
+      return `(typeof(${column}) = 'integer' AND ${column} IN (0, 1))`;
+    case "TEXT":
+    case "JSON":
+      return `(typeof(${column}) = 'text' AND instr(${column}, char(0)) = 0)`;
+  }
+}
+
+/** The row changes where it differs, and only then. */
+function onConflict(
+  table: Table,
+  columns: readonly string[],
+  stored: string,
+): string {
+  const rest = columns.filter((name) => !table.key.includes(name));
+  if (rest.length === 0) return `ON CONFLICT (${names(table.key)}) DO NOTHING`;
+  const set = rest.map((name) => `${quote(name)} = excluded.${quote(name)}`);
+  const before = rest.map((name) => `${stored}.${quote(name)}`);
+  const after = rest.map((name) => `excluded.${quote(name)}`);
+  return `ON CONFLICT (${names(table.key)}) DO UPDATE SET ${
+    set.join(", ")
+  } WHERE (${before.join(", ")}) IS NOT (${after.join(", ")})`;
+}
+
+/** Every cell travels as text, which is exact; CAST makes numbers of digits. */
+function cellsOf(
+  table: Table,
+  columns: readonly string[],
+  cell: (at: number) => string,
+): string[] {
+  return columns.map((name, at) => {
+    const { type } = table.columns.find((column) => column.name === name)!;
+    return type === "INTEGER" || type === "BOOLEAN"
+      ? `CAST(${cell(at)} AS INTEGER)`
+      : cell(at);
+  });
+}
+
+function jsonOf(rows: RowStep["rows"]): string {
+  return `[${rows.map((row) => row.json).join(",")}]`;
+}
