@@ -144,9 +144,11 @@ export function walkAfter(
   if (reopen) {
     // What went past the queue may have left ghosts anywhere, but in tables
     // that no message of the epoch has touched yet.
-    const touched = new Set(messages.map(([, message]) =>
-      (message as { table?: unknown } | null)?.table
-    ));
+    const touched = new Set(
+      messages.map(([, message]) =>
+        (message as { table?: unknown } | null)?.table
+      ),
+    );
     fresh = row.position === 0 && drained
       ? fresh.filter((name) => !touched.has(name))
       : [];

@@ -45,9 +45,14 @@ export function createPostgresCarrier(
 /** What the driver threw, as a condition a flow can decide on. */
 function translate(error: unknown, name: string): SyncError {
   if (error instanceof SyncError) return error;
-  const { code, message } = error as { code?: unknown; message?: string };
+  const { code, message, severity } = error as Error & {
+    code?: unknown;
+    severity?: unknown;
+  };
   const state = typeof code === "string" ? code : "";
-  if (!/^[0-9A-Z]{5}$/.test(state)) {
+  // Only the server's own errors have a severity: EPIPE looks like an SQLSTATE,
+  // and a bundler renames classes.
+  if (severity === undefined) {
     return new SyncError(
       "source_unreachable",
       `Cannot call libsql_sync.${name}: expected an answer of PostgreSQL, found ${

@@ -160,7 +160,9 @@ function compareStatement(
   return countInto(walk, "differing", {
     sql: `WITH r AS MATERIALIZED (SELECT ${
       values.map((cell, at) => `${cell} AS ${quote(columns[at]!)}`).join(", ")
-    }${isLarge ? "" : " FROM json_each(?)"}) SELECT count(*) FROM r WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
+    }${
+      isLarge ? "" : " FROM json_each(?)"
+    }) SELECT count(*) FROM r WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
       same.join(" AND ")
     })`,
     args: isLarge ? [...rows[0]!.cells] : [jsonOf(rows)],

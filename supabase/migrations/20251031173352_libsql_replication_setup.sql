@@ -920,6 +920,7 @@ begin
       select from libsql_sync.walks v
       where v.kind = 'backfill' and v.ended_at > pg_catalog.clock_timestamp() - interval '15 minutes'
         and v.walk_gen = (at ->> 'walk_gen')::bigint and v.tables = everything
+        and exists (select from pg_catalog.jsonb_each(v.found) f where f.value ->> 'failed' <> '42P01')
     ) then
       insert into libsql_sync.walks (kind, tables, repair, closes, reason)
       values ('backfill', everything, true, true, 'the replica was not walked yet')

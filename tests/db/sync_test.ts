@@ -181,21 +181,26 @@ Deno.test("the cron job brings changes to the replica, and makes no call when th
       return row!.idle;
     });
     await stack.assertEqual();
-    const requests =
-      "net._http_response union all select id from net.http_request_queue";
-    const answered = await count(`(select id from ${requests}) r`);
-    const runs = await count("cron.job_run_details where status = 'succeeded'");
-    await until(
-      "idle runs",
-      async () =>
-        await count("cron.job_run_details where status = 'succeeded'") >
-          runs + 3,
-    );
-    assertEquals(
-      await count(`(select id from ${requests}) r`),
-      answered,
-      "idle ticks call nobody",
-    );
+    const sent = async () =>
+      (await sql`select last_value::int as n from net.http_request_queue_id_seq`)[
+        0
+      ]!.n;
+    const idleRuns = async () => {
+      const runs = await count(
+        "cron.job_run_details where status = 'succeeded'",
+      );
+      await until(
+        "idle runs",
+        async () =>
+          await count("cron.job_run_details where status = 'succeeded'") >
+            runs + 3,
+      );
+    };
+    // A tick may have looked just before.
+    await idleRuns();
+    const before = await sent();
+    await idleRuns();
+    assertEquals(await sent(), before, "idle ticks call nobody");
   } finally {
     await ticker.stop();
   }
