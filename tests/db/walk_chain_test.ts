@@ -572,6 +572,38 @@ Deno.test("rows the replica refuses by a rule of its own are set aside, and the 
   await stack.assertEqual();
 });
 
+Deno.test("a table of 300 columns is walked, verified and mended", async () => {
+  const names = Array.from({ length: 300 }, (_, i) => `c${i}`);
+  await using stack = await start({
+    schema: {
+      tables: {
+        item: {
+          key: ["c0", "c1"],
+          columns: Object.fromEntries(
+            names.map((name, i) => [name, i % 2 ? "TEXT" : "INTEGER"]),
+          ),
+          indexes: [],
+        },
+      },
+    },
+    setup: `create table item (${
+      names.map((name, i) => `${name} ${i % 2 ? "text" : "bigint"}`).join(", ")
+    }, primary key (c0, c1));
+      insert into item select ${
+      names.map((_, i) => i % 2 ? `'t' || i` : "i").join(", ")
+    } from generate_series(1, 500) i;`,
+  });
+  await stack.walk();
+  await stack.client.execute("UPDATE item SET c299 = NULL WHERE c0 < 10");
+  assertEquals((await stack.finish("/verify")).differences, 9);
+  assertEquals((await stack.finish("/backfill")).differences, 9);
+  await stack.sql`select libsql_sync.scrub(1)`;
+  for (let syncs = 0; syncs < 5; syncs++) await stack.sync();
+  await stack.sql`select libsql_sync.scrub(20000)`;
+  for (let syncs = 0; syncs < 3; syncs++) await stack.sync();
+  await stack.assertEqual();
+});
+
 /** Every kind of trouble, in any order; whenever the row says so, both sides are equal. */
 Deno.test("whenever the row says drained and walked, both sides are equal but for open letters", async () => {
   const random = seededRandom(SEED);
@@ -596,7 +628,9 @@ Deno.test("whenever the row says drained and walked, both sides are equal but fo
     const [{ behind }] = await sql<[{ behind: boolean }]>`
       select exists (select from libsql_sync.batches b, libsql_sync.chain c where b.epoch = c.epoch
         and b.position > ${Number((await stack.row()).position)}) as behind`;
-    const [{ reopen }] = await sql`select reopen from libsql_sync.chain`;
+    const [{ reopen }] = await sql<
+      [{ reopen: boolean }]
+    >`select reopen from libsql_sync.chain`;
     if (n > 0 || behind || reopen) return;
     checks += 1;
     const { differences } = await compareTables({
@@ -604,8 +638,10 @@ Deno.test("whenever the row says drained and walked, both sides are equal but fo
       client: stack.client,
       schema: late,
     });
-    const letters = await sql`select table_name, key from libsql_sync.dead_letters()`;
-    const pending = await sql`select parked from libsql_sync.batches where state = 'pending'`;
+    const letters =
+      await sql`select table_name, key from libsql_sync.dead_letters()`;
+    const pending =
+      await sql`select parked from libsql_sync.batches where state = 'pending'`;
     const open = new Set([
       ...letters.map((l) => `${l.table_name} ${(l.key ?? []).join()}`),
       ...pending.flatMap(({ parked }) =>
@@ -617,12 +653,19 @@ Deno.test("whenever the row says drained and walked, both sides are equal but fo
     const whole = new Set(
       letters.filter((l) => l.key === null).map((l) => l.table_name),
     );
-    const wrong = differences.filter(({ table, key }) => {
+    const wrong = differences.filter(({ table, key, kind }) => {
+      // Dropped by hand: nobody knows until a batch writes to it.
+      if (kind === "table") return false;
       const parts = key?.startsWith("[") ? JSON.parse(key).join() : key;
       return !open.has(`${table} ${parts}`) && !whole.has(table);
     });
     assertEquals(
-      describeDifferences({ differences: wrong, rows: 0, hasMore: false, skipped: [] }),
+      describeDifferences({
+        differences: wrong,
+        rows: 0,
+        hasMore: false,
+        skipped: [],
+      }),
       [],
       `seed ${SEED}, after ${said.join(", ")}`,
     );
@@ -640,13 +683,16 @@ Deno.test("whenever the row says drained and walked, both sides are equal but fo
               ? { ...request, page: { ...request.page, rows: 25 } }
               : request,
           ),
-        release: (lease) => isDead ? Promise.reject(new Error("dead")) : source.release(lease),
+        release: (lease) =>
+          isDead ? Promise.reject(new Error("dead")) : source.release(lease),
       },
       replica: {
         async apply(...args) {
           applies += 1;
           if (applies === dies) {
-            if (random.below(2) === 0) await check((await replica.apply(...args)).row);
+            if (random.below(2) === 0) {
+              await check((await replica.apply(...args)).row);
+            }
             isDead = true;
             throw new Error("dead");
           }
@@ -664,19 +710,42 @@ Deno.test("whenever the row says drained and walked, both sides are equal but fo
   let next = 1_000;
   const id = () => 1 + random.below(140);
   const acts: [string, () => Promise<unknown>][] = [
-    ["insert", () => sql`insert into item select i, 'new', i from generate_series(${next}::int, ${next += 7}::int) i on conflict do nothing`],
-    ["update", () => sql`update item set name = name || '+' where id between ${id()} and ${id()}`],
+    [
+      "insert",
+      () =>
+        sql`insert into item select i, 'new', i from generate_series(${next}::int, ${next +=
+          7}::int) i on conflict do nothing`,
+    ],
+    [
+      "update",
+      () =>
+        sql`update item set name = name || '+' where id between ${id()} and ${id()}`,
+    ],
     ["delete", () => sql`delete from item where id = ${id()}`],
-    ["part", () => sql`update part set code = code || 'x' where item = ${id()}`],
-    ["late", () => sql`insert into late values (${id()}, 'l') on conflict (id) do update set note = late.note || 'x'`],
+    [
+      "part",
+      () => sql`update part set code = code || 'x' where item = ${id()}`,
+    ],
+    [
+      "late",
+      () =>
+        sql`insert into late values (${id()}, 'l') on conflict (id) do update set note = late.note || 'x'`,
+    ],
     ["truncate", () => sql`truncate late`],
-    ["refused", () => sql`update item set size = size + 0.5 where id = ${id()}`],
-    ["mended", () => sql`update item set size = trunc(size) where size <> trunc(size)`],
-    ["past the queue", () => sql.begin(async (tx) => {
-      await tx`drop trigger replicate_item_libsql_delete on item`;
-      await tx`delete from item where id = ${id()}`;
-      await tx`select libsql_sync.attach()`;
-    })],
+    [
+      "refused",
+      () => sql`update item set size = size + 0.5 where id = ${id()}`,
+    ],
+    [
+      "mended",
+      () => sql`update item set size = trunc(size) where size <> trunc(size)`,
+    ],
+    ["past the queue", () =>
+      sql.begin(async (tx) => {
+        await tx`drop trigger replicate_item_libsql_delete on item`;
+        await tx`delete from item where id = ${id()}`;
+        await tx`select libsql_sync.attach()`;
+      })],
     ["verify", () => sql`select libsql_sync.verify()`],
     ["repair", () => sql`select libsql_sync.verify(true, 'item')`],
     ["backfill", () => sql`select libsql_sync.backfill()`],
@@ -684,10 +753,16 @@ Deno.test("whenever the row says drained and walked, both sides are equal but fo
     ["nuke", () => stack.post("/nuke")],
     ["epoch", () => sql`select libsql_sync.begin_epoch('test', false)`],
     ["drop", () => stack.client.execute("DROP TABLE IF EXISTS late")],
-    ["save", async () => { failOver = await saveReplica(stack); }],
-    ["fail over", async () => { await failOver?.(); }],
+    ["save", async () => {
+      failOver = await saveReplica(stack);
+    }],
+    ["fail over", async () => {
+      await failOver?.();
+    }],
   ];
-  const weights = acts.flatMap((act, at) => Array(at < 7 ? 6 : at === 13 ? 1 : 2).fill(act));
+  const weights = acts.flatMap((act, at) =>
+    Array(at < 7 ? 6 : at === 13 ? 1 : 2).fill(act)
+  );
   for (let round = 0; round < ROUNDS; round++) {
     for (let i = random.below(4); i >= 0; i--) {
       const [name, act] = weights[random.below(weights.length)]!;

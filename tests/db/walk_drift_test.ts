@@ -220,6 +220,26 @@ Deno.test("POST /verify?table= looks at one table, and refuses one that is not l
   assertEquals(Object.keys(one.tables as object), ["icu"]);
 });
 
+Deno.test("a page follows the key's index and sorts nothing, whatever the key's type and collation", async () => {
+  await using stack = await Stack.start(servers, { schema, setup: SETUP });
+  await stack.run(FILL);
+  for (const table of Object.keys(KEYS)) {
+    const [query] = await stack
+      .sql`select libsql_sync.page_sql(${table}::regclass, ${table}) as text`;
+    const place = table === "pairs"
+      ? "array['7', 'k57']"
+      : table === "uuids"
+      ? "array[md5('7')]"
+      : "array['7']";
+    const sql = query!.text.replaceAll("$1", place).replaceAll("$2", "100");
+    const plan = (await stack.sql.unsafe(`explain ${sql}`)).map((row) =>
+      row["QUERY PLAN"]
+    ).join("\n");
+    assert(/Index (Only )?Scan/.test(plan), `${table}: ${plan}`);
+    assert(!/Sort|Seq Scan/.test(plan), `${table}: ${plan}`);
+  }
+});
+
 Deno.test("the scrub finds and mends what nobody asked about, a page a sync", async () => {
   await using stack = await Stack.start(servers);
   const { sql, client } = stack;
