@@ -115,8 +115,8 @@ export function createMessageParser(
     }
     if (typeof message.failed === "string") {
       return refuse(
-        `capture failed with SQLSTATE ${
-          message.failed.slice(0, 5)
+        `capture failed with ${
+          sqlstateOf(message.failed)
         }: run select libsql_sync.attach()`,
         table.name,
       );
@@ -231,8 +231,15 @@ function isRows(value: unknown, length: number): value is Cell[][] {
     value.every((row) => isCells(row) && row.length === length);
 }
 
+/** Cutting other text might leave half a character, which no json can hold. */
+function sqlstateOf(failed: string): string {
+  const [state] = /^[0-9A-Z]{5}/.exec(failed) ?? [];
+  return state === undefined ? "no SQLSTATE" : `SQLSTATE ${state}`;
+}
+
 function kindOf(value: unknown): string {
   if (value === null) return "null";
   if (value === undefined) return "nothing";
-  return Array.isArray(value) ? "an array" : `a ${typeof value}`;
+  if (Array.isArray(value)) return "an array";
+  return typeof value === "object" ? "an object" : `a ${typeof value}`;
 }

@@ -28,6 +28,8 @@ const WALL_MS = 8_000;
 /** sqld ends a transaction after 5 s, and lets writers wait as long. */
 const REPLICA_TIMEOUT_MS = 10_000;
 const SOURCE_TIMEOUT_MS = 10_000;
+/** More than sqld ever answers with, and little enough for a small worker. */
+const ANSWER_BYTES_MAX = 16 * 1_048_576;
 /** Longer than the longest call, as each claim takes it anew. */
 const LEASE_SECONDS = 20;
 
@@ -104,13 +106,32 @@ async function fetchWithin(
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), timeoutMs);
   try {
-    const response = await fetch(request, { signal: abort.signal });
-    const body = await response.arrayBuffer();
-    return new Response(body, {
+    const response = await fetch(request, {
+      signal: abort.signal,
+      // libSQL has none; where one leads is not where rows should go.
+      redirect: "manual",
+    });
+    return new Response(await readBody(response), {
       status: response.status,
       headers: response.headers,
     });
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Reads a body, and no more of it than an answer may have; null where a status has none. */
+async function readBody(response: Response): Promise<Blob | null> {
+  if (response.body === null) return null;
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let bytes = 0;
+  // Leaving the loop cancels the rest.
+  for await (const chunk of response.body) {
+    bytes += chunk.byteLength;
+    if (bytes > ANSWER_BYTES_MAX) {
+      throw new RangeError("the answer is too large");
+    }
+    chunks.push(chunk);
+  }
+  return new Blob(chunks);
 }

@@ -110,7 +110,11 @@ export function createHandler(
     const startedAt = options.now();
     // Nothing reads it, and it may be as large as the sender likes.
     request.body?.cancel().catch(() => {});
-    const route = ROUTES.get(new URL(request.url).pathname);
+    const url = urlOf(request);
+    if (url === null) {
+      return respondError("bad_request", "The address is no URL.");
+    }
+    const route = ROUTES.get(url.pathname);
     if (route === undefined) {
       return respondError("not_found", "There is no such path.");
     }
@@ -136,7 +140,7 @@ export function createHandler(
           `The header ${SIGNATURE_HEADER} must hold the webhook's secret.`,
         );
       }
-      const query = parseQuery(new URL(request.url), route.query);
+      const query = parseQuery(url, route.query);
       const result = await options.flows[route.flow](config, query);
       return respondJson(200, { success: true, ...result });
     } catch (error) {
@@ -153,6 +157,15 @@ export function createHandler(
   };
 }
 
+/** Where a request goes; null where its Host or its target is none. */
+function urlOf(request: Request): URL | null {
+  try {
+    return new URL(request.url);
+  } catch {
+    return null;
+  }
+}
+
 /** The query's fields, where the route has some. */
 function parseQuery(url: URL, names: readonly (keyof Query)[] = []): Query {
   const fields: Record<string, string | boolean> = {};
@@ -166,6 +179,9 @@ function parseQuery(url: URL, names: readonly (keyof Query)[] = []): Query {
     }
     if (name !== "table" && value !== "true" && value !== "false") {
       throw new SyncError("bad_request", `${name} must be true or false.`);
+    }
+    if (value.includes("\0")) {
+      throw new SyncError("bad_request", `${name} must be without U+0000.`);
     }
     fields[name] = name === "table" ? value : value === "true";
   }

@@ -18,6 +18,7 @@ import {
   adoptStatements,
   alterStatements,
   bootstrapStatements,
+  DEPENDENTS,
   GUARD,
   indexedStatement,
   INDEXES,
@@ -32,7 +33,7 @@ import {
   INSPECT,
   type Present,
 } from "./replica_schema.ts";
-import { type Statement } from "./sql.ts";
+import { bare, quote, type Statement } from "./sql.ts";
 import { keysStatement, stepToStatement } from "./statements.ts";
 
 /** What came of a batch. */
@@ -129,6 +130,18 @@ export function createReplica(
     }
     return { columns, indexes };
   };
+  // SQLite renames no table while a view or trigger names one that is not there.
+  const dependents = async () => {
+    const [found] = await write([DEPENDENTS]);
+    const made = found!.rows.map((row) => {
+      const [type, name, sql] = Array.from(row as ArrayLike<unknown>, String);
+      return { drop: `DROP ${type} IF EXISTS ${quote(name!)}`, create: sql! };
+    });
+    return {
+      drops: made.map(({ drop }) => bare(drop)),
+      creates: made.map(({ create }) => bare(create)),
+    };
+  };
   const tableOf = (name: string) =>
     schema.tables.find((table) => table.name === name)!;
 
@@ -161,10 +174,17 @@ export function createReplica(
     async apply(batch, steps, { parked, walk }) {
       const deadLetters = batch.deadLetters + parked;
       const rebuilding = namesIn(walk.before.rebuilding);
+      const isSwap = steps.some(({ kind }) => kind === "rename");
+      const others = isSwap ? await dependents() : { drops: [], creates: [] };
       try {
         const results = await write([
           stepStatement({ ...batch, schemaHash, deadLetters }, walk),
-          ...steps.map((step) => stepToStatement(step, rebuilding)),
+          ...steps.flatMap((step) => {
+            const statement = stepToStatement(step, rebuilding);
+            if (step.kind === "drop") return [...others.drops, statement];
+            if (step.kind === "rename") return [statement, ...others.creates];
+            return [statement];
+          }),
         ]);
         const tally = steps.at(-1)?.kind === "tally"
           ? results.at(-1)?.rows[0]

@@ -371,6 +371,16 @@ RETURNING ${ROW_COLUMNS}`,
 }
 
 /**
+ * Lists the views and triggers that are not ours as (type, name, sql): views
+ * first, as triggers may be on them.
+ */
+export const DEPENDENTS: Statement = {
+  sql:
+    "SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger') AND substr(name, 1, 12) <> '_libsql_sync' ORDER BY type DESC",
+  args: [],
+};
+
+/**
  * Names the indexes there are.
  *
  * @example

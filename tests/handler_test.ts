@@ -406,3 +406,22 @@ Deno.test("createHandler() answers when the body cannot be cancelled", async () 
   const { handler } = setUp();
   assertEquals((await handler(post("/sync", SECRET, { body }))).status, 200);
 });
+
+Deno.test("createHandler() answers 400 when the address is no URL", async () => {
+  const { handler, calls } = setUp();
+  const odd = Object.defineProperty(post("/sync"), "url", {
+    value: "http://a b/sync",
+  });
+  const response = await handler(odd);
+  assertEquals(response.status, 400);
+  assertEquals((await response.json()).error, "bad_request");
+  assertEquals(calls, []);
+});
+
+Deno.test("createHandler() answers 400 when a table has U+0000, which PostgreSQL cannot take", async () => {
+  const { handler, calls } = setUp();
+  const response = await handler(post("/backfill?table=%00"));
+  assertEquals(response.status, 400);
+  assertEquals((await response.json()).error, "bad_request");
+  assertEquals(calls, []);
+});

@@ -1182,7 +1182,8 @@ begin
       done := coalesce((place #>> '{after,0}')::integer, 0);
       for one in
         select k.value from pg_catalog.jsonb_array_elements(w.keys) with ordinality k (value, i)
-        where k.i > done and k.i <= done + rows_max order by k.i
+        -- Each is a query of its own, of some milliseconds.
+        where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
       loop
         select * into strict r from libsql_sync.lookup(relation, listed.name, pg_catalog.jsonb_build_array(one), true);
         exit when n > 0 and bytes + pg_catalog.pg_column_size(r.cells) > (request ->> 'bytes')::bigint;
@@ -2924,7 +2925,7 @@ as $$
     or c.seen is null
     or c.seen ->> 'epoch' <> c.epoch
     or (c.seen ->> 'position')::bigint <> c.position
-    or c.seen ->> 'schema_hash' <> (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1)
+    or coalesce(c.seen ->> 'schema_hash' <> (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1), false)
     or exists (select from libsql_sync.batches b where b.epoch = c.epoch and b.position = c.position + 1)
     or ((c.seen ->> 'walk_done')::integer = 0 and c.refill)
     or exists (

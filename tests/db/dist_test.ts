@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Servers, Stack } from "./stack.ts";
 import { WorkerProcess } from "./worker_process.ts";
@@ -11,7 +12,7 @@ const ROOT = new URL("../../", import.meta.url);
 async function deno(...args: string[]): Promise<void> {
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
     args,
-    cwd: ROOT.pathname,
+    cwd: fileURLToPath(ROOT),
     stdout: "null",
     stderr: "piped",
   }).output();
@@ -69,7 +70,7 @@ await import("./dist.js");
 
 Deno.test("main.ts answers /health, and tells every problem at once, when settings are missing", async () => {
   await using worker = await WorkerProcess.start(
-    new URL("main.ts", ROOT).pathname,
+    fileURLToPath(new URL("main.ts", ROOT)),
     {
       LIBSQL_URL: "",
       BUNNY_DATABASE_URL: "",

@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import postgres from "postgres";
 import { runSchema } from "../../lib/cli/schema.ts";
@@ -237,7 +238,11 @@ Deno.test("runSchema() writes tables as the catalog has them when they are named
   assertEquals(await project.read("schema.json"), text);
   assertEquals(await project.read(`supabase/migrations/${SETUP}`), setup);
   const fmt = await new Deno.Command(Deno.execPath(), {
-    args: ["fmt", "--check", new URL("schema.json", project.root).pathname],
+    args: [
+      "fmt",
+      "--check",
+      fileURLToPath(new URL("schema.json", project.root)),
+    ],
   }).output();
   assert(fmt.success, new TextDecoder().decode(fmt.stderr));
   assertStringIncludes(setup, await schemaHash(parseSchema(JSON.parse(text))));

@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import { assertEquals, assertRejects } from "@std/assert";
 import postgres from "postgres";
 import { generate } from "selfsigned";
@@ -40,7 +41,7 @@ Deno.test("carrier.call() works over TLS, from the first byte and by request, an
   ]);
   const root = await makeServerTempDir();
   const server = await startPostgres({
-    root: new URL("../../.dev", import.meta.url).pathname,
+    root: fileURLToPath(new URL("../../.dev", import.meta.url)),
     dataDir: `${root}/pg`,
     tls: { cert, key },
     settings: { fsync: "off" },

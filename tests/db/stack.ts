@@ -4,6 +4,7 @@
  * @module
  */
 
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals } from "@std/assert";
 import { type Client, createClient } from "@libsql/client/web";
 import postgres from "postgres";
@@ -51,7 +52,7 @@ export class Servers {
   async postgres(): Promise<PostgresServer> {
     this.#root ??= await makeServerTempDir();
     this.#postgres ??= await startPostgres({
-      root: new URL("../../.dev", import.meta.url).pathname,
+      root: fileURLToPath(new URL("../../.dev", import.meta.url)),
       dataDir: `${this.#root}/pg`,
       version: this.options.version,
       settings: {

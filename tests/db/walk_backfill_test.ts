@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals } from "@std/assert";
 import { seededRandom } from "../../lib/dev/random.ts";
 import { expireLease, saveReplica, syncWith } from "./chain.ts";
@@ -7,7 +8,7 @@ import { WorkerProcess } from "./worker_process.ts";
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+const MAIN = fileURLToPath(new URL("../../main.ts", import.meta.url));
 const SEED = Number(Deno.env.get("SEED") ?? 20251122);
 
 /** Fills app_versions before the triggers see it. */

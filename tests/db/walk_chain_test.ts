@@ -604,6 +604,35 @@ Deno.test("a table of 300 columns is walked, verified and mended", async () => {
   await stack.assertEqual();
 });
 
+Deno.test("a table that is rebuilt is put in place under the views and triggers somebody made on it", async () => {
+  await using stack = await start();
+  await stack.walk();
+  await stack.client.batch([
+    "CREATE VIEW sizes AS SELECT id, size FROM item",
+    "CREATE VIEW large AS SELECT id FROM sizes WHERE size > '40'",
+    "CREATE TABLE seen (id INTEGER)",
+    "CREATE TRIGGER see AFTER INSERT ON item BEGIN INSERT INTO seen VALUES (NEW.id); END",
+    "CREATE TRIGGER part_see AFTER DELETE ON part BEGIN DELETE FROM item WHERE id = -1; END",
+  ], "write");
+  const schema: RawSchema = {
+    tables: {
+      item: { ...ITEM, columns: { ...ITEM.columns, size: "TEXT" } },
+      part: PART,
+    },
+  };
+  await configure(stack.sql, schema);
+  await walkWith(stack, schema);
+  await stack.sql`insert into item values (777, 'after', 1)`;
+  await withWorker(stack, { schema }, async (port) => {
+    await stack.post("/sync", { port });
+  });
+  await stack.assertEqual(schema);
+  const { rows } = await stack.client.execute(
+    "SELECT (SELECT count(*) FROM large) AS large, (SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%see') AS triggers",
+  );
+  assertEquals({ ...rows[0] }, { large: 15, seen: 1, triggers: 2 });
+});
+
 /** Every kind of trouble, in any order; whenever the row says so, both sides are equal. */
 Deno.test("whenever the row says drained and walked, both sides are equal but for open letters", async () => {
   const random = seededRandom(SEED);
