@@ -384,6 +384,7 @@ function pageOf(answer: Answer): Page {
     table: answer.text("table"),
     half: answer.oneOf("half", ["forward", "back", "keys"]),
     starts: answer.flag("starts"),
+    large: answer.flag("large"),
     last: answer.flag("last"),
     rows: answer.number("rows"),
     failed: (answer.value("failed") ?? null) as string | null,

@@ -11,6 +11,7 @@ import { createClient } from "@libsql/client/web";
 import postgres from "postgres";
 import type { Carrier } from "./claim.ts";
 import type { Config } from "./config.ts";
+import { SyncError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { createPagePlanner } from "./page.ts";
 import { createPlanner } from "./plan.ts";
@@ -49,22 +50,27 @@ export async function withParts<T>(
   const now = () => performance.now();
   const deadline = now() + WALL_MS;
   let calls = 0;
-  const sql = postgres(completePostgresUrl(config.pgmqUrl), {
-    max: 1,
-    prepare: false,
-    fetch_types: false,
-    connect_timeout: SOURCE_TIMEOUT_MS / 1000,
-    onnotice: () => {},
-  });
-  const client = createClient({
-    url: config.libsqlUrl,
-    authToken: config.libsqlAuthToken,
-    intMode: "number",
-    fetch: (request: Request) => {
-      calls += 1;
-      return fetchWithin(REPLICA_TIMEOUT_MS, request);
-    },
-  });
+  const sql = usable(
+    "PGMQ_URL",
+    () =>
+      postgres(completePostgresUrl(config.pgmqUrl), {
+        max: 1,
+        prepare: false,
+        fetch_types: false,
+        connect_timeout: SOURCE_TIMEOUT_MS / 1000,
+        onnotice: () => {},
+      }),
+  );
+  const client = usable("LIBSQL_URL", () =>
+    createClient({
+      url: config.libsqlUrl,
+      authToken: config.libsqlAuthToken,
+      intMode: "number",
+      fetch: (request: Request) => {
+        calls += 1;
+        return fetchWithin(REPLICA_TIMEOUT_MS, request);
+      },
+    }));
   const carrier = createPostgresCarrier(sql, { timeoutMs: SOURCE_TIMEOUT_MS });
   const counted: Carrier = {
     call(name, request) {
@@ -95,6 +101,19 @@ export async function withParts<T>(
   } finally {
     client.close();
     await sql.end({ timeout: 1 });
+  }
+}
+
+/** Makes a client; its words may show the setting, so they are not passed on. */
+function usable<T>(setting: string, make: () => T): T {
+  try {
+    return make();
+  } catch (cause) {
+    throw new SyncError(
+      "config_invalid",
+      `Cannot use the settings: ${setting} has a part that its client refuses; check its path and its query.`,
+      { cause },
+    );
   }
 }
 

@@ -28,6 +28,8 @@ export interface Page {
   readonly half: "forward" | "back" | "keys";
   /** Whether it is the first of its table. */
   readonly starts: boolean;
+  /** Whether the source's table is too large to index in one transaction. */
+  readonly large: boolean;
   /** Whether it is the last of its half. */
   readonly last: boolean;
   /** Rows or keys that were looked at. */
@@ -197,7 +199,7 @@ function isFirstFill(
   page: Page,
   { fresh, rebuilding }: Pick<WalkMove, "fresh" | "rebuilding">,
 ): boolean {
-  return page.starts && !page.last && page.repair &&
+  return page.starts && !page.last && !page.large && page.repair &&
     namesIn(fresh).includes(page.table) &&
     !namesIn(rebuilding).includes(page.table);
 }
@@ -229,7 +231,7 @@ function isSwap(page: Page, rebuilding: readonly string[]): boolean {
  *   tables: { t: { key: "id", columns: { id: "INTEGER" }, indexes: [] } },
  * }));
  * const { steps } = plan({
- *   walkGen: 1, kind: "verify", repair: false, table: "t", half: "forward", starts: true,
+ *   walkGen: 1, kind: "verify", repair: false, table: "t", half: "forward", starts: true, large: false,
  *   last: true, rows: 1, failed: null, key: ["id"], columns: ["id"], cells: [["5"]],
  *   ghosts: [], oversize: [], open: [], upto: null, closes: false,
  * }, { parked: [], row: { fresh: "[]", rebuilding: "[]" } });

@@ -23,6 +23,7 @@ function directions(dev: Dev): string {
   PostgreSQL  ${dev.pgUrl}
   libSQL      curl -s ${dev.libsqlUrl}/v2/pipeline -d '${query}'
   worker      curl -s -X POST -H 'x-webhook-signature: ${dev.signature}' ${dev.workerUrl}/sync
+  commands    PGMQ_URL=${dev.pgUrl} WORKER_URL=${dev.workerUrl} WEBHOOK_SIGNATURE=${dev.signature} deno task status
   cron        calls the worker every ${
     dev.cronEveryMs / 1000
   } s here (deployed: every 5 minutes)

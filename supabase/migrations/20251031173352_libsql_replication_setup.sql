@@ -557,6 +557,17 @@ as $$
     when c.relispartition then 'is a partition: list the partitioned table'
     when libsql_sync.usable_key(relation, key_columns) is null
       then 'has no unique, not null key (' || pg_catalog.array_to_string(key_columns, ', ') || ')'
+    -- '5' and '5.00' are two texts and one integer: two rows would become one.
+    when exists (
+      select from libsql_sync.tables t
+      cross join lateral pg_catalog.jsonb_array_elements(t.columns) d
+      join pg_catalog.pg_attribute a on a.attrelid = relation and a.attname = d.value ->> 'name'
+      join pg_catalog.pg_type y on y.oid = a.atttypid
+      where pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) = relation
+        and d.value ->> 'name' = any (key_columns)
+        and (d.value ->> 'type' = 'INTEGER' and y.typcategory <> 'N'
+          or d.value ->> 'type' = 'BOOLEAN' and y.typcategory not in ('B', 'N'))
+    ) then 'has a key column that is no number or boolean, as schema.json declares it: declare it TEXT'
     when pg_catalog.row_security_active(relation)
       then 'hides rows from ' || current_user || ' by row level security'
   end
@@ -1119,6 +1130,20 @@ as $$
   ) d
 $$;
 
+-- Whether a table is too large for its indexes to be built in one transaction of
+-- the replica: then they stay on while it is filled.
+create or replace function libsql_sync.is_large(relation oid)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(pg_catalog.sum(greatest(c.reltuples, 0)) > 800000
+    or pg_catalog.sum(pg_catalog.pg_table_size(c.oid)) > 400 * 1024 * 1024, false)
+  from pg_catalog.pg_class c
+  where c.oid = relation and c.relkind = 'r'
+    or c.oid in (select t.relid from pg_catalog.pg_partition_tree(relation) t where t.isleaf)
+$$;
+
 -- The page a walk reads next. STABLE: it sees the snapshot of the claim that
 -- reads the queue, so the page is the state those messages lead to.
 -- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"}?}.
@@ -1233,7 +1258,7 @@ begin
   answer := pg_catalog.jsonb_build_object(
     'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
     'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
-    'rows', n, 'last', last);
+    'rows', n, 'last', last, 'large', libsql_sync.is_large(relation));
   if failed is not null then
     -- What cannot be compared is left alone, both ways.
     answer := answer || pg_catalog.jsonb_build_object('failed', failed, 'rows', 0);
