@@ -20,6 +20,7 @@ const FINE: SourceStatus = {
   last_sync: minutesAgo(5),
   syncing: false,
   schema: "c6ed9492",
+  catalog: [],
   replica: {
     epoch: "0a1b2c3d-0000",
     position: 17,
@@ -46,6 +47,22 @@ const pass = FINE.last_full_pass!;
 const replica = FINE.replica!;
 const report = (status: Partial<SourceStatus>) =>
   reportStatus({ ...FINE, ...status }, { now: NOW, here: "c6ed9492" });
+
+Deno.test("reportStatus() calls somebody when the catalog shows what was tampered with", () => {
+  const { fine, warnings } = report({
+    catalog: [{
+      name: "table orgs",
+      found: "trigger replicate_orgs_libsql is missing",
+      advice: "select libsql_sync.attach();",
+    }],
+  });
+  assertEquals(fine, false);
+  assertEquals(warnings, [{
+    level: "attention",
+    found: "table orgs: trigger replicate_orgs_libsql is missing.",
+    advice: "select libsql_sync.attach();",
+  }]);
+});
 
 Deno.test("formatStatus() tells a person all there is in few lines", () => {
   assertEquals(formatStatus(report({})), [

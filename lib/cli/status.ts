@@ -63,6 +63,12 @@ export interface SourceStatus {
   readonly last_sync: string | null;
   readonly syncing: boolean;
   readonly schema: string | null;
+  /** What doctor finds in the catalog: tables and triggers. */
+  readonly catalog: readonly {
+    readonly name: string;
+    readonly found: string;
+    readonly advice: string;
+  }[];
   readonly replica:
     | {
       readonly epoch: string;
@@ -219,6 +225,9 @@ function* warningsOf(
     advice,
   });
   const { schema, last_full_pass: pass, last_sync_ms_ago: idle } = report;
+  for (const { name, found, advice } of status.catalog) {
+    yield attention(`${name}: ${found}.`, advice);
+  }
   if (report.paused) {
     yield attention(
       "The worker is held off: changes stay queued.",

@@ -1983,43 +1983,6 @@ begin
 end
 $$;
 
--- How things stand, cheaply: no count over a large queue, nothing of the replica
--- but what its last sync told.
-create or replace function libsql_sync.status()
-returns jsonb
-language sql
-set search_path = pg_catalog, pg_temp
-as $$
-  select pg_catalog.jsonb_build_object(
-    'epoch', c.epoch,
-    'position', c.position,
-    'paused', c.paused,
-    'refill', c.refill,
-    'scrub_rows', c.scrub_rows,
-    'oldest_change', (select m.enqueued_at from pgmq.q_replicate_data_libsql m order by m.msg_id limit 1),
-    'dead_letters', (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10001) d),
-    'last_sync', c.seen_at,
-    'syncing', coalesce(c.lease_until > pg_catalog.clock_timestamp(), false),
-    'replica', c.seen,
-    'schema', (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1),
-    'walk', (
-      select pg_catalog.to_jsonb(w) - 'keys' from libsql_sync.walks w
-      where w.walk_gen = (c.seen ->> 'walk_gen')::bigint and c.seen ->> 'walk_at' is not null
-    ),
-    'waiting_walks', (
-      select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(w) - 'keys' order by w.walk_gen), '[]')
-      from libsql_sync.walks w where w.walk_gen > coalesce((c.seen ->> 'walk_gen')::bigint, 0)
-    ),
-    'last_full_pass', (
-      select pg_catalog.to_jsonb(w) - 'keys' from libsql_sync.walks w
-      where w.ended_at is not null and w.tables = array(select t.name from libsql_sync.tables t order by t.name)
-      order by w.ended_at desc limit 1
-    ),
-    'last_epoch', (select pg_catalog.to_jsonb(e) from libsql_sync.epochs e order by e.generation desc limit 1)
-  ) || libsql_sync.queued()
-  from libsql_sync.chain c
-$$;
-
 -- Where the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no
 -- cap), drop what it holds and begin a new epoch without a wipe: the walk then
 -- brings every row as it is. Returns whether it did.
@@ -2276,7 +2239,7 @@ $$;
 -- What a deployment needs, looked at from here: each line says what was found and,
 -- where it is not well, how to mend it. It changes nothing. Vault secrets are
 -- looked at, never shown. Schemas vault, cron and net may be missing.
-create or replace function libsql_sync.doctor()
+create or replace function libsql_sync.doctor(only_sections text[] default null)
 returns table (name text, level text, found text, advice text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -2316,7 +2279,7 @@ declare
   state text;
 begin
   select * into strict c from libsql_sync.chain h where h.id = 1;
-  foreach section in array sections loop
+  foreach section in array coalesce(only_sections, sections) loop
     told := false;
     begin
       case section
@@ -2904,6 +2867,48 @@ begin
     end;
   end loop;
 end
+$$;
+
+-- How things stand, cheaply: no count over a large queue, nothing of the replica
+-- but what its last sync told.
+create or replace function libsql_sync.status()
+returns jsonb
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.jsonb_build_object(
+    'epoch', c.epoch,
+    'position', c.position,
+    'paused', c.paused,
+    'refill', c.refill,
+    'scrub_rows', c.scrub_rows,
+    'oldest_change', (select m.enqueued_at from pgmq.q_replicate_data_libsql m order by m.msg_id limit 1),
+    'dead_letters', (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10001) d),
+    'last_sync', c.seen_at,
+    'syncing', coalesce(c.lease_until > pg_catalog.clock_timestamp(), false),
+    'replica', c.seen,
+    'schema', (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1),
+    'walk', (
+      select pg_catalog.to_jsonb(w) - 'keys' from libsql_sync.walks w
+      where w.walk_gen = (c.seen ->> 'walk_gen')::bigint and c.seen ->> 'walk_at' is not null
+    ),
+    'waiting_walks', (
+      select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(w) - 'keys' order by w.walk_gen), '[]')
+      from libsql_sync.walks w where w.walk_gen > coalesce((c.seen ->> 'walk_gen')::bigint, 0)
+    ),
+    'last_full_pass', (
+      select pg_catalog.to_jsonb(w) - 'keys' from libsql_sync.walks w
+      where w.ended_at is not null and w.tables = array(select t.name from libsql_sync.tables t order by t.name)
+      order by w.ended_at desc limit 1
+    ),
+    -- What the catalog shows: triggers that are gone or off, columns and tables.
+    'catalog', (
+      select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d)), '[]')
+      from libsql_sync.doctor(array['tables', 'triggers']) d where d.level <> 'ok'
+    ),
+    'last_epoch', (select pg_catalog.to_jsonb(e) from libsql_sync.epochs e order by e.generation desc limit 1)
+  ) || libsql_sync.queued()
+  from libsql_sync.chain c
 $$;
 
 -- ---------------------------------------------------------------------------

@@ -466,6 +466,23 @@ Deno.test("doctor names what was tampered with at the source", async () => {
       `${name}: ${found.join("\n")}`,
     );
   }
+  // Status shows of it what concerns tables and triggers.
+  const [{ catalog }] = await stack.sql<
+    [{ catalog: { name: string; found: string }[] }]
+  >`
+    select libsql_sync.status() -> 'catalog' as catalog`;
+  for (
+    const expected of [
+      "table orgs: trigger replicate_orgs_libsql_delete is missing",
+      "table apps: trigger replicate_apps_libsql_update is disabled",
+      "table manifest: does not exist",
+    ]
+  ) {
+    assert(
+      catalog.some(({ name, found }) => `${name}: ${found}` === expected),
+      JSON.stringify(catalog),
+    );
+  }
   await stack.run(
     "alter table channel_devices drop constraint channel_devices_pkey",
   );
