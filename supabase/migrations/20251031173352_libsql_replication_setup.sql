@@ -31,7 +31,8 @@ $$;
 create schema if not exists libsql_sync;
 
 -- Take from everybody what the owner alone may have. PostgreSQL grants EXECUTE
--- to PUBLIC, Supabase's default privileges grant it to its API roles as well.
+-- to PUBLIC, Supabase's default privileges grant it to its API roles as well, and
+-- PGMQ lets pg_monitor read its tables.
 create or replace function libsql_sync.lock_down()
 returns void
 language plpgsql
@@ -44,7 +45,7 @@ begin
   for grantee in
     select 'public' union all
     select pg_catalog.quote_ident(r.rolname) from pg_catalog.pg_roles r
-    where r.rolname in ('anon', 'authenticated', 'service_role')
+    where r.rolname in ('anon', 'authenticated', 'service_role', 'pg_monitor')
   loop
     execute 'revoke all on schema libsql_sync from ' || grantee;
     execute 'revoke all on all tables in schema libsql_sync from ' || grantee;

@@ -114,6 +114,12 @@ Deno.test("the migration keeps strangers from the queue, the archive, the dead l
         or c.relnamespace = 'pgmq'::regnamespace and c.relname ~ '^[qa]_replicate_data_libsql')`;
     assert(tables.length >= 9);
     assertEquals(tables.filter(({ rls }) => !rls), []);
+    // PGMQ itself lets the monitoring role read what it makes.
+    for (const { name } of tables) {
+      const [may] =
+        await sql`select has_table_privilege('pg_monitor', ${name}, 'select') as read`;
+      assertEquals(may!.read, false, name);
+    }
     for (const role of STRANGERS.slice(1)) {
       for (const { name } of tables) {
         for (
