@@ -245,7 +245,7 @@ for (const nukes of [false, true]) {
   Deno.test(`sync() ends equal ${nukes ? "" : "in one epoch "}after ${what}`, async () => {
     await using stack = await startChain(servers);
     await stack.drain();
-    const first = Number(Deno.env.get("SEED") ?? Date.now() % 1e9);
+    const first = Number(Deno.env.get("SEED") ?? 20251122);
     const count = Number(Deno.env.get("SEEDS") ?? 3);
     for (let seed = first; seed < first + count; seed++) {
       try {
