@@ -9,7 +9,7 @@
 
 import type { Cell, Changes, Refusal } from "./change.ts";
 import { convert } from "./convert.ts";
-import type { ColumnType, Table } from "./schema.ts";
+import { type Table, typeOf } from "./schema.ts";
 
 /** What becomes of one key. */
 interface Fate {
@@ -154,11 +154,6 @@ function createKeyStore(
     }
     return stored;
   };
-}
-
-/** The type of a listed column. */
-function typeOf(table: Table, name: string): ColumnType {
-  return table.columns.find((column) => column.name === name)!.type;
 }
 
 /** One name per stored key: no text of PostgreSQL holds U+0000. */

@@ -16,7 +16,7 @@ import {
 } from "./change.ts";
 import { convert } from "./convert.ts";
 import { type Fold, fold, type TableFate } from "./fold.ts";
-import type { Schema, Table } from "./schema.ts";
+import { type ColumnType, type Schema, type Table, typeOf } from "./schema.ts";
 
 /** One row of a step: what it came from, and its JSON. */
 export interface StepRow {
@@ -191,6 +191,7 @@ function planTable(
   aside: ReadonlySet<string>,
   refuse: (refusal: Refusal) => void,
 ): RowStep[] {
+  const types = new Map(table.columns.map(({ name, type }) => [name, type]));
   const deletes: StepRow[] = [];
   const upserts = new Map<
     string,
@@ -200,24 +201,30 @@ function planTable(
   for (const fate of keys.values()) {
     const { msgId, key, stored, row } = fate;
     const refusal = { msgId, table: table.name, key };
-    if (aside.has(identityOf(refusal))) continue;
+    // Nearly always nothing is set aside: no identity is made per row then.
+    if (aside.size > 0 && aside.has(identityOf(refusal))) continue;
     if (fate.refused !== null) {
       refuse({ ...refusal, reason: fate.refused });
       continue;
     }
-    const gone = { msgId, key, cells: stored, json: JSON.stringify(stored) };
+    const gone = () => ({
+      msgId,
+      key,
+      cells: stored,
+      json: JSON.stringify(stored),
+    });
     if (row === null) {
-      deletes.push(gone);
+      deletes.push(gone());
       continue;
     }
-    const cells = convertRow(table, row);
+    const cells = convertRow(types, row);
     if (typeof cells === "string") {
       refuse({ ...refusal, reason: cells });
       continue;
     }
     // Of a row that went and came again, the columns not sent start anew.
     if (fate.gone && row.columns.length < table.columns.length) {
-      deletes.push(gone);
+      deletes.push(gone());
     }
     const planned = { msgId, key, cells, json: JSON.stringify(cells) };
     if (bytesOf(planned.json) > ROW_JSON_BYTES_MAX) {
@@ -252,14 +259,13 @@ function planTable(
 
 /** The row's cells as the replica stores them, or why it cannot. */
 function convertRow(
-  table: Table,
+  types: ReadonlyMap<string, ColumnType>,
   row: { columns: readonly string[]; cells: readonly Cell[] },
 ): Cell[] | string {
   const cells: Cell[] = [];
   for (const [at, name] of row.columns.entries()) {
-    const type = table.columns.find((column) => column.name === name)!.type;
     try {
-      cells.push(convert(row.cells[at] ?? null, type));
+      cells.push(convert(row.cells[at] ?? null, types.get(name)!));
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       return `column ${name}: ${error.message}`;
@@ -275,9 +281,7 @@ function chunk(
   columns: readonly string[],
   rows: StepRow[],
 ): RowStep[] {
-  const numeric =
-    table.columns.find(({ name }) => name === table.key[0])!.type ===
-      "INTEGER";
+  const numeric = typeOf(table, table.key[0]!) === "INTEGER";
   const first = columns.indexOf(table.key[0]!);
   rows.sort((a, b) => {
     const [left, right] = [a.cells[first]!, b.cells[first]!];

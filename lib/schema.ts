@@ -142,6 +142,27 @@ export async function schemaHash(schema: Schema): Promise<string> {
 }
 
 /**
+ * The type of a listed column.
+ *
+ * @param table The table.
+ * @param name One of its columns.
+ * @returns The type.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const { tables } = parseSchema({
+ *   tables: { t: { key: "id", columns: { id: "INTEGER" }, indexes: [] } },
+ * });
+ * assertEquals(typeOf(tables[0]!, "id"), "INTEGER");
+ * ```
+ */
+export function typeOf(table: Table, name: string): ColumnType {
+  return table.columns.find((column) => column.name === name)!.type;
+}
+
+/**
  * Names an index of the replica.
  *
  * @param table The table's name.

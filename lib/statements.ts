@@ -8,7 +8,7 @@
  */
 
 import type { CompareStep, RowStep, Step, TallyStep, WalkOf } from "./plan.ts";
-import { indexName, type Table } from "./schema.ts";
+import { indexName, type Table, typeOf } from "./schema.ts";
 import { bare, names, quote, type Statement, storedName } from "./sql.ts";
 
 /**
@@ -225,7 +225,7 @@ ON CONFLICT (walk_gen, table_name) DO UPDATE SET ${found} = ${found} + excluded.
 
 /** Whether a key column holds what its type says; U+0000 is in no text of PostgreSQL. */
 function rightType(table: Table, name: string): string {
-  const { type } = table.columns.find((column) => column.name === name)!;
+  const type = typeOf(table, name);
   const column = quote(name);
   switch (type) {
     case "INTEGER":
@@ -261,7 +261,7 @@ function cellsOf(
   cell: (at: number) => string,
 ): string[] {
   return columns.map((name, at) => {
-    const { type } = table.columns.find((column) => column.name === name)!;
+    const type = typeOf(table, name);
     return type === "INTEGER" || type === "BOOLEAN"
       ? `CAST(${cell(at)} AS INTEGER)`
       : cell(at);
