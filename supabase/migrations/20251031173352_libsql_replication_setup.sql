@@ -226,13 +226,20 @@ as $$
   where b.typtype <> 'd'
 $$;
 
+-- A name in quotes, always: words that PL/pgSQL reserves are free in SQL.
+create or replace function libsql_sync.quoted(name text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$ select '"' || pg_catalog.replace(name, '"', '""') || '"' $$;
+
 -- The listed columns of a table that exist today, in the order of the list.
 create or replace function libsql_sync.present_columns(relation oid, table_name text)
 returns table (name text, declared text, type oid, quoted text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select c.value ->> 'name', c.value ->> 'type', a.atttypid, pg_catalog.quote_ident(a.attname)
+  select c.value ->> 'name', c.value ->> 'type', a.atttypid, libsql_sync.quoted(a.attname)
   from libsql_sync.tables t
   cross join lateral pg_catalog.jsonb_array_elements(t.columns) with ordinality c (value, n)
   join pg_catalog.pg_attribute a
@@ -296,8 +303,8 @@ begin
     join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
     where i.indexrelid = index_oid and a.attname = column_name;
     matches := matches || pg_catalog.format(
-      '%s.%I %s %s.%I', left_alias, column_name,
-      coalesce(equal, 'operator(pg_catalog.=)'), right_alias, column_name
+      '%s.%s %s %s.%s', left_alias, libsql_sync.quoted(column_name),
+      coalesce(equal, 'operator(pg_catalog.=)'), right_alias, libsql_sync.quoted(column_name)
     );
     equal := null;
   end loop;
@@ -428,6 +435,69 @@ begin
 end
 $$;
 
+-- The same for a statement that touched one row, the most frequent one, without a
+-- query but for the rows themselves. It leaves no message where the key changed,
+-- or the row is not there as the statement left it: then capture_sql() answers.
+create or replace function libsql_sync.one_row_sql(relation oid, table_name text, operation text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case operation
+    when 'DELETE' then pg_catalog.format(
+$sql$            select * into old_row from old_rows;
+            perform from %s l where %s;
+            if not found then
+              message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'key', %L::jsonb,
+                'deletes', pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(%s)));
+            end if;
+$sql$,
+      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'old_row'),
+      t.name, pg_catalog.to_jsonb(t.key), k.cells)
+    else
+      case operation when 'UPDATE' then pg_catalog.format(
+$sql$            select * into old_row from old_rows;
+            select * into new_row from new_rows;
+            unchanged := row(%s)::record operator(pg_catalog.*=) row(%s)::record;
+            if not unchanged and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
+$sql$, c.old_images, c.new_images, k.old_images, k.new_images)
+      else
+$sql$            select * into new_row from new_rows;
+            if found then
+$sql$
+      end || pg_catalog.format(
+$sql$              select l.* into live_row from %s l where %s;
+              if found and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
+                cells := array[%s]::text[];
+                if pg_catalog.pg_column_size(cells) <= 5000000 then
+                  message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', %L::jsonb,
+                    'rows', pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(cells)));
+                end if;
+              end if;
+            end if;
+$sql$,
+      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'),
+      k.live_images, k.new_images, c.cells, t.name, c.columns)
+  end
+  from libsql_sync.tables t
+  cross join lateral (
+    select pg_catalog.jsonb_agg(c.name) as columns,
+      pg_catalog.string_agg('old_row.' || c.quoted, ', ') as old_images,
+      pg_catalog.string_agg('new_row.' || c.quoted, ', ') as new_images,
+      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted), ', ') as cells
+    from libsql_sync.present_columns(relation, table_name) c
+  ) c
+  cross join lateral (
+    select pg_catalog.string_agg('old_row.' || c.quoted, ', ') as old_images,
+      pg_catalog.string_agg('new_row.' || c.quoted, ', ') as new_images,
+      pg_catalog.string_agg('live_row.' || c.quoted, ', ') as live_images,
+      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'old_row.' || c.quoted), ', ' order by k.n) as cells
+    from libsql_sync.present_columns(relation, table_name) c
+    join pg_catalog.unnest(t.key) with ordinality k (name, n) on k.name = c.name
+  ) k
+  where t.name = table_name
+$$;
+
 -- The query whose rows are the deletes of everything in one partition.
 create or replace function libsql_sync.truncate_sql(partition oid, table_name text)
 returns text
@@ -462,21 +532,42 @@ declare
   branch record;
 begin
   for branch in
-    select t.name, o.operation, libsql_sync.capture_sql(r.oid, t.name, o.operation) as query
+    select t.name, o.operation, o.transition,
+      libsql_sync.one_row_sql(r.oid, t.name, o.operation) as one_row,
+      libsql_sync.capture_sql(r.oid, t.name, o.operation) as query,
+      pg_catalog.row_number() over (partition by t.name order by o.operation) = 1 as is_first
     from libsql_sync.tables t
     cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
-    cross join (values ('INSERT'), ('UPDATE'), ('DELETE')) o (operation)
+    -- An UPDATE's new row may be missing, where a trigger kept it from a partition.
+    cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
     where r.oid is not null
     order by t.name, o.operation
   loop
-    branches := branches || pg_catalog.format(
-      E'      elsif tg_op = %L and tg_argv[0] = %L then\n        messages := array(%s);\n',
-      branch.operation, branch.name, branch.query);
+    branches := branches || case when branch.is_first
+        then pg_catalog.format(E'      elsif tg_argv[0] = %L then\n', branch.name) else '' end
+      || pg_catalog.format(
+$branch$        if tg_op = %L then
+          perform from %s limit 2;
+          get diagnostics touched = row_count;
+          if touched = 1 then
+%s          end if;
+          if touched > 1 or touched = 1 and message is null and not unchanged then
+            messages := array(%s);
+          end if;
+        end if;
+$branch$, branch.operation, branch.transition, branch.one_row, branch.query);
   end loop;
 
   return $body$
 -- Written by libsql_sync.attach(): do not edit.
 declare
+  touched integer;
+  old_row record;
+  new_row record;
+  live_row record;
+  unchanged boolean := false;
+  cells text[];
+  message jsonb;
   messages jsonb[];
   ours oid;
   listed oid;
@@ -520,8 +611,12 @@ $body$ || branches || $body$      else
       end;
     end;
   end if;
-  insert into pgmq.q_replicate_data_libsql (vt, message)
-  select pg_catalog.now(), m from pg_catalog.unnest(messages) m;
+  if messages is not null then
+    insert into pgmq.q_replicate_data_libsql (vt, message)
+    select pg_catalog.now(), m from pg_catalog.unnest(messages) m;
+  elsif message is not null then
+    insert into pgmq.q_replicate_data_libsql (vt, message) values (pg_catalog.now(), message);
+  end if;
   return null;
 end
 $body$;
@@ -629,6 +724,8 @@ begin
       || ' set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''postgres'''
       || ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C'''
       || ' set quote_all_identifiers = off'
+      -- A plan is kept while a table grows from one page to millions.
+      || ' set enable_seqscan = off'
       || ' as %L', body);
   end if;
   perform libsql_sync.lock_down();
