@@ -383,6 +383,7 @@ begin
       || ')::record operator(pg_catalog.*<>) row(' || changed_new || ')::record)) c'
   end;
 
+  -- An array of arrays becomes JSON in one pass; jsonb_agg() would take three.
   return 'with '
     -- Rows whose listed columns are the same image send nothing. Not merely
     -- equal: json has no "=", and citext calls different texts equal.
@@ -411,7 +412,7 @@ begin
       $sql$select m.message from (
         select 0 as kind, pg_catalog.min(d.n) as n, pg_catalog.jsonb_build_object(
           'v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
-          'deletes', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d.touched_key) order by d.n)) as message
+          'deletes', pg_catalog.array_agg(d.touched_key)) as message
         from (
           select l.touched_key, pg_catalog.row_number() over () as n
           from live l where not l.found or l.respelled
@@ -419,7 +420,7 @@ begin
         union all
         select 1, pg_catalog.min(r.n), pg_catalog.jsonb_build_object(
           'v', 1, 'table', %1$L::text, 'columns', %3$L::jsonb,
-          'rows', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(r.cells) order by r.n))
+          'rows', pg_catalog.array_agg(r.cells))
         from (
           select l.cells, pg_catalog.row_number() over () as n,
             pg_catalog.sum(pg_catalog.pg_column_size(l.cells)) over (rows unbounded preceding) as bytes
@@ -471,7 +472,7 @@ $sql$              select l.* into live_row from %s l where %s;
                 cells := array[%s]::text[];
                 if pg_catalog.pg_column_size(cells) <= 5000000 then
                   message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', %L::jsonb,
-                    'rows', pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(cells)));
+                    'rows', array[cells]);
                 end if;
               end if;
             end if;
@@ -724,8 +725,10 @@ begin
       || ' set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''postgres'''
       || ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C'''
       || ' set quote_all_identifiers = off'
-      -- A plan is kept while a table grows from one page to millions.
-      || ' set enable_seqscan = off'
+      -- A plan is kept while a table grows from one page to millions. Transition
+      -- tables come without statistics: a merge would sort them, a memo remember
+      -- keys that come once.
+      || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off'
       || ' as %L', body);
   end if;
   perform libsql_sync.lock_down();
