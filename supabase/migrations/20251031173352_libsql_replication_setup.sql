@@ -146,7 +146,12 @@ alter table libsql_sync.chain
   add column if not exists reopen boolean not null default false,
   add column if not exists paused boolean not null default false,
   add column if not exists queue_mb_max integer default 1024,
-  add column if not exists cron_run bigint not null default 0;
+  add column if not exists cron_run bigint not null default 0,
+  -- No message below the floor is in the queue, or can appear there.
+  add column if not exists floor bigint not null default 0,
+  add column if not exists floor_next bigint,
+  add column if not exists floor_awaits text[],
+  add column if not exists floor_queue oid;
 alter table libsql_sync.batches
   add column if not exists reopen boolean not null default false;
 
@@ -919,11 +924,75 @@ as $$
   end
 $$;
 
--- The head of the queue in msg_id order, as far as the bounds go (one message at
+-- The transactions that may have put a message into the queue and are still open.
+-- An id is drawn under the lock that an INSERT takes on the queue first and keeps
+-- until its transaction ends.
+create or replace function libsql_sync.queue_writers()
+returns setof text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select l.virtualtransaction from pg_catalog.pg_locks l
+  where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted
+    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+    and l.relation = 'pgmq.q_replicate_data_libsql'::regclass
+    and l.pid is distinct from pg_catalog.pg_backend_pid()
+$$;
+
+-- The highest id the queue has drawn; null where that does not say that all lower
+-- ones are drawn as well: a session that draws many at once keeps some for later.
+create or replace function libsql_sync.drawn()
+returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.pg_sequence_last_value(s.seqrelid) from pg_catalog.pg_sequence s
+  where s.seqrelid = pg_catalog.pg_get_serial_sequence('pgmq.q_replicate_data_libsql', 'msg_id')::regclass
+    and s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle
+$$;
+
+-- Where the queue is read from, and how far that may rise: "settled", which was
+-- recorded before, once everybody has ended who could still reveal a smaller id.
+-- Without a floor every claim reads the dead rows of all that was ever queued,
+-- for as long as somebody's old snapshot keeps VACUUM from them.
+create or replace function libsql_sync.floor(c libsql_sync.chain, out lowest bigint, out settled bigint)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    -- Another queue, or numbers that began again, are below any floor.
+    case when known.is_ours then c.floor else 0 end,
+    case when known.is_ours and not exists (
+      select from libsql_sync.queue_writers() w
+      -- A transaction that was prepared gave up the name it had.
+      where w = any (c.floor_awaits) or w like '-1/%') then c.floor_next end
+  from (
+    select coalesce(c.floor_queue = 'pgmq.q_replicate_data_libsql'::regclass and libsql_sync.drawn() + 1 >= c.floor, false)
+  ) known (is_ours)
+$$;
+
+-- Keep the floor, and record how far it may rise next. The ids drawn are read
+-- before who may hold them.
+create or replace function libsql_sync.keep_floor(lowest bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  next bigint := libsql_sync.drawn() + 1;
+  awaits text[] := array(select w from libsql_sync.queue_writers() w);
+begin
+  update libsql_sync.chain set floor = lowest, floor_next = next, floor_awaits = awaits,
+    floor_queue = 'pgmq.q_replicate_data_libsql'::regclass
+  where id = 1;
+end
+$$;
+
+-- The head of the queue from the floor on in msg_id order, as far as the bounds go (one message at
 -- least), and whether that was all. STABLE: it sees the caller's one snapshot.
 -- pgmq.read is not used: it promises no order.
 create or replace function libsql_sync.head(
-  messages_max integer, bytes_max integer,
+  lowest bigint, messages_max integer, bytes_max integer,
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
 )
 language plpgsql stable
@@ -942,6 +1011,7 @@ begin
   for q in
     select m.msg_id, libsql_sync.envelope(m.message) as envelope
     from pgmq.q_replicate_data_libsql m
+    where m.msg_id >= head.lowest
     order by m.msg_id
     limit messages_max + 1
   loop
@@ -1458,7 +1528,9 @@ as $$
   select pg_catalog.jsonb_build_object('queued', least(n, 10000), 'queued_exact', n <= 10000)
   from (
     select pg_catalog.count(*) as n
-    from (select from pgmq.q_replicate_data_libsql limit 10001) q
+    from (
+      select from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q
   ) c
 $$;
 
@@ -1750,6 +1822,7 @@ declare
   acked integer := 0;
   kind text;
   w libsql_sync.walks;
+  f record;
 begin
   -- A later statement must see what was committed before the lock was got.
   if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
@@ -1881,15 +1954,20 @@ begin
 
   -- 6. The next one, from one snapshot, recorded before it is answered. A page
   -- rides only where the batch takes every message its snapshot could see.
+  select * into f from libsql_sync.floor(c);
   b.source_time := pg_catalog.clock_timestamp();
   if request -> 'page' is not null and not c.reopen then
     w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
   end if;
-  select f.*, pg_catalog.pg_current_snapshot()::text as snapshot,
-    case when f.drained and w.walk_gen is not null
+  select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
+    case when d.drained and w.walk_gen is not null
       then libsql_sync.page(w, at, (request -> 'page')::jsonb) end as page
   into h
-  from libsql_sync.head((request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) f;
+  from libsql_sync.head(f.lowest, (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
+  if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
+    perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
+      else greatest(f.lowest, least(f.settled, pg_catalog.lower(h.msg_ids))) end);
+  end if;
   if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
     return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
       || libsql_sync.release(request)::jsonb;
@@ -2107,7 +2185,8 @@ begin
   if mb_max is null or mb < mb_max
     -- By the index, as the pages of a queue that was long are mostly empty.
     or (select pg_catalog.count(*) from (
-      select from pgmq.q_replicate_data_libsql m order by m.msg_id limit 10001) q) <= 10000
+      select from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q) <= 10000
   then
     return false;
   end if;
@@ -2234,6 +2313,10 @@ begin
     exit when pg_catalog.clock_timestamp() > started + interval '200 milliseconds';
   end loop;
   total := libsql_sync.forget(rows_max => rows_max) + libsql_sync.trim_cron_runs();
+
+  -- What somebody put back by hand, under the id it had.
+  update libsql_sync.chain h set floor = 0
+  where h.id = 1 and exists (select from pgmq.q_replicate_data_libsql m where m.msg_id < h.floor);
 
   -- What lies in the archive and belongs to no batch: archived before the oldest
   -- batch there is. A batch's own messages are archived with it, by one
@@ -2855,7 +2938,8 @@ begin
         advice := null;
 
       when 'queue' then
-        select m.enqueued_at into r from pgmq.q_replicate_data_libsql m order by m.msg_id limit 1;
+        select m.enqueued_at into r from pgmq.q_replicate_data_libsql m
+        where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 1;
         name := 'queue';
         level := 'ok';
         what := pg_catalog.format('%s%s, %s on disk', libsql_sync.queued() ->> 'queued',
@@ -2885,7 +2969,9 @@ begin
         what := pg_catalog.pg_size_pretty(n) || case when r.oldest is null then ', nothing to replay'
           else ', replays the last ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - r.oldest) end;
         if r.oldest < pg_catalog.clock_timestamp() - c.replay_window - interval '1 day'
-          and exists (select from pgmq.q_replicate_data_libsql) then
+          and exists (
+            select from pgmq.q_replicate_data_libsql m
+            where m.msg_id >= (select h.floor from libsql_sync.chain h)) then
           level := 'warning';
           what := what || ', kept for ' || c.replay_window;
           advice := 'each sync trims some of it: see why none comes';
@@ -2983,7 +3069,9 @@ as $$
     'paused', c.paused,
     'refill', c.refill,
     'scrub_rows', c.scrub_rows,
-    'oldest_change', (select m.enqueued_at from pgmq.q_replicate_data_libsql m order by m.msg_id limit 1),
+    'oldest_change', (
+      select m.enqueued_at from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= c.floor order by m.msg_id limit 1),
     'dead_letters', (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10001) d),
     'last_sync', c.seen_at,
     'syncing', coalesce(c.lease_until > pg_catalog.clock_timestamp(), false),
@@ -3049,9 +3137,11 @@ create or replace function libsql_sync.has_work()
 returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
+-- The queue's index leads to what lives in it, past what is dead.
+set enable_seqscan = off
 as $$
   select not c.paused and (
-    exists (select from pgmq.q_replicate_data_libsql)
+    exists (select from pgmq.q_replicate_data_libsql m where m.msg_id >= c.floor)
     or c.reopen
     or c.seen is null
     or c.seen ->> 'epoch' <> c.epoch
