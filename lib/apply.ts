@@ -74,7 +74,7 @@ export async function applyBatch(
   progress.split = null;
   progress.batches += 1;
   const applyMs = now() - started;
-  if (batch.messages.length > 0) {
+  if (batch.messageCount > 0) {
     progress.size = nextSize(progress.size, applyMs);
   }
   if (batch.page !== null) {
@@ -114,7 +114,7 @@ async function setAside(
   const { batch, steps, error, elapsedMs } = refused;
   const at = replica.refusedStep(error);
   if (at === null) throw error;
-  const isOne = batch.messages.length === 1;
+  const isOne = batch.messageCount === 1;
   const triesMax = Math.min(
     budget.callsLeft() - CALLS_RESERVED,
     Math.max(
@@ -137,10 +137,10 @@ async function setAside(
 }
 
 /** Asks for half of a batch that is too much. */
-function halve(progress: Progress, { batch, messages }: Batch): void {
+function halve(progress: Progress, { batch, messageCount }: Batch): void {
   progress.pageSize = nextSize(progress.pageSize, Infinity);
-  if (messages.length === 1) return;
-  progress.split = { batch, messages: Math.ceil(messages.length / 2) };
+  if (messageCount === 1) return;
+  progress.split = { batch, messages: Math.ceil(messageCount / 2) };
   progress.size = nextSize(progress.size, Infinity);
 }
 

@@ -15,7 +15,7 @@ export const FIRST_SIZE: BatchSize = { messages: 1_000, bytes: 262_144 };
 /** The first page of a sync: rows, and bytes of their cells. */
 export const FIRST_PAGE_SIZE: BatchSize = { messages: 2_000, bytes: 524_288 };
 
-const SIZE_MAX: BatchSize = { messages: 20_000, bytes: 4_194_304 };
+const SIZE_MAX: BatchSize = { messages: 25_000, bytes: 6_291_456 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**

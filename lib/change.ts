@@ -13,6 +13,12 @@ import type { Schema, Table } from "./schema.ts";
 /** One cell as the source renders it. */
 export type Cell = string | null;
 
+/**
+ * A queue message: its id and its JSON value. Messages of one row each may come
+ * as one, with an id for each of its rows.
+ */
+export type Message = readonly [string | readonly string[], unknown];
+
 /** Rows of one table by the names of their columns. */
 export interface Rows {
   /** Names of the columns, in the order of the cells. */
@@ -33,6 +39,8 @@ export interface Changes {
   readonly deletes: readonly (readonly Cell[])[];
   /** Rows as they are now. */
   readonly upserts: Rows;
+  /** The message of each row, where several came as one. */
+  readonly rowIds?: readonly string[];
   /** Keys of rows too large for any replica. */
   readonly oversize: readonly (readonly Cell[])[];
 }

@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { Refusal } from "./change.ts";
+import type { Message, Refusal } from "./change.ts";
 import { SyncError } from "./errors.ts";
 import type { Json } from "./json.ts";
 import type { Page, WalkKind } from "./page.ts";
@@ -66,8 +66,10 @@ export interface Batch {
   readonly reopen: boolean;
   /** Rows that ride on it; never when it is issued again. */
   readonly page: Page | null;
-  /** The messages, by id. */
-  readonly messages: readonly (readonly [string, unknown])[];
+  /** The messages, in the order of their table. */
+  readonly messages: readonly Message[];
+  /** How many messages they are. */
+  readonly messageCount: number;
 }
 
 /** What to do next; `acked` messages were settled on the way. */
@@ -342,6 +344,7 @@ export function claimOf(value: unknown): Claim {
 }
 
 function batchOf(answer: Answer): Batch {
+  const messages = answer.list("messages") as Message[];
   return {
     do: "batch",
     kind: answer.oneOf("kind", ["new", "again", "replay"]),
@@ -366,7 +369,11 @@ function batchOf(answer: Answer): Batch {
     page: answer.value("page") == null
       ? null
       : pageOf(read(answer.value("page"))),
-    messages: answer.list("messages") as [string, unknown][],
+    messages,
+    messageCount: messages.reduce(
+      (sum, [ids]) => sum + (typeof ids === "string" ? 1 : ids.length),
+      0,
+    ),
   };
 }
 

@@ -12,19 +12,19 @@ import { convert } from "./convert.ts";
 import { type Table, typeOf } from "./schema.ts";
 
 /** What becomes of one key. */
-interface Fate {
+export interface Fate {
   /** The message that decided it; null for a page. */
-  msgId: string | null;
-  /** The key as the source rendered it. */
-  key: readonly Cell[];
-  /** The key as the replica stores it. */
-  stored: string[];
+  readonly msgId: string | null;
+  /** The key as the source rendered it; null where it is among the cells. */
+  key: readonly Cell[] | null;
   /** Whether the row goes, before what may follow. */
-  gone: boolean;
+  readonly gone: boolean;
+  /** The names of the cells. */
+  columns: readonly string[];
   /** The row as it is now, or null when it is gone. */
-  row: { columns: readonly string[]; cells: readonly Cell[] } | null;
+  cells: Cell[] | null;
   /** Why it cannot be applied. */
-  refused: string | null;
+  readonly refused: string | null;
 }
 
 /** What becomes of one table. */
@@ -33,7 +33,7 @@ export interface TableFate {
   readonly table: Table;
   /** Whether everything that was in it goes first. */
   truncate: boolean;
-  /** What becomes of each key, by its stored form. */
+  /** What becomes of each key, by its stored form: see {@linkcode storedKey}. */
   readonly keys: Map<string, Fate>;
 }
 
@@ -61,7 +61,7 @@ export interface Fold {
  *   { ...change, msgId: "1", upserts: { columns: ["id"], cells: [["5"]] } },
  *   { ...change, msgId: "2", deletes: [["5.00"]] },
  * ]);
- * assertEquals([...tables[0]!.keys.values()].map((fate) => fate.row), [null]);
+ * assertEquals([...tables[0]!.keys.values()].map((fate) => fate.cells), [null]);
  * ```
  */
 export function fold(batch: readonly Changes[]): Fold {
@@ -78,101 +78,129 @@ export function fold(batch: readonly Changes[]): Fold {
       of.truncate = true;
       of.keys.clear();
     }
-    const store = createKeyStore(table, (key, reason) => {
+    const nameOf = createKeyNamer(table, (key, reason) => {
       refusals.push({ msgId, table: table.name, key, reason });
     });
+    const end = { msgId, columns: table.key, cells: null };
     for (const key of changes.deletes) {
-      const stored = store(key);
-      if (stored === null) continue;
-      const fate = { msgId, key, stored, gone: true, row: null, refused: null };
-      of.keys.set(nameOf(stored), fate);
+      const name = nameOf(key);
+      if (name === null) continue;
+      of.keys.set(name, { ...end, key, gone: true, refused: null });
     }
-    foldRows(of, changes, store);
+    foldRows(of, changes, (key, id, reason) => {
+      refusals.push({ msgId: id, table: table.name, key, reason });
+    });
     for (const key of changes.oversize) {
-      const stored = store(key);
-      if (stored === null) continue;
+      const name = nameOf(key);
+      if (name === null) continue;
       const refused =
         "row too large: expected at most 5,000,000 bytes, libSQL's limit of a row";
-      const fate = { msgId, key, stored, gone: false, row: null, refused };
-      of.keys.set(nameOf(stored), fate);
+      of.keys.set(name, { ...end, key, gone: false, refused });
     }
   }
   return { tables: [...tables.values()], refusals };
 }
 
-/** Folds the rows of one message. */
+/**
+ * The key that a name in {@linkcode TableFate} stands for.
+ *
+ * @param table The table.
+ * @param name The name.
+ * @returns The key as the replica stores it.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(storedKey({ key: ["a", "b"] }, "1\u00002"), ["1", "2"]);
+ * ```
+ */
+export function storedKey(table: Pick<Table, "key">, name: string): string[] {
+  // One name per stored key: no text of PostgreSQL holds U+0000.
+  return table.key.length === 1 ? [name] : name.split("\u0000");
+}
+
+/** Folds the rows of one message, or of several that came as one. */
 function foldRows(
   of: TableFate,
-  { table, msgId, upserts }: Changes,
-  store: (key: readonly Cell[]) => string[] | null,
+  { table, msgId, rowIds, upserts }: Changes,
+  refuse: (key: readonly Cell[], id: string | null, reason: string) => void,
 ): void {
   const { columns } = upserts;
   const order = table.key.map((column) => columns.indexOf(column));
-  for (const cells of upserts.cells) {
-    const key = order.map((at) => cells[at] ?? null);
-    const stored = store(key);
-    if (stored === null) continue;
-    const name = nameOf(stored);
+  let id = msgId;
+  const nameOf = createKeyNamer(table, (key, reason) => {
+    refuse(key, id, reason);
+  });
+  const first = order[0]!;
+  for (let at = 0; at < upserts.cells.length; at++) {
+    const cells = upserts.cells[at]! as Cell[];
+    id = rowIds?.[at] ?? msgId;
+    const name = order.length === 1
+      ? nameOf.one(cells[first] ?? null)
+      : nameOf(order.map((from) => cells[from] ?? null));
+    if (name === null) continue;
     const before = of.keys.get(name);
-    const fate: Fate = {
-      msgId,
-      key,
-      stored,
-      gone: before?.gone ?? false,
-      row: { columns, cells },
-      refused: null,
-    };
+    const gone = before?.gone ?? false;
     // A column missing here stays as the message before set it.
-    if (before?.row && !sameColumns(before.row.columns, columns)) {
-      fate.row = overlay(before.row, { columns, cells });
-    }
-    of.keys.set(name, fate);
+    const row = before?.cells && !sameColumns(before.columns, columns)
+      ? overlay(before, { columns, cells })
+      : { columns, cells };
+    of.keys.set(name, {
+      msgId: id,
+      key: null,
+      gone,
+      columns: row.columns,
+      cells: row.cells,
+      refused: null,
+    });
   }
 }
 
-/** A function that converts keys, and reports those no replica can hold. */
-function createKeyStore(
+/** Names keys by what the replica stores, and reports those it cannot hold. */
+function createKeyNamer(
   table: Table,
   report: (key: readonly Cell[], reason: string) => void,
-): (key: readonly Cell[]) => string[] | null {
+) {
   const types = table.key.map((name) => typeOf(table, name));
-  return (key) => {
-    const stored: string[] = [];
-    for (const [at, cell] of key.entries()) {
-      const name = table.key[at];
-      if (cell === null) {
-        report(key, `column ${name}: expected a key, found NULL`);
-        return null;
-      }
-      try {
-        stored.push(convert(cell, types[at]!)!);
-      } catch (error) {
-        if (!(error instanceof RangeError)) throw error;
-        report(key, `column ${name}: ${error.message}`);
-        return null;
-      }
+  const part = (cell: Cell, at: number, key: () => readonly Cell[]) => {
+    if (cell === null) {
+      report(key(), `column ${table.key[at]}: expected a key, found NULL`);
+      return null;
     }
-    return stored;
+    try {
+      return convert(cell, types[at]!);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      report(key(), `column ${table.key[at]}: ${error.message}`);
+      return null;
+    }
   };
-}
-
-/** One name per stored key: no text of PostgreSQL holds U+0000. */
-function nameOf(stored: readonly string[]): string {
-  return stored.length === 1 ? stored[0]! : stored.join("\u0000");
+  const nameOf = (key: readonly Cell[]): string | null => {
+    const parts: string[] = [];
+    for (const [at, cell] of key.entries()) {
+      const stored = part(cell, at, () => key);
+      if (stored === null) return null;
+      parts.push(stored);
+    }
+    return parts.join("\u0000");
+  };
+  const one = (cell: Cell) => part(cell, 0, () => [cell]);
+  return Object.assign(nameOf, { one });
 }
 
 function sameColumns(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((name, at) => name === b[at]);
+  return a === b ||
+    a.length === b.length && a.every((name, at) => name === b[at]);
 }
 
 /** The later row over the earlier one. */
 function overlay(
-  earlier: NonNullable<Fate["row"]>,
-  later: NonNullable<Fate["row"]>,
-): NonNullable<Fate["row"]> {
+  ...rows: Pick<Fate, "columns" | "cells">[]
+): { columns: string[]; cells: Cell[] } {
   const merged = new Map<string, Cell>();
-  for (const { columns, cells } of [earlier, later]) {
-    columns.forEach((name, at) => merged.set(name, cells[at] ?? null));
+  for (const { columns, cells } of rows) {
+    columns.forEach((name, at) => merged.set(name, cells![at] ?? null));
   }
   return { columns: [...merged.keys()], cells: [...merged.values()] };
 }

@@ -8,7 +8,7 @@
  */
 
 import type { Refusal } from "./change.ts";
-import type { Step, StepRow } from "./plan.ts";
+import { keyOf, type Step, stepOf, type StepRow } from "./plan.ts";
 import type { Replica } from "./replica.ts";
 
 /** Statements that one try takes apart what it suspects into. */
@@ -34,10 +34,11 @@ export async function isolate(
   const before = steps.slice(0, -1);
   const step = steps.at(-1)!;
   const guilty: Refusal[] = [];
-  if (!("columns" in step)) return guilty;
+  if (!("columns" in step) || step.kind === "compare") return guilty;
+  const { kind, table, columns } = step;
   let pieces = takeApart(step.rows);
   for (let tries = 0; tries < options.triesMax && pieces.length > 0; tries++) {
-    const trial = pieces.map((rows) => ({ ...step, rows }));
+    const trial = pieces.map((rows) => stepOf(kind, table, columns, rows));
     const refused = await replica.refusedOf(
       [...before, ...trial],
       options.rebuilding,
@@ -48,9 +49,10 @@ export async function isolate(
     const smaller = piece.length > 1 ? takeApart(piece) : [];
     pieces = [...pieces.slice(0, at), ...smaller, ...pieces.slice(at + 1)];
     if (piece.length === 1) {
-      const { msgId, key } = piece[0]!;
+      const [row] = piece;
+      const key = keyOf(table, { columns, ...row! });
       const reason = `libSQL refused the row with ${options.code}`;
-      guilty.push({ msgId, table: step.table.name, key, reason });
+      guilty.push({ msgId: row!.msgId, table: table.name, key, reason });
     }
   }
   return guilty;

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Cell, Changes, Refusal } from "./change.ts";
+import type { Cell, Changes, Message, Refusal } from "./change.ts";
 import { fold } from "./fold.ts";
 import { type Plan, planFold, type Step } from "./plan.ts";
 import type { Schema } from "./schema.ts";
@@ -134,7 +134,7 @@ export function walkAfter(
     page: Page | null;
     reopen: boolean;
     drained?: boolean;
-    messages?: readonly (readonly [string, unknown])[];
+    messages?: readonly Message[];
     parked?: readonly Pick<Refusal, "table">[];
   },
 ): WalkMove {

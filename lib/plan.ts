@@ -12,34 +12,47 @@ import {
   type Changes,
   createMessageParser,
   isRefusal,
+  type Message,
   type Refusal,
 } from "./change.ts";
 import { convert } from "./convert.ts";
-import { type Fold, fold, type TableFate } from "./fold.ts";
+import {
+  type Fate,
+  type Fold,
+  fold,
+  storedKey,
+  type TableFate,
+} from "./fold.ts";
 import { type ColumnType, type Schema, type Table, typeOf } from "./schema.ts";
 
-/** One row of a step: what it came from, and its JSON. */
+/** One row of a step: what it came from. */
 export interface StepRow {
   /** The message that decided it; null for a page's row. */
   readonly msgId: string | null;
-  /** The key as the source rendered it. */
-  readonly key: readonly Cell[];
+  /** The key as the source rendered it; null where it is among the cells. */
+  readonly key: readonly Cell[] | null;
   /** The cells as the replica stores them. */
   readonly cells: readonly Cell[];
-  /** The cells as a JSON array. */
-  readonly json: string;
 }
 
 /** What one statement does to rows of one table. */
 export interface RowStep {
-  /** The kind of the statement; "row" is an upsert of one large row. */
-  readonly kind: "truncate" | "delete" | "upsert" | "row";
+  /**
+   * The kind of the statement. "update" writes the columns without an index of
+   * rows whose indexed columns stay; the "upsert" after it is for the rest of
+   * them. "row" is an upsert of one large row.
+   */
+  readonly kind: "truncate" | "delete" | "update" | "upsert" | "row";
   /** The table it changes. */
   readonly table: Table;
   /** Names of the cells: the key's columns for a delete. */
   readonly columns: readonly string[];
   /** The rows, sorted by key. */
   readonly rows: readonly StepRow[];
+  /** The rows' cells as JSON. */
+  readonly json: string;
+  /** Whether an "update" of the same rows is the step before. */
+  readonly follows?: boolean;
 }
 
 /** Where the counts of a walk belong. */
@@ -110,6 +123,8 @@ export interface Plan<S extends Step = Step> {
 
 /** An argument holds at most 2 MB, or one row. */
 const ARGUMENT_BYTES_MAX = 2_000_000;
+/** Characters of an argument's cells: three bytes each, and a quote. */
+const ARGUMENT_LENGTH_MAX = 600_000;
 /** A row over this is bound cell by cell: its JSON might pass 5,000,000 bytes. */
 const ROW_JSON_BYTES_MAX = 4_000_000;
 /** sqld takes rows of 5,000,000 bytes; the rest is the row's own header. */
@@ -133,13 +148,13 @@ const encoder = new TextEncoder();
  * }));
  * const rows = { v: 1, table: "t", columns: ["id", "a"], rows: [["2", "b"], ["1", "a"]] };
  * const { steps } = plan({ messages: [["7", rows]], parked: [] });
- * assertEquals(steps.map((step) => step.rows.map((row) => row.json)), [['["1","a"]', '["2","b"]']]);
+ * assertEquals(steps.map((step) => step.json), ['[["1","a"],["2","b"]]']);
  * ```
  */
 export function createPlanner(
   schema: Schema,
 ): (batch: {
-  messages: readonly (readonly [string, unknown])[];
+  messages: readonly Message[];
   parked: readonly Refusal[];
 }) => Plan<RowStep> {
   const parse = createMessageParser(schema);
@@ -147,21 +162,44 @@ export function createPlanner(
     const aside = new Set(parked.map(identityOf));
     const unreadable: Refusal[] = [];
     const batch: Changes[] = [];
-    for (const [msgId, message] of messages) {
+    const read = (msgId: string, message: unknown, rowIds?: string[]) => {
       const parsed = parse(msgId, message);
-      if (!isRefusal(parsed)) batch.push(parsed);
+      if (!isRefusal(parsed)) {
+        batch.push(rowIds ? { ...parsed, rowIds } : parsed);
+      } else if (rowIds) return false;
       else if (!aside.has(identityOf(parsed))) unreadable.push(parsed);
+      return true;
+    };
+    for (const [ids, message] of messages) {
+      if (typeof ids === "string") read(ids, message);
+      // Where one of several cannot be read, each is read by itself.
+      else if (!read(ids[0]!, message, [...ids])) {
+        for (const [id, one] of apart(ids, message)) read(id, one);
+      }
     }
-    const { steps, refusals } = planFold(fold(batch), parked);
+    const { steps, refusals } = planFold(fold(batch), parked, {
+      updates: true,
+    });
     return { steps, refusals: [...unreadable, ...refusals] };
   };
+}
+
+/** Messages of one row each that came as one, as they were sent. */
+function apart(
+  ids: readonly string[],
+  message: unknown,
+): [string, unknown][] {
+  const { rows, ...rest } = message as { rows: unknown[] };
+  return ids.map((id, at) => [id, { ...rest, rows: [rows[at]] }]);
 }
 
 /**
  * Plans what becomes of each key.
  *
- * @param folded The fold of a batch.
+ * @param folded The fold of a batch; its cells are converted in place.
  * @param parked What was set aside before, and is left out.
+ * @param options Whether most rows are likely to be there with other cells:
+ * those of a queue are, those of a walk are equal or missing.
  * @returns The steps, and what to set aside.
  *
  * @example
@@ -174,6 +212,7 @@ export function createPlanner(
 export function planFold(
   folded: Fold,
   parked: readonly Refusal[],
+  options: { updates: boolean } = { updates: false },
 ): Plan<RowStep> {
   const aside = new Set(parked.map(identityOf));
   const refusals: Refusal[] = [];
@@ -181,128 +220,287 @@ export function planFold(
     if (!aside.has(identityOf(refusal))) refusals.push(refusal);
   };
   folded.refusals.forEach(refuse);
-  const steps = folded.tables.flatMap((of) => planTable(of, aside, refuse));
+  const steps = folded.tables.flatMap((of) =>
+    planTable(of, { aside, refuse, ...options })
+  );
   return { steps, refusals };
+}
+
+/** Rows that are written by one kind of statement. */
+interface Group {
+  columns: readonly string[];
+  rows: StepRow[];
+  /** Characters of their cells, row by row. */
+  lengths: number[];
 }
 
 /** The steps of one table: truncate, deletes, upserts. */
 function planTable(
   { table, truncate, keys }: TableFate,
-  aside: ReadonlySet<string>,
-  refuse: (refusal: Refusal) => void,
+  { aside, refuse, updates }: {
+    aside: ReadonlySet<string>;
+    refuse: (refusal: Refusal) => void;
+    updates: boolean;
+  },
 ): RowStep[] {
-  const types = new Map(table.columns.map(({ name, type }) => [name, type]));
-  const deletes: StepRow[] = [];
-  const upserts = new Map<
-    string,
-    { columns: readonly string[]; rows: StepRow[] }
-  >();
+  const deletes: Group = { columns: table.key, rows: [], lengths: [] };
+  const upserts = createGroups();
   const large: RowStep[] = [];
-  for (const fate of keys.values()) {
-    const { msgId, key, stored, row } = fate;
-    const refusal = { msgId, table: table.name, key };
+  const convertRow = createRowConverter(table);
+  for (const [name, fate] of keys) {
     // Nearly always nothing is set aside: no identity is made per row then.
-    if (aside.size > 0 && aside.has(identityOf(refusal))) continue;
+    if (aside.size > 0 && aside.has(identityOf(refusalOf(table, fate, "")))) {
+      continue;
+    }
     if (fate.refused !== null) {
-      refuse({ ...refusal, reason: fate.refused });
+      refuse(refusalOf(table, fate, fate.refused));
       continue;
     }
-    const gone = () => ({
-      msgId,
-      key,
-      cells: stored,
-      json: JSON.stringify(stored),
-    });
-    if (row === null) {
-      deletes.push(gone());
+    const goes = () => {
+      const cells = storedKey(table, name);
+      deletes.rows.push({ msgId: fate.msgId, key: keyOf(table, fate), cells });
+      deletes.lengths.push(name.length);
+    };
+    if (fate.cells === null) {
+      goes();
       continue;
     }
-    const cells = convertRow(types, row);
-    if (typeof cells === "string") {
-      refuse({ ...refusal, reason: cells });
+    const length = convertRow(fate as Converting);
+    if (typeof length === "string") {
+      refuse(refusalOf(table, fate, length));
       continue;
     }
     // Of a row that went and came again, the columns not sent start anew.
-    if (fate.gone && row.columns.length < table.columns.length) {
-      deletes.push(gone());
-    }
-    const planned = { msgId, key, cells, json: JSON.stringify(cells) };
-    if (bytesOf(planned.json) > ROW_JSON_BYTES_MAX) {
-      const bytes = cells.reduce((sum, cell) => sum + bytesOf(cell ?? ""), 0);
+    if (fate.gone && fate.columns.length < table.columns.length) goes();
+    const row = fate as Converting;
+    if (length > ARGUMENT_LENGTH_MAX && isLarge(row.cells)) {
+      const bytes = row.cells.reduce(
+        (sum, cell) => sum + bytesOf(cell ?? ""),
+        0,
+      );
       if (bytes > ROW_BYTES_MAX) {
         const reason =
           `row too large: expected at most ${ROW_BYTES_MAX} bytes, found ${bytes}`;
-        refuse({ ...refusal, reason });
+        refuse(refusalOf(table, fate, reason));
       } else {
-        large.push({
-          kind: "row",
-          table,
-          columns: row.columns,
-          rows: [planned],
-        });
+        large.push(stepOf("row", table, row.columns, [row]));
       }
       continue;
     }
-    const signature = row.columns.join("\u0000");
-    const group = upserts.get(signature) ?? { columns: row.columns, rows: [] };
-    group.rows.push(planned);
-    upserts.set(signature, group);
+    const group = upserts.of(fate.columns);
+    group.rows.push(row);
+    group.lengths.push(length);
   }
   const steps: RowStep[] = [];
-  if (truncate) steps.push({ kind: "truncate", table, columns: [], rows: [] });
-  steps.push(...chunk("delete", table, table.key, deletes));
-  for (const { columns, rows } of upserts.values()) {
-    steps.push(...chunk("upsert", table, columns, rows));
+  if (truncate) steps.push(stepOf("truncate", table, [], []));
+  steps.push(...chunk("delete", table, deletes));
+  for (const group of upserts.all()) {
+    const isTwofold = updates && looseColumns(table, group.columns).length > 0;
+    for (const upsert of chunk("upsert", table, group)) {
+      if (isTwofold) {
+        steps.push({ ...upsert, kind: "update" }, { ...upsert, follows: true });
+      } else {
+        steps.push(upsert);
+      }
+    }
   }
   return [...steps, ...large];
 }
 
-/** The row's cells as the replica stores them, or why it cannot. */
-function convertRow(
-  types: ReadonlyMap<string, ColumnType>,
-  row: { columns: readonly string[]; cells: readonly Cell[] },
-): Cell[] | string {
-  const cells: Cell[] = [];
-  for (const [at, name] of row.columns.entries()) {
-    try {
-      cells.push(convert(row.cells[at] ?? null, types.get(name)!));
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      return `column ${name}: ${error.message}`;
+/**
+ * The columns that can be written without touching an index, where others cannot.
+ *
+ * @param table The table.
+ * @param columns The columns there are cells for.
+ * @returns Their names; none where the table has no index.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const table = { key: ["id"], indexes: [["a"]] };
+ * assertEquals(looseColumns(table, ["id", "a", "b"]), ["b"]);
+ * assertEquals(looseColumns({ ...table, indexes: [] }, ["id", "a", "b"]), []);
+ * ```
+ */
+export function looseColumns(
+  { key, indexes }: Pick<Table, "key" | "indexes">,
+  columns: readonly string[],
+): string[] {
+  if (indexes.length === 0) return [];
+  const fixed = new Set([...key, ...indexes.flat()]);
+  return columns.filter((name) => !fixed.has(name));
+}
+
+/**
+ * A step over some rows.
+ *
+ * @param kind The kind of its statement.
+ * @param table The table.
+ * @param columns The names of the rows' cells.
+ * @param rows The rows.
+ * @returns The step.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const table = { name: "t", key: ["id"], columns: [], indexes: [] };
+ * const rows = [{ msgId: null, key: null, cells: ["1"] }];
+ * assertEquals(stepOf("delete", table, ["id"], rows).json, '[["1"]]');
+ * ```
+ */
+export function stepOf(
+  kind: RowStep["kind"],
+  table: Table,
+  columns: readonly string[],
+  rows: readonly StepRow[],
+): RowStep {
+  const json = kind === "row"
+    ? ""
+    : JSON.stringify(rows.map((row) => row.cells));
+  return { kind, table, columns, rows, json };
+}
+
+/**
+ * The key of a row as the source rendered it.
+ *
+ * @param table The table.
+ * @param row The row, and the names of its cells.
+ * @returns The key.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(keyOf({ key: ["b"] }, { columns: ["a", "b"], cells: ["1", "2"], key: null }), ["2"]);
+ * ```
+ */
+export function keyOf(
+  table: Pick<Table, "key">,
+  { key, columns, cells }: {
+    key: readonly Cell[] | null;
+    columns: readonly string[];
+    cells: readonly Cell[] | null;
+  },
+): readonly Cell[] {
+  return key ??
+    table.key.map((name) => cells![columns.indexOf(name)] ?? null);
+}
+
+function refusalOf(table: Table, fate: Fate, reason: string): Refusal {
+  const { msgId } = fate;
+  return { msgId, table: table.name, key: keyOf(table, fate), reason };
+}
+
+/** Groups of rows with the same columns. */
+function createGroups() {
+  const bySignature = new Map<string, Group>();
+  // Rows of one message share their columns: the list itself is known then.
+  const byList = new Map<readonly string[], Group>();
+  return {
+    all: () => bySignature.values(),
+    of(columns: readonly string[]): Group {
+      let group = byList.get(columns);
+      if (group === undefined) {
+        const signature = columns.join("\u0000");
+        group = bySignature.get(signature) ??
+          { columns, rows: [], lengths: [] };
+        bySignature.set(signature, group);
+        byList.set(columns, group);
+      }
+      return group;
+    },
+  };
+}
+
+/** A fate that is a row. */
+type Converting = Fate & { cells: Cell[] };
+
+/** Makes a row's cells those of the replica, and returns their length, or why it cannot. */
+function createRowConverter(
+  table: Table,
+): (row: Converting) => number | string {
+  const numbersOf = new Map<readonly string[], (ColumnType | null)[]>();
+  return (row) => {
+    const { columns, cells } = row;
+    let numbers = numbersOf.get(columns);
+    if (numbers === undefined) {
+      // Text goes as it is.
+      numbers = columns.map((name) => {
+        const type = typeOf(table, name);
+        return type === "INTEGER" || type === "BOOLEAN" ? type : null;
+      });
+      numbersOf.set(columns, numbers);
     }
-  }
-  return cells;
+    let length = 0;
+    for (let at = 0; at < numbers.length; at++) {
+      const cell = cells[at] ?? null;
+      const type = numbers[at]!;
+      length += 3 + (cell === null ? 1 : cell.length);
+      if (type === null || cell === null) continue;
+      try {
+        const converted = convert(cell, type);
+        if (converted === cell) continue;
+        if (table.key.includes(columns[at]!)) row.key ??= keyOf(table, row);
+        cells[at] = converted;
+      } catch (error) {
+        if (!(error instanceof RangeError)) throw error;
+        return `column ${columns[at]}: ${error.message}`;
+      }
+    }
+    return length;
+  };
+}
+
+/** Whether a row's JSON might pass what one argument can hold. */
+function isLarge(cells: readonly Cell[]): boolean {
+  return bytesOf(JSON.stringify(cells)) > ROW_JSON_BYTES_MAX;
 }
 
 /** Steps of at most one argument each, sorted by key: sqld's pages in order. */
 function chunk(
   kind: "delete" | "upsert",
   table: Table,
-  columns: readonly string[],
-  rows: StepRow[],
+  { columns, rows, lengths }: Group,
 ): RowStep[] {
   const numeric = typeOf(table, table.key[0]!) === "INTEGER";
   const first = columns.indexOf(table.key[0]!);
-  rows.sort((a, b) => {
-    const [left, right] = [a.cells[first]!, b.cells[first]!];
-    if (numeric) return Number(left) - Number(right);
-    return left < right ? -1 : left > right ? 1 : 0;
-  });
+  const by = rows.map(({ cells }) =>
+    numeric ? Number(cells[first]) : cells[first]!
+  );
+  const order = Uint32Array.from(by.keys());
+  order.sort((a, b) => by[a]! < by[b]! ? -1 : by[a]! > by[b]! ? 1 : 0);
   const steps: RowStep[] = [];
   let part: StepRow[] = [];
-  let bytes = 0;
-  for (const row of rows) {
-    const size = bytesOf(row.json) + 1;
-    if (part.length > 0 && bytes + size > ARGUMENT_BYTES_MAX) {
-      steps.push({ kind, table, columns, rows: part });
-      part = [];
-      bytes = 0;
+  let length = 0;
+  const end = () => {
+    if (part.length > 0) {
+      steps.push(...fitted(stepOf(kind, table, columns, part)));
     }
-    part.push(row);
-    bytes += size;
+    part = [];
+    length = 0;
+  };
+  for (const at of order) {
+    if (length + lengths[at]! > ARGUMENT_LENGTH_MAX) end();
+    part.push(rows[at]!);
+    length += lengths[at]!;
   }
-  if (part.length > 0) steps.push({ kind, table, columns, rows: part });
+  end();
   return steps;
+}
+
+/** A step whose argument is not too large: much to escape makes it longer than its cells. */
+function fitted(step: RowStep): RowStep[] {
+  const { kind, table, columns, rows, json } = step;
+  if (
+    rows.length === 1 || json.length * 3 <= ARGUMENT_BYTES_MAX ||
+    bytesOf(json) <= ARGUMENT_BYTES_MAX
+  ) return [step];
+  const half = Math.ceil(rows.length / 2);
+  return [rows.slice(0, half), rows.slice(half)].flatMap((part) =>
+    fitted(stepOf(kind, table, columns, part))
+  );
 }
 
 /** What makes two refusals the same: the message, table and key. */

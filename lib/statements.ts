@@ -7,7 +7,14 @@
  * @module
  */
 
-import type { CompareStep, RowStep, Step, TallyStep, WalkOf } from "./plan.ts";
+import {
+  type CompareStep,
+  looseColumns,
+  type RowStep,
+  type Step,
+  type TallyStep,
+  type WalkOf,
+} from "./plan.ts";
 import { indexName, type Table, typeOf } from "./schema.ts";
 import { bare, names, quote, type Statement, storedName } from "./sql.ts";
 
@@ -23,7 +30,7 @@ import { bare, names, quote, type Statement, storedName } from "./sql.ts";
  * import { assertEquals } from "@std/assert";
  *
  * const table = { name: "t", key: ["id"], columns: [{ name: "id", type: "INTEGER" as const }], indexes: [] };
- * const statement = stepToStatement({ kind: "truncate", table, columns: [], rows: [] });
+ * const statement = stepToStatement({ kind: "truncate", table, columns: [], rows: [], json: "[]" });
  * assertEquals(statement, { sql: 'DELETE FROM "t"', args: [] });
  * ```
  */
@@ -100,7 +107,7 @@ WINDOW w AS (ORDER BY ${at.join(", ")} ROWS UNBOUNDED PRECEDING)
 
 /** The statement that changes rows. */
 function rowStatement(step: RowStep, stored: string): Statement {
-  const { kind, table, columns, rows } = step;
+  const { kind, table, columns, rows, json, follows } = step;
   switch (kind) {
     case "truncate":
       return bare(`DELETE FROM ${stored}`);
@@ -110,18 +117,39 @@ function rowStatement(step: RowStep, stored: string): Statement {
         sql: `DELETE FROM ${stored} WHERE (${names(columns)}) IN (SELECT ${
           cells.join(", ")
         } FROM json_each(?))`,
-        args: [jsonOf(rows)],
+        args: [json],
+      };
+    }
+    case "update": {
+      const loose = looseColumns(table, columns);
+      const kept = columns.filter((name) => !loose.includes(name));
+      const [of, from] = [`${stored}.`, "r."];
+      return {
+        sql: `WITH r AS MATERIALIZED (SELECT ${
+          cellsOf(table, columns, (at) => `value->>${at}`).map((cell, at) =>
+            `${cell} AS ${quote(columns[at]!)}`
+          ).join(", ")
+        } FROM json_each(?)) UPDATE ${stored} SET ${
+          loose.map((name) => `${quote(name)} = r.${quote(name)}`).join(", ")
+        } FROM r WHERE ${same(table.key, of, "=", from)} AND ${
+          same(kept, of, "IS", from)
+        } AND ${same(loose, of, "IS NOT", from)}`,
+        args: [json],
       };
     }
     case "upsert": {
       const cells = cellsOf(table, columns, (at) => `value->>${at}`);
+      // Nothing is parsed where the update before it wrote every row.
+      const value = follows
+        ? "CASE WHEN changes() < ? THEN ? ELSE '[]' END"
+        : "?";
       return {
         sql: `WITH r AS MATERIALIZED (SELECT ${
           cells.join(", ")
-        } FROM json_each(?)) INSERT INTO ${stored} (${
+        } FROM json_each(${value})) INSERT INTO ${stored} (${
           names(columns)
         }) SELECT * FROM r WHERE true ${onConflict(table, columns, stored)}`,
-        args: [jsonOf(rows)],
+        args: follows ? [BigInt(rows.length), json] : [json],
       };
     }
     case "row":
@@ -136,7 +164,7 @@ function rowStatement(step: RowStep, stored: string): Statement {
 
 /** Counts rows that are missing or different, or ghosts that are there. */
 function compareStatement(
-  { of, table, columns, rows, walk }: CompareStep,
+  { of, table, columns, rows, json, walk }: CompareStep,
   stored: string,
 ): Statement {
   const cells = cellsOf(table, columns, (at) => `value->>${at}`);
@@ -146,7 +174,7 @@ function compareStatement(
       sql: `SELECT count(*) FROM ${stored} WHERE (${key}) IN (SELECT ${
         cells.join(", ")
       } FROM json_each(?))`,
-      args: [jsonOf(rows)],
+      args: [json],
     });
   }
   const rest = columns.filter((name) => !table.key.includes(name));
@@ -165,7 +193,7 @@ function compareStatement(
     }) SELECT count(*) FROM r WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
       same.join(" AND ")
     })`,
-    args: isLarge ? [...rows[0]!.cells] : [jsonOf(rows)],
+    args: isLarge ? [...rows[0]!.cells] : [json],
   });
 }
 
@@ -238,6 +266,18 @@ function rightType(table: Table, name: string): string {
   }
 }
 
+/** Compares columns of two tables, all at once. */
+function same(
+  columns: readonly string[],
+  left: string,
+  operator: "=" | "IS" | "IS NOT",
+  right: string,
+): string {
+  const side = (of: string) =>
+    `(${columns.map((name) => of + quote(name)).join(", ")})`;
+  return `${side(left)} ${operator} ${side(right)}`;
+}
+
 /** The row changes where it differs, and only then. */
 function onConflict(
   table: Table,
@@ -266,8 +306,4 @@ function cellsOf(
       ? `CAST(${cell(at)} AS INTEGER)`
       : cell(at);
   });
-}
-
-function jsonOf(rows: RowStep["rows"]): string {
-  return `[${rows.map((row) => row.json).join(",")}]`;
 }

@@ -988,56 +988,86 @@ begin
 end
 $$;
 
--- The head of the queue from the floor on in msg_id order, as far as the bounds go (one message at
--- least), and whether that was all. STABLE: it sees the caller's one snapshot.
--- pgmq.read is not used: it promises no order.
+-- The head of the queue from the floor on in msg_id order, as far as the bounds go
+-- (one message at least), and whether that was all. STABLE: it sees the caller's
+-- one snapshot. pgmq.read is not used: it promises no order.
+--
+-- "envelopes" is a JSON array of [id, message]. Messages of one row each that
+-- follow each other in their table come as one, [[id, ...], message], with a row
+-- for each id: their columns are named once.
 create or replace function libsql_sync.head(
   lowest bigint, messages_max integer, bytes_max integer,
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
 )
-language plpgsql stable
+language sql stable
 set search_path = pg_catalog, pg_temp
+set work_mem = '32MB'
 as $$
-declare
-  q record;
-  parts text[] := '{}';
-  ranges int8range[] := '{}';
-  first_id bigint;
-  last_id bigint;
-  bytes bigint := 0;
-begin
-  messages := 0;
-  drained := true;
-  for q in
-    select m.msg_id, libsql_sync.envelope(m.message) as envelope
-    from pgmq.q_replicate_data_libsql m
-    where m.msg_id >= head.lowest
-    order by m.msg_id
-    limit messages_max + 1
-  loop
-    bytes := bytes + pg_catalog.octet_length(q.envelope);
-    if messages >= messages_max or (messages > 0 and bytes > bytes_max) then
-      drained := false;
-      exit;
-    end if;
-    messages := messages + 1;
-    parts := parts || ('["' || q.msg_id || '",' || q.envelope || ']');
-    if q.msg_id = last_id + 1 then
-      last_id := q.msg_id;
-    else
-      if first_id is not null then
-        ranges := ranges || pg_catalog.int8range(first_id, last_id + 1);
-      end if;
-      first_id := q.msg_id;
-      last_id := q.msg_id;
-    end if;
-  end loop;
-  if first_id is not null then
-    ranges := ranges || pg_catalog.int8range(first_id, last_id + 1);
-  end if;
-  envelopes := '[' || pg_catalog.array_to_string(parts, ',') || ']';
-  msg_ids := (select coalesce(pg_catalog.range_agg(r), '{}') from pg_catalog.unnest(ranges) r);
-end
+  with looked as materialized (
+    select m.msg_id, m.n, pg_catalog.sum(m.bytes) over (order by m.n) - m.bytes as bytes_before
+    from (
+      select q.msg_id, pg_catalog.row_number() over (order by q.msg_id) as n,
+        -- Nothing is decompressed to be left: three is what JSON is compressed to.
+        pg_catalog.pg_column_size(q.message)
+          * case when pg_catalog.pg_column_compression(q.message) is null then 1 else 3 end as bytes
+      from pgmq.q_replicate_data_libsql q
+      where q.msg_id >= lowest
+      order by q.msg_id
+      limit messages_max + 1
+    ) m
+  ), rendered as materialized (
+    select m.msg_id, m.n, m.is_row, m.message ->> 'table' as table_name,
+      case when m.is_row then m.message -> 'columns' end as columns,
+      case when m.is_row then (m.message #> '{rows,0}')::text else libsql_sync.envelope(m.message) end as text
+    from (
+      select q.msg_id, q.message, pg_catalog.row_number() over (order by q.msg_id) as n,
+        coalesce(pg_catalog.pg_column_size(q.message) < 100000 and q.message -> 'v' = '1'
+          and not q.message ?| '{deletes,oversize,truncate,failed}'
+          and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
+          and pg_catalog.jsonb_typeof(q.message -> 'rows') = 'array'
+          and pg_catalog.jsonb_typeof(q.message #> '{rows,0}') = 'array'
+          and q.message #> '{rows,1}' is null, false) as is_row
+      from pgmq.q_replicate_data_libsql q
+      where q.msg_id >= lowest and q.msg_id <= (
+        select pg_catalog.max(l.msg_id) from looked l
+        where l.n <= messages_max and (l.bytes_before < bytes_max or l.n = 1))
+      order by q.msg_id
+    ) m
+  ), taken as materialized (
+    select t.*, t.is_row and coalesce(
+      pg_catalog.lag(t.is_row) over w and pg_catalog.lag(t.columns) over w = t.columns, false) as follows
+    from (
+      select r.*, pg_catalog.sum(pg_catalog.octet_length(r.text)) over (order by r.n) as bytes from rendered r
+    ) t
+    where t.bytes <= bytes_max or t.n = 1
+    window w as (partition by t.table_name order by t.n)
+  )
+  select
+    '[' || coalesce((
+      select pg_catalog.string_agg(
+        case when p.is_row then '[[' || p.ids || '],{"v":1,"table":' || pg_catalog.to_json(p.table_name) || ',"columns":' || p.columns
+            || ',"rows":[' || p.texts || ']}]'
+          else '[' || p.ids || ',' || p.texts || ']' end, ',' order by p.n)
+      from (
+        select pg_catalog.bool_or(r.is_row) as is_row, r.table_name, pg_catalog.min(r.n) as n,
+          (pg_catalog.array_agg(r.columns) filter (where not r.follows))[1]::text as columns,
+          pg_catalog.string_agg('"' || r.msg_id || '"', ',' order by r.n) as ids,
+          pg_catalog.string_agg(r.text, ',' order by r.n) as texts
+        from (
+          select t.*, pg_catalog.count(*) filter (where not t.follows) over (partition by t.table_name order by t.n) as run
+          from taken t
+        ) r
+        group by r.table_name, r.run
+      ) p
+    ), '') || ']',
+    coalesce((
+      select pg_catalog.range_agg(r.ids) from (
+        select pg_catalog.int8range(pg_catalog.min(t.msg_id), pg_catalog.max(t.msg_id) + 1) as ids
+        from taken t group by t.msg_id - t.n
+      ) r
+    ), '{}'),
+    (select pg_catalog.count(*) from taken)::integer,
+    (select pg_catalog.count(*) from taken) = (select pg_catalog.count(*) from looked)
 $$;
 
 -- The messages of a recorded batch again: pending ones lie in the queue,

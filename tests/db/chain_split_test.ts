@@ -28,8 +28,8 @@ Deno.test("sync() halves a batch that libSQL takes too long for until it fits", 
       budget: { ...budget, msLeft: () => 8_000 },
       replica: {
         async apply(batch, ...rest) {
-          sizes.push(batch.messages.length);
-          if (batch.messages.length <= 200) {
+          sizes.push(batch.messageCount);
+          if (batch.messageCount <= 200) {
             return await replica.apply(batch, ...rest);
           }
           ms += 5_000;
@@ -59,8 +59,8 @@ Deno.test("sync() records a smaller batch when a slow one used up its time", asy
         budget: { msLeft: () => 8_000 - ms },
         replica: {
           async apply(batch, ...rest) {
-            sizes.push(batch.messages.length);
-            if (batch.messages.length <= 10) {
+            sizes.push(batch.messageCount);
+            if (batch.messageCount <= 10) {
               return await replica.apply(batch, ...rest);
             }
             ms += 10_000;
@@ -92,7 +92,7 @@ Deno.test("sync() acks the whole batch when it lands after it was split", async 
       budget: { msLeft: () => 8_000 },
       replica: {
         async apply(...args) {
-          if (args[0].messages.length === 40) {
+          if (args[0].messageCount === 40) {
             late = () => replica.apply(...args);
             ms += 5_000;
             throw new SyncError("replica_unreachable", "no answer");
