@@ -62,7 +62,10 @@ export class Cutter implements AsyncDisposable {
   }
 
   async #connect(client: Deno.TcpConn): Promise<void> {
-    const server = await Deno.connect({ hostname: "127.0.0.1", port: this.to() });
+    const server = await Deno.connect({
+      hostname: "127.0.0.1",
+      port: this.to(),
+    });
     this.#open.add(client).add(server);
     await Promise.all([
       this.#pipe(client, server, "request"),

@@ -107,8 +107,16 @@ export class Faults {
         });
         return Promise.resolve();
       }],
-      [4, "answer of PostgreSQL held", () => this.#hold("answer", sourceCutter)],
-      [3, "request to PostgreSQL held", () => this.#hold("request", sourceCutter)],
+      [
+        4,
+        "answer of PostgreSQL held",
+        () => this.#hold("answer", sourceCutter),
+      ],
+      [
+        3,
+        "request to PostgreSQL held",
+        () => this.#hold("request", sourceCutter),
+      ],
       [2, "every connection cut", () => {
         httpCutter.cutAll();
         sourceCutter.cutAll();
@@ -140,7 +148,10 @@ export class Faults {
         if (!refill) await session.post(slot(), "/backfill");
       }],
       [3, "/backfill", async () => {
-        await session.post(slot(), random.chance(0.5) ? "/backfill" : "/backfill?table=hot");
+        await session.post(
+          slot(),
+          random.chance(0.5) ? "/backfill" : "/backfill?table=hot",
+        );
       }],
       [4, "/verify", async () => {
         await session.post(
@@ -162,7 +173,8 @@ export class Faults {
           '{"v": 1, "table": "hot", "rows": "none"}',
           '{"v": 9, "table": "hot"}',
         ]);
-        await stack.sql`select pgmq.send('replicate_data_libsql'::text, ${message}::text::jsonb)`;
+        await stack
+          .sql`select pgmq.send('replicate_data_libsql'::text, ${message}::text::jsonb)`;
       }],
       [2, "scrub set", async () => {
         await stack.sql`select libsql_sync.scrub(${random.pick([0, 3, 50])})`;
@@ -191,7 +203,9 @@ export class Faults {
     while (!isOver()) {
       await sleep(this.#random.below(350));
       let at = this.#random.below(total);
-      const [, name, begin] = this.#kinds.find(([weight]) => (at -= weight) < 0)!;
+      const [, name, begin] = this.#kinds.find(([weight]) =>
+        (at -= weight) < 0
+      )!;
       const { faults } = this.#session.counts;
       faults[name] = (faults[name] ?? 0) + 1;
       this.#session.trace.push(name);
@@ -240,7 +254,10 @@ export class Faults {
     const { stack, counts, trace } = this.#session;
     const client = createClient({ url: stack.sqld.url, authToken: "test" });
     try {
-      await within(HANG_MS, client.execute("CREATE TABLE IF NOT EXISTS _alive (id)"));
+      await within(
+        HANG_MS,
+        client.execute("CREATE TABLE IF NOT EXISTS _alive (id)"),
+      );
     } catch {
       counts.faults["sqld hung"] = (counts.faults["sqld hung"] ?? 0) + 1;
       trace.push("sqld hung");
@@ -310,7 +327,9 @@ export class Faults {
     const keys = [names].flat();
     const where = keys.map((name) => `${quote(name)} = ?`).join(" AND ");
     const args = keys.map((name) =>
-      columns[name] === "INTEGER" ? BigInt(cells[name]!.text!) : cells[name]!.text
+      columns[name] === "INTEGER"
+        ? BigInt(cells[name]!.text!)
+        : cells[name]!.text
     );
     const column = Object.keys(columns).find((name) => !keys.includes(name))!;
     const client = createClient({ url: stack.sqld.url, authToken: "test" });
@@ -321,7 +340,10 @@ export class Faults {
       : JSON.stringify(ghost.map(String));
     excused.add(`${table}\0${key}`).add(`${table}\0${ghostKey}`);
     const statement = random.pick([
-      { sql: `UPDATE ${quote(table)} SET ${quote(column)} = 77 WHERE ${where}`, args },
+      {
+        sql: `UPDATE ${quote(table)} SET ${quote(column)} = 77 WHERE ${where}`,
+        args,
+      },
       { sql: `DELETE FROM ${quote(table)} WHERE ${where}`, args },
       {
         sql: `INSERT OR IGNORE INTO ${quote(table)} (${

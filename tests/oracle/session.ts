@@ -79,7 +79,8 @@ export const SETTINGS = {
 };
 
 /** What a worker under faults may answer; anything else was not foreseen. */
-const FORESEEN = /^(200|source_unreachable|replica_unreachable|replica_moved|replica_schema|nuke_pending|none)$/;
+const FORESEEN =
+  /^(200|source_unreachable|replica_unreachable|replica_moved|replica_schema|nuke_pending|none)$/;
 const QUEUE_MAX = 40;
 
 /** Everything a session has. */
@@ -333,4 +334,3 @@ export class Session implements AsyncDisposable {
     await this.stack[Symbol.asyncDispose]();
   }
 }
-

@@ -15,7 +15,8 @@ import { sleep } from "./writer.ts";
 
 const DEADLINE_MS = 90_000;
 /** Reasons for a new epoch that faults give. */
-const EPOCHS = /^(installed|nuke|position \d+ cannot be repeated: messages of it are gone)$/;
+const EPOCHS =
+  /^(installed|nuke|position \d+ cannot be repeated: messages of it are gone)$/;
 
 /**
  * Stops the faults, drains, and compares.
@@ -32,7 +33,8 @@ export async function settle(session: Session, faults: Faults): Promise<void> {
   await session.patiently(() => endPrepared(stack.sql, "0 s"));
   await session.patiently(() => stack.sql`select libsql_sync.resume()`);
   await session.patiently(() =>
-    stack.sql`update libsql_sync.chain set refill = true, lease_until = null, lease = null`
+    stack
+      .sql`update libsql_sync.chain set refill = true, lease_until = null, lease = null`
   );
   await faults.tendReplica();
 
@@ -135,7 +137,9 @@ async function letters(session: Session): Promise<void> {
   const { stack } = session;
   const refused = await refusedKeys(session);
   const open = (await stack.deadLetters())
-    .filter(({ table, key }) => Array.isArray(key) && String(table) in SCHEMA.tables)
+    .filter(({ table, key }) =>
+      Array.isArray(key) && String(table) in SCHEMA.tables
+    )
     .map(({ table, key }) => `${table}\0${keyName(key as string[])}`);
   assertEquals(open.sort(), [...refused].sort(), "dead letters");
 }

@@ -195,8 +195,6 @@ export async function lastStatements(
     where tbl = ${table} and (key = ${parts as string[]}::text[] or key is null)
     order by seq desc limit ${rowsMax}`;
   return rows.map(({ seq, xid, cells, statement }) =>
-    `#${seq} xid ${xid} ${cells ?? "gone"} by ${
-      statement.slice(0, 240)
-    }`
+    `#${seq} xid ${xid} ${cells ?? "gone"} by ${statement.slice(0, 240)}`
   );
 }

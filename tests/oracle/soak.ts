@@ -64,5 +64,7 @@ Deno.exit(code);
 
 function progressLine(seed: number): string {
   const faults = Object.values(counts.faults).reduce((a, b) => a + b, 0);
-  return `${new Date().toISOString().slice(11, 19)} seed ${seed}: in all ${counts.sessions} sessions, ${counts.statements} statements, ${faults} faults, ${counts.equal} of ${counts.states} states promised and equal`;
+  return `${
+    new Date().toISOString().slice(11, 19)
+  } seed ${seed}: in all ${counts.sessions} sessions, ${counts.statements} statements, ${faults} faults, ${counts.equal} of ${counts.states} states promised and equal`;
 }

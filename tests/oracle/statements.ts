@@ -82,9 +82,7 @@ const PAIR: Make[] = [
       label(r)
     }) on conflict (a, b) do update set note = excluded.note`,
   (r) =>
-    `insert into pair select ${
-      id(r)
-    }, 'k' || i, null from generate_series(1, ${
+    `insert into pair select ${id(r)}, 'k' || i, null from generate_series(1, ${
       1 + r.below(12)
     }) i on conflict do nothing`,
   (r) => `update pair set note = ${label(r)} where a = ${id(r)}`,

@@ -135,7 +135,7 @@ const COLUMNS: Record<string, (random: Random) => string> = {
     random.pick([
       "row(1, null)::spot",
       "row(null, null)::spot",
-      'row(-5, \'a "b", (c)\')::spot',
+      "row(-5, 'a \"b\", (c)')::spot",
     ]),
   padded: (random) => random.pick(["'a'", "''", "'abcde'", "'é'"]),
   mood: (random) => random.pick(["'sad'", "'ok'", "'Happy \"!\"'"]),

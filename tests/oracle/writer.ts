@@ -95,7 +95,10 @@ export function makeTransaction(random: Random): Transaction {
       open.length = at;
     }
     if (random.chance(0.12)) {
-      steps.push({ do: "pause", ms: random.below(random.chance(0.2) ? 1_500 : 80) });
+      steps.push({
+        do: "pause",
+        ms: random.below(random.chance(0.2) ? 1_500 : 80),
+      });
     }
   }
   return {
