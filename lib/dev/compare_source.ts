@@ -38,7 +38,7 @@ export interface SourceTable {
 const PAGE = 1_000;
 
 /** What rendering depends on, pinned as the rules say. */
-const SETTINGS = {
+export const SETTINGS = {
   TimeZone: "UTC",
   DateStyle: "ISO, MDY",
   IntervalStyle: "postgres",
@@ -48,10 +48,16 @@ const SETTINGS = {
 };
 
 /** How a column is built: json or jsonb, an array or composite, or anything else; domains by what they rest on. */
-type Shape = "json" | "nested" | "plain";
+export type Shape = "json" | "nested" | "plain";
 
-/** The table's columns and how they are built; null when there is no such table. */
-async function readShapes(
+/**
+ * Reads how a table's columns are built.
+ *
+ * @param tx An open transaction.
+ * @param table The table.
+ * @returns Each column's shape; null when there is no such table.
+ */
+export async function readShapes(
   tx: TransactionSql,
   table: string,
 ): Promise<Map<string, Shape> | null> {
@@ -81,9 +87,15 @@ async function readShapes(
 /** A quoted identifier. */
 const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
 
-/** The expression that renders a column as text. */
-function expression(column: string, declared: string, shape: Shape): string {
-  const name = `t.${quote(column)}`;
+/**
+ * The SQL that renders a column as text.
+ *
+ * @param name The column, qualified and quoted.
+ * @param declared Its declared type.
+ * @param shape How it is built.
+ * @returns An expression.
+ */
+export function cellSql(name: string, declared: string, shape: Shape): string {
   if (declared === "JSON") return `to_json(${name})::text`;
   if (shape === "json") return `${name}::text`;
   if (shape === "nested") return `to_json(${name})::text`;
@@ -106,8 +118,14 @@ function integer(text: string): string | null {
   return BigInt.asIntN(64, value) === value ? value.toString() : null;
 }
 
-/** The cell the replica must hold. */
-function canonical(text: string | null, declared: string): Cell {
+/**
+ * The cell the replica must hold.
+ *
+ * @param text The source's value as `cellSql` renders it.
+ * @param declared The column's declared type.
+ * @returns The cell.
+ */
+export function canonicalCell(text: string | null, declared: string): Cell {
   if (text === null) return { type: "null", text: null };
   if (declared === "INTEGER") {
     const value = integer(text);
@@ -147,7 +165,7 @@ export async function readSource(
   const there = Object.keys(columns).filter((column) => shapes.has(column));
   if (!key.every((column) => shapes.has(column))) return [table];
   const list = there.map((column) =>
-    expression(column, columns[column]!, shapes.get(column)!)
+    cellSql(`t.${quote(column)}`, columns[column]!, shapes.get(column)!)
   );
   const query = tx.unsafe<Record<string, string | null>[]>(
     `select ${
@@ -160,7 +178,7 @@ export async function readSource(
         there.map((
           column,
           i,
-        ) => [column, canonical(row[String(i)]!, columns[column]!)]),
+        ) => [column, canonicalCell(row[String(i)]!, columns[column]!)]),
       );
       onRow(keyName(key.map((column) => cells[column]!.text)), cells);
     }

@@ -1345,6 +1345,43 @@ as $$
     or c.oid in (select t.relid from pg_catalog.pg_partition_tree(relation) t where t.isleaf)
 $$;
 
+-- Where a walk stands: in the replica's row, or at its start.
+create or replace function libsql_sync.place_of(w libsql_sync.walks, at jsonb)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    case when (at ->> 'walk_gen')::bigint = w.walk_gen then (at ->> 'walk_at')::jsonb end,
+    pg_catalog.jsonb_build_object('table', w.tables[1],
+      'half', case when w.keys is null then 'forward' else 'keys' end))
+$$;
+
+-- Lock the table of the next page, before the snapshot that reads it is taken. A
+-- TRUNCATE, or an ALTER TABLE that rewrites, leaves older snapshots an empty
+-- table: a page of one that began before it, and read after it, would take
+-- every row for gone. Returns false where somebody has the table locked.
+create or replace function libsql_sync.hold_page(w libsql_sync.walks, at jsonb)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- The chain must not wait for somebody's lock on a table, nor he for the chain.
+set lock_timeout = '200ms'
+as $$
+begin
+  execute pg_catalog.format('lock table public.%I in access share mode',
+    libsql_sync.place_of(w, at) ->> 'table');
+  return true;
+exception
+  when lock_not_available then
+    return false;
+  when others then
+    if sqlstate like '40%' then raise; end if;
+    -- The page tells what is wrong with it.
+    return true;
+end
+$$;
+
 -- The page a walk reads next. STABLE: it sees the snapshot of the claim that
 -- reads the queue, so the page is the state those messages lead to.
 -- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"}?}.
@@ -1361,7 +1398,7 @@ set enable_sort = off set enable_seqscan = off
 set lock_timeout = '200ms'
 as $$
 declare
-  place jsonb := case when (at ->> 'walk_gen')::bigint = w.walk_gen then (at ->> 'walk_at')::jsonb end;
+  place jsonb := libsql_sync.place_of(w, at);
   listed libsql_sync.tables;
   relation oid;
   answer jsonb;
@@ -1383,8 +1420,6 @@ declare
   -- Tables of this walk that could not be read. One that is not there is no such.
   unread integer := coalesce((place ->> 'unread')::integer, 0);
 begin
-  place := coalesce(place, pg_catalog.jsonb_build_object('table', w.tables[1],
-    'half', case when w.keys is null then 'forward' else 'keys' end));
   select * into listed from libsql_sync.tables t where t.name = place ->> 'table';
   -- A table may be listed no more since the walk was asked for.
   relation := case when listed.name is not null then pg_catalog.to_regclass(pg_catalog.format('public.%I', listed.name)) end;
@@ -1988,6 +2023,9 @@ begin
   b.source_time := pg_catalog.clock_timestamp();
   if request -> 'page' is not null and not c.reopen then
     w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
+    if w.walk_gen is not null and not libsql_sync.hold_page(w, at) then
+      w := null;
+    end if;
   end if;
   select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
     case when d.drained and w.walk_gen is not null

@@ -19,6 +19,8 @@ export class Proxy implements AsyncDisposable {
   requests = 0;
   /** Decides by a request's body. */
   decide: (body: string) => Fault | Promise<Fault> = () => undefined;
+  /** Called when a request was carried out, before its answer goes back. */
+  afterwards: (body: string) => Promise<void> | void = () => {};
 
   constructor(url: () => string) {
     this.#server = Deno.serve(
@@ -37,12 +39,19 @@ export class Proxy implements AsyncDisposable {
         const { pathname } = new URL(request.url);
         const headers = new Headers(request.headers);
         headers.delete("host");
-        const answer = await fetch(url() + pathname, {
-          method: request.method,
-          headers,
-          body: request.method === "GET" ? undefined : body,
-        });
-        const text = await answer.text();
+        let answer: Response;
+        let text: string;
+        try {
+          answer = await fetch(url() + pathname, {
+            method: request.method,
+            headers,
+            body: request.method === "GET" ? undefined : body,
+          });
+          text = await answer.text();
+        } catch {
+          return new Response("no server", { status: 502 });
+        }
+        await this.afterwards(body);
         if (fault) return new Response("lost", { status: fault.lose });
         return new Response(text, {
           status: answer.status,

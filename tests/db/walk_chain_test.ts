@@ -4,11 +4,13 @@ import { seededRandom } from "../../lib/dev/random.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { walkAfter } from "../../lib/page.ts";
 import {
+  ALL,
   dieAt,
   Hand,
   saveReplica,
   SCHEMA,
   syncWith,
+  until,
   withWorker,
 } from "./chain.ts";
 import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
@@ -371,6 +373,45 @@ Deno.test("a table that is locked is walked when the lock is gone", async () => 
   assert(ms < 4_500, `the sync took ${ms} ms`);
   await stack.walk();
   await stack.assertEqual();
+});
+
+Deno.test("a page is of the queue's snapshot, though a TRUNCATE is waited for", async () => {
+  await using stack = await start();
+  await stack.walk();
+  await stack.sql`select libsql_sync.backfill('item')`;
+  const open = Promise.withResolvers<void>();
+  const truncating = stack.sql.begin(async (tx) => {
+    await tx`truncate item`;
+    await tx`insert into part values (99, 'with it', 'of one transaction')`;
+    await open.promise;
+  });
+  const claiming = stack.withParts(async ({ source, replica }) => {
+    const lease = crypto.randomUUID();
+    await source.lease(lease);
+    return await source.claim({
+      lease,
+      row: await replica.probe(),
+      size: ALL,
+      page: { rows: 1000, bytes: 1e6, scrub: false, keys: null },
+      walked: [],
+    });
+  });
+  await until("the claim waits for the table", async () => {
+    const [found] = await stack.sql`
+      select from pg_locks where not granted and relation = 'item'::regclass`;
+    return found !== undefined;
+  });
+  open.resolve();
+  await truncating;
+  const claim = await claiming;
+  // Where the wait was too long there is no page.
+  if (claim.do !== "batch" || claim.page === null) return;
+  // Either both the page and the queue know of it, or neither does.
+  assertEquals(
+    claim.page.cells.length === 0,
+    claim.messages.length > 0,
+    JSON.stringify(claim),
+  );
 });
 
 Deno.test("verify() sets nothing aside, whatever a row's size and characters", async () => {

@@ -1,0 +1,126 @@
+/**
+ * Ring 3. Workers in processes of their own, killed and replaced.
+ *
+ * @module
+ */
+
+import { fileURLToPath } from "node:url";
+import {
+  type Child,
+  freePort,
+  startChild,
+  waitReady,
+} from "../../lib/dev/child.ts";
+import { type RawSchema, SECRET } from "../db/stack.ts";
+
+const START_MS = 40_000;
+const POST_MS = 25_000;
+const LINES_KEPT = 400;
+
+interface Running {
+  readonly child: Child;
+  readonly port: number;
+}
+
+/** A number of workers on the same databases. */
+export class Pool implements AsyncDisposable {
+  readonly #slots: (Running | null)[];
+  /** The workers' latest log lines. */
+  readonly lines: string[] = [];
+
+  constructor(
+    private readonly options: {
+      size: number;
+      libsqlUrl: string;
+      pgmqUrl: string;
+      schema: RawSchema;
+    },
+  ) {
+    this.#slots = Array(options.size).fill(null);
+  }
+
+  get size(): number {
+    return this.#slots.length;
+  }
+
+  /** Starts the workers that do not run. */
+  async start(): Promise<void> {
+    await Promise.all(this.#slots.map(async (running, slot) => {
+      if (running === null) this.#slots[slot] = await this.#spawn();
+    }));
+  }
+
+  async #spawn(): Promise<Running> {
+    const { libsqlUrl, pgmqUrl, schema } = this.options;
+    const port = freePort();
+    const child = startChild({
+      name: "a worker",
+      command: Deno.execPath(),
+      args: [
+        "run",
+        "--quiet",
+        "--no-prompt",
+        "--allow-net",
+        "--allow-env",
+        "--allow-sys",
+        fileURLToPath(new URL("./worker_main.ts", import.meta.url)),
+      ],
+      env: {
+        ...Deno.env.toObject(),
+        LIBSQL_URL: libsqlUrl,
+        LIBSQL_AUTH_TOKEN: "test",
+        PGMQ_URL: pgmqUrl,
+        WEBHOOK_SIGNATURE: SECRET,
+        PORT: String(port),
+        ORACLE_SCHEMA: JSON.stringify(schema),
+        NO_COLOR: "1",
+      },
+      cwd: fileURLToPath(new URL("../../", import.meta.url)),
+      log: (line) => {
+        this.lines.push(line);
+        if (this.lines.length > LINES_KEPT) this.lines.shift();
+      },
+    });
+    await waitReady(child, async () => {
+      const answer = await fetch(`http://127.0.0.1:${port}/health`, {
+        signal: AbortSignal.timeout(2_000),
+      });
+      return await answer.text() === "OK";
+    }, { name: `a worker on port ${port}`, deadlineMs: START_MS });
+    return { child, port };
+  }
+
+  /** SIGKILL; it stays dead until `start`. */
+  async kill(slot: number): Promise<void> {
+    const running = this.#slots[slot];
+    this.#slots[slot] = null;
+    await running?.child.kill();
+  }
+
+  async killAll(): Promise<void> {
+    await Promise.all(this.#slots.map((_, slot) => this.kill(slot)));
+  }
+
+  /** A worker's answer to a signed POST; null where there was none. */
+  async post(
+    slot: number,
+    path: string,
+  ): Promise<{ status: number; body: Record<string, unknown> } | null> {
+    const running = this.#slots[slot];
+    if (!running) return null;
+    try {
+      const response = await fetch(`http://127.0.0.1:${running.port}${path}`, {
+        method: "POST",
+        headers: { "x-webhook-signature": SECRET },
+        signal: AbortSignal.timeout(POST_MS),
+      });
+      return { status: response.status, body: await response.json() };
+    } catch {
+      return null;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.killAll();
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * Ring 3. A log of the test's own beside the source's tables: what they held
+ * at any snapshot.
+ *
+ * Promise: it shares no trigger, no query and no rendering with the capture it
+ * judges. Row triggers write down the row as it is then; the number of an entry
+ * is drawn while the row's lock is held, so the last entry of a key that a
+ * snapshot sees is the row that it sees.
+ *
+ * @module
+ */
+
+import type { Sql } from "postgres";
+import {
+  canonicalCell,
+  type Cell,
+  cellSql,
+  keyName,
+  readShapes,
+  SETTINGS,
+} from "../../lib/dev/compare_source.ts";
+import type { RawSchema } from "../db/stack.ts";
+
+/** A row at a snapshot. */
+export interface ShadowRow {
+  readonly cells: Record<string, Cell>;
+  /** Its number in the log. */
+  readonly seq: number;
+}
+
+/** Rows by table and key, as the replica must have them. */
+export type Shadow = Map<string, Map<string, ShadowRow>>;
+
+const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
+const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
+
+const HISTORY = `
+create schema oracle;
+create table oracle.history (
+  seq bigint generated always as identity primary key,
+  xid xid8 not null default pg_current_xact_id(),
+  tbl text not null,
+  -- Null: everything in the table, or in the one partition, went.
+  key text[],
+  leaf text,
+  cells text[],
+  statement text not null default left(current_query(), 400)
+);
+create index on oracle.history (tbl, key, seq);
+create index on oracle.history (seq) where key is null;
+
+-- The leaf of table part that a row is in.
+create function oracle.leaf_of(region text, id bigint) returns text language sql immutable as $$
+  select case region when 'a' then 'part_a'
+    when 'b' then case when id < 12 then 'part_b_low' else 'part_b_high' end
+    else 'part_rest' end
+$$;
+create function oracle.emptied() returns trigger language plpgsql security definer as $$
+begin
+  insert into oracle.history (tbl, leaf) values (tg_argv[0], nullif(tg_argv[1], ''));
+  return null;
+end $$;
+`;
+
+/**
+ * Makes the log.
+ *
+ * @param sql A connection as the tables' owner.
+ * @param schema The tables.
+ */
+export async function createShadow(sql: Sql, schema: RawSchema): Promise<void> {
+  await sql.unsafe(HISTORY).simple();
+  let number = 0;
+  for (const [table, { key, columns }] of Object.entries(schema.tables)) {
+    number += 1;
+    const shapes = (await sql.begin((tx) => readShapes(tx, table)))!;
+    const cells = (alias: string, names: readonly string[]) =>
+      names.map((name) =>
+        cellSql(`${alias}.${quote(name)}`, columns[name]!, shapes.get(name)!)
+      ).join(", ");
+    const keys = [key].flat();
+    const values = (alias: string) =>
+      keys.map((name) => `${alias}.${quote(name)}`).join(", ");
+    const leaf = (alias: string) =>
+      table === "part"
+        ? `oracle.leaf_of(${alias}.region, ${alias}.id)`
+        : "null";
+    // Texts a collation calls equal are different keys in the replica.
+    const note = (alias: string) =>
+      `insert into oracle.history (tbl, key, leaf, cells) values (${
+        literal(table)
+      }, array[${cells(alias, keys)}]::text[], ${leaf(alias)},
+      (select array[${cells("t", Object.keys(columns))}]::text[] from public.${
+        quote(table)
+      } t
+       where (${values("t")}) = (${values(alias)})
+         and array[${cells("t", keys)}]::text[] collate "C" = array[${
+        cells(alias, keys)
+      }]::text[] collate "C"));`;
+    const settings = Object.entries(SETTINGS)
+      .map(([name, value]) => `set ${name} = ${literal(value)}`).join(" ");
+    await sql.unsafe(`
+      create function oracle.noted_${number}() returns trigger
+      language plpgsql security definer set search_path = pg_catalog, pg_temp ${settings} as $body$
+      begin
+        if tg_op <> 'INSERT' then ${note("old")} end if;
+        if tg_op = 'INSERT' or tg_op = 'UPDATE'
+          and array[${cells("old", keys)}]::text[] collate "C" <> array[${
+      cells("new", keys)
+    }]::text[] collate "C"
+        then ${note("new")} end if;
+        return null;
+      end $body$;
+      create trigger oracle_noted after insert or update or delete on public.${
+      quote(table)
+    } for each row execute function oracle.noted_${number}();`).simple();
+    const leaves = table === "part"
+      ? ["part_a", "part_b_low", "part_b_high", "part_rest"]
+      : [""];
+    for (const leaf of leaves) {
+      await sql.unsafe(
+        `create trigger oracle_emptied after truncate on public.${
+          quote(leaf || table)
+        } for each statement execute function oracle.emptied(${
+          literal(table)
+        }, ${literal(leaf)})`,
+      );
+    }
+  }
+}
+
+/**
+ * Reads what the tables held at a snapshot.
+ *
+ * @param sql A connection as the log's owner.
+ * @param options The tables, and the snapshot as PostgreSQL writes it; null: now.
+ * @returns The rows as the replica must have them.
+ */
+export async function shadowAt(
+  sql: Sql,
+  options: { schema: RawSchema; snapshot: string | null },
+): Promise<Shadow> {
+  const { schema, snapshot } = options;
+  const rows = await sql<{ tbl: string; cells: string; seq: string }[]>`
+    with emptied as materialized (
+      select h.tbl, h.leaf, max(h.seq) as seq from oracle.history h
+      where h.key is null and pg_visible_in_snapshot(h.xid,
+        coalesce(${snapshot}::pg_snapshot, pg_current_snapshot()))
+      group by 1, 2
+    ), latest as (
+      select distinct on (h.tbl, h.key) h.* from oracle.history h
+      where h.key is not null and pg_visible_in_snapshot(h.xid,
+        coalesce(${snapshot}::pg_snapshot, pg_current_snapshot()))
+      order by h.tbl, h.key, h.seq desc
+    )
+    select l.tbl, to_json(l.cells)::text as cells, l.seq from latest l
+    where l.cells is not null and not exists (
+      select from emptied e
+      where e.tbl = l.tbl and e.seq > l.seq and (e.leaf is null or e.leaf = l.leaf))`;
+  const shadow: Shadow = new Map(
+    Object.keys(schema.tables).map((table) => [table, new Map()]),
+  );
+  for (const { tbl, cells: text, seq } of rows) {
+    // Not the driver's arrays: it knows no null in them.
+    const cells: (string | null)[] = JSON.parse(text);
+    const { columns, key } = schema.tables[tbl]!;
+    const row = Object.fromEntries(
+      Object.entries(columns).map(([column, declared], i) => [
+        column,
+        canonicalCell(cells[i] ?? null, declared),
+      ]),
+    );
+    const name = keyName([key].flat().map((column) => row[column]!.text));
+    shadow.get(tbl)!.set(name, { cells: row, seq: Number(seq) });
+  }
+  return shadow;
+}
+
+/**
+ * Tells what the source did to a row, newest first.
+ *
+ * @param sql A connection as the log's owner.
+ * @param options The schema, table and key.
+ * @returns Lines with the statement of each entry.
+ */
+export async function lastStatements(
+  sql: Sql,
+  options: { schema: RawSchema; table: string; key: string; rowsMax?: number },
+): Promise<string[]> {
+  const { schema, table, key, rowsMax = 8 } = options;
+  const keys = [schema.tables[table]!.key].flat();
+  const parts: unknown[] = keys.length === 1 ? [key] : JSON.parse(key);
+  const rows = await sql`
+    select seq, xid::text, to_json(cells)::text as cells, statement from oracle.history
+    where tbl = ${table} and (key = ${parts as string[]}::text[] or key is null)
+    order by seq desc limit ${rowsMax}`;
+  return rows.map(({ seq, xid, cells, statement }) =>
+    `#${seq} xid ${xid} ${cells ?? "gone"} by ${statement.slice(0, 240)}`
+  );
+}

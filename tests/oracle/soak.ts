@@ -1,0 +1,70 @@
+/**
+ * Ring 3. The command soak: sessions of the oracle for as long as one likes.
+ *
+ * @module
+ */
+
+import { parseArgs } from "node:util";
+import { Servers } from "../db/stack.ts";
+import { noCounts, Session, SETTINGS } from "./session.ts";
+
+const { values } = parseArgs({
+  allowNegative: true,
+  args: Deno.args,
+  options: {
+    minutes: { type: "string", default: "30" },
+    seed: { type: "string", default: String(Date.now() % 1_000_000) },
+    sessions: { type: "string", default: "1000000" },
+    rounds: { type: "string", default: "3" },
+    seconds: { type: "string", default: "8" },
+    faults: { type: "boolean", default: true },
+  },
+});
+const first = Number(values.seed);
+const end = Date.now() + Number(values.minutes) * 60_000;
+const counts = noCounts();
+const servers = new Servers({ settings: SETTINGS });
+console.log(`seed ${first}, ${values.minutes} minutes`);
+let code = 0;
+try {
+  for (
+    let seed = first;
+    seed < first + Number(values.sessions) && Date.now() < end;
+    seed++
+  ) {
+    const options = {
+      seed,
+      rounds: Number(values.rounds),
+      roundMs: Number(values.seconds) * 1_000,
+      faults: values.faults,
+    };
+    const session = await Session.start(servers, options, counts);
+    try {
+      await session.run();
+    } catch (error) {
+      code = 1;
+      console.log((error as Error).stack ?? error);
+      console.log(
+        `seed ${seed} differs; its last faults: ${
+          session.trace.slice(-12).join(", ")
+        }`,
+      );
+      console.log(`again: deno task soak --seed ${seed} --sessions 1`);
+      break;
+    } finally {
+      await session[Symbol.asyncDispose]();
+    }
+    console.log(progressLine(seed));
+  }
+} finally {
+  await servers.stop();
+}
+console.log(JSON.stringify(counts, null, 1));
+Deno.exit(code);
+
+function progressLine(seed: number): string {
+  const faults = Object.values(counts.faults).reduce((a, b) => a + b, 0);
+  return `${
+    new Date().toISOString().slice(11, 19)
+  } seed ${seed}: in all ${counts.sessions} sessions, ${counts.statements} statements, ${faults} faults, ${counts.equal} of ${counts.states} states promised and equal`;
+}
