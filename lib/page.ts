@@ -86,6 +86,7 @@ export interface Walked {
  *
  * @param walkAt The row's `walk_at`.
  * @returns The place; null where no walk is on.
+ * @throws {SyntaxError} It is no place.
  *
  * @example
  * ```ts
@@ -97,8 +98,17 @@ export interface Walked {
  */
 export function parsePlace(walkAt: string | null): Place | null {
   if (walkAt === null) return null;
-  const { table, half, after, rows } = JSON.parse(walkAt);
-  return { table, half, after: after ?? null, scrubRows: rows ?? null };
+  const place = JSON.parse(walkAt);
+  const { table, half, after = null, rows = null, unread = 0 } = place;
+  const isPlace = typeof table === "string" &&
+    ["forward", "back", "keys"].includes(half) &&
+    (after === null || isNames(after)) &&
+    (rows === null || Number.isSafeInteger(rows)) &&
+    Number.isSafeInteger(unread);
+  if (!isPlace) {
+    throw new SyntaxError("expected a place in a walk, found other JSON");
+  }
+  return { table, half, after, scrubRows: rows };
 }
 
 /** What a batch does to the walk in the replica's row. */
@@ -182,6 +192,7 @@ export function walkAfter(
  *
  * @param list A JSON array of names.
  * @returns The names.
+ * @throws {SyntaxError} It is no such list.
  *
  * @example
  * ```ts
@@ -191,7 +202,16 @@ export function walkAfter(
  * ```
  */
 export function namesIn(list: string): string[] {
-  return JSON.parse(list);
+  const names = JSON.parse(list);
+  if (!isNames(names)) {
+    throw new SyntaxError("expected a list of names, found other JSON");
+  }
+  return names;
+}
+
+function isNames(value: unknown): value is string[] {
+  return Array.isArray(value) &&
+    value.every((name) => typeof name === "string");
 }
 
 /** An empty table about to get more than a page: its indexes come last. */

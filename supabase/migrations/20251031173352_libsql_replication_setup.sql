@@ -1145,6 +1145,31 @@ as $$
     or c.oid in (select t.relid from pg_catalog.pg_partition_tree(relation) t where t.isleaf)
 $$;
 
+-- Where the walk stands by the replica's row; null where that is no place of this
+-- walk, which then begins anew. A hand in the row would end it early, and so would
+-- a key with other columns than the page before had.
+create or replace function libsql_sync.place_of(w libsql_sync.walks, at jsonb)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.place
+  from (select (at ->> 'walk_at')::jsonb) p (place)
+  left join libsql_sync.tables t on t.name = p.place ->> 'table'
+  where (at ->> 'walk_gen')::bigint = w.walk_gen
+    and p.place ->> 'table' = any (w.tables)
+    and (p.place ->> 'half' = 'keys') = (w.keys is not null)
+    -- A table that is listed no more has no place, and is passed over.
+    and (t.name is null or pg_catalog.jsonb_typeof(p.place -> 'after') is distinct from 'array'
+      or pg_catalog.jsonb_array_length(p.place -> 'after') = case p.place ->> 'half'
+        when 'keys' then 1
+        when 'back' then pg_catalog.cardinality(t.key)
+        else (
+          select pg_catalog.count(*)
+          from libsql_sync.walk_columns(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)), t.key)
+        ) end)
+$$;
+
 -- The page a walk reads next. STABLE: it sees the snapshot of the claim that
 -- reads the queue, so the page is the state those messages lead to.
 -- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"}?}.
@@ -1161,7 +1186,7 @@ set enable_sort = off set enable_seqscan = off
 set lock_timeout = '200ms'
 as $$
 declare
-  place jsonb := case when (at ->> 'walk_gen')::bigint = w.walk_gen then (at ->> 'walk_at')::jsonb end;
+  place jsonb := libsql_sync.place_of(w, at);
   listed libsql_sync.tables;
   relation oid;
   answer jsonb;
