@@ -8,9 +8,10 @@
  */
 
 import type { Cell, Changes, Refusal } from "./change.ts";
+import { SyncError } from "./errors.ts";
 import { fold } from "./fold.ts";
 import { type Plan, planFold, type Step } from "./plan.ts";
-import type { Schema } from "./schema.ts";
+import type { Schema, Table } from "./schema.ts";
 import { type ReplicaRow } from "./replica_row.ts";
 
 /** Why a walk is on. */
@@ -214,6 +215,21 @@ function isNames(value: unknown): value is string[] {
     value.every((name) => typeof name === "string");
 }
 
+/** A batch is only handed out where both sides have one schema. */
+function checkColumns({ cells, columns }: Page, table: Table): void {
+  const names = new Set(table.columns.map(({ name }) => name));
+  const listed = columns.filter((name) => names.delete(name));
+  if (
+    listed.length < columns.length ||
+    cells.length > 0 && !table.key.every((name) => columns.includes(name))
+  ) {
+    throw new SyncError(
+      "source_failed",
+      `Cannot read the source's page of table ${table.name}: expected its columns and its key, found others; install the migration that belongs to this worker`,
+    );
+  }
+}
+
 /** An empty table about to get more than a page: its indexes come last. */
 function isFirstFill(
   page: Page,
@@ -240,7 +256,8 @@ function isSwap(page: Page, rebuilding: readonly string[]): boolean {
  *
  * @param schema The tables that are replicated.
  * @returns A function of a page and the changes its batch has set aside, which
- * returns the steps that mend or compare, and what to set aside.
+ * returns the steps that mend or compare, and what to set aside; it throws
+ * `source_failed` where the page has columns that the table has not.
  *
  * @example
  * ```ts
@@ -271,6 +288,7 @@ export function createPagePlanner(
   return (page, { parked, row }) => {
     const table = tables.get(page.table);
     if (table === undefined) return { steps: [], refusals: [] };
+    checkColumns(page, table);
     const order = table.key.map((column) => page.key.indexOf(column));
     const inOrder = (keys: Page["ghosts"]) =>
       keys.map((key) => order.map((from) => key[from] ?? null));
