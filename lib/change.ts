@@ -229,12 +229,39 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function isCells(value: unknown): value is Cell[] {
+/**
+ * Whether a value is a row of cells.
+ *
+ * @param value The value.
+ * @returns Whether it is a list of texts and nulls.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals([isCells(["a", null]), isCells([5])], [true, false]);
+ * ```
+ */
+export function isCells(value: unknown): value is Cell[] {
   return Array.isArray(value) &&
     value.every((cell) => cell === null || typeof cell === "string");
 }
 
-function isRows(value: unknown, length: number): value is Cell[][] {
+/**
+ * Whether a value is rows of cells.
+ *
+ * @param value The value.
+ * @param length How many cells a row has.
+ * @returns Whether it is a list of such rows.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals([isRows([["a"]], 1), isRows([["a"]], 2)], [true, false]);
+ * ```
+ */
+export function isRows(value: unknown, length: number): value is Cell[][] {
   return Array.isArray(value) &&
     value.every((row) => isCells(row) && row.length === length);
 }

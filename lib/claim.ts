@@ -6,7 +6,8 @@
  * @module
  */
 
-import type { Message, Refusal } from "./change.ts";
+import { type Answer, readAnswer } from "./answer.ts";
+import { isCells, type Message, type Refusal } from "./change.ts";
 import { SyncError } from "./errors.ts";
 import type { Json } from "./json.ts";
 import type { Page, WalkKind } from "./page.ts";
@@ -171,7 +172,7 @@ export interface BatchSize {
  * ```
  */
 export function leaseOf(value: unknown): Lease {
-  const answer = read(value);
+  const answer = readAnswer(value);
   if (answer.value("do") === "other_version") {
     throw new SyncError(
       "version_mismatch",
@@ -207,7 +208,7 @@ export function leaseOf(value: unknown): Lease {
  * ```
  */
 export function queuedOf(value: unknown): Queued {
-  return queuedIn(read(value));
+  return queuedIn(readAnswer(value));
 }
 
 /**
@@ -225,7 +226,7 @@ export function queuedOf(value: unknown): Queued {
  * ```
  */
 export function isParked(value: unknown): boolean {
-  return read(value).oneOf("do", ["parked", "gone"]) === "parked";
+  return readAnswer(value).oneOf("do", ["parked", "gone"]) === "parked";
 }
 
 /**
@@ -243,7 +244,7 @@ export function isParked(value: unknown): boolean {
  * ```
  */
 export function resetOf(value: unknown): Reset {
-  const answer = read(value);
+  const answer = readAnswer(value);
   return {
     do: answer.oneOf("do", ["begun", "moved"]),
     epoch: answer.text("epoch"),
@@ -267,12 +268,12 @@ export function resetOf(value: unknown): Reset {
  * ```
  */
 export function walkOf(value: unknown): RequestedWalk | null {
-  const answer = read(value);
+  const answer = readAnswer(value);
   const requested = answer.oneOf("do", ["requested", "unknown_table"]);
   if (requested === "unknown_table") return null;
   return {
     walkGen: answer.number("walk_gen"),
-    tables: answer.list("tables") as string[],
+    tables: answer.texts("tables"),
   };
 }
 
@@ -291,7 +292,7 @@ export function walkOf(value: unknown): RequestedWalk | null {
  * ```
  */
 export function claimOf(value: unknown): Claim {
-  const answer = read(value);
+  const answer = readAnswer(value);
   const acked = answer.number("acked");
   const verb = answer.oneOf("do", [
     "batch",
@@ -344,7 +345,7 @@ export function claimOf(value: unknown): Claim {
 }
 
 function batchOf(answer: Answer): Batch {
-  const messages = answer.list("messages") as Message[];
+  const messages = answer.messages("messages");
   return {
     do: "batch",
     kind: answer.oneOf("kind", ["new", "again", "replay"]),
@@ -357,18 +358,18 @@ function batchOf(answer: Answer): Batch {
     sourceTime: answer.text("source_time"),
     deadLetters: answer.number("dead_letters"),
     parked: answer.list("parked").map((change) => {
-      const parked = read(change);
+      const parked = readAnswer(change);
       return {
-        msgId: parked.value("msg_id") as string | null,
-        table: parked.value("table") as string | null,
-        key: parked.value("key") as string[] | null,
+        msgId: parked.textOrNull("msg_id"),
+        table: parked.textOrNull("table"),
+        key: parked.value("key") == null ? null : parked.cells("key"),
         reason: parked.text("reason"),
       };
     }),
     reopen: answer.flag("reopen"),
     page: answer.value("page") == null
       ? null
-      : pageOf(read(answer.value("page"))),
+      : pageOf(readAnswer(answer.value("page"))),
     messages,
     messageCount: messages.reduce(
       (sum, [ids]) => sum + (typeof ids === "string" ? 1 : ids.length),
@@ -378,7 +379,8 @@ function batchOf(answer: Answer): Batch {
 }
 
 function pageOf(answer: Answer): Page {
-  const rows = (name: string) => answer.list(name) as (string | null)[][];
+  const key = answer.texts("key");
+  const columns = answer.texts("columns");
   return {
     walkGen: answer.number("walk_gen"),
     kind: answer.oneOf("kind", [
@@ -394,20 +396,19 @@ function pageOf(answer: Answer): Page {
     large: answer.flag("large"),
     last: answer.flag("last"),
     rows: answer.number("rows"),
-    failed: (answer.value("failed") ?? null) as string | null,
-    key: answer.list("key") as string[],
-    columns: answer.list("columns") as string[],
-    cells: rows("cells"),
-    ghosts: rows("ghosts"),
-    oversize: rows("oversize"),
-    open: answer.list("open").map((open) => {
-      const letter = read(open);
-      return {
-        key: letter.list("key") as (string | null)[],
-        skip: letter.flag("skip"),
-      };
-    }),
-    upto: answer.value("upto") as string | null,
+    failed: answer.textOrNull("failed"),
+    key,
+    columns,
+    cells: answer.rows("cells", columns.length),
+    ghosts: answer.keys("ghosts"),
+    oversize: answer.rows("oversize", key.length),
+    open: answer.list("open").map((open) => readAnswer(open)).filter((letter) =>
+      isCells(letter.value("key"))
+    ).map((letter) => ({
+      key: letter.cells("key"),
+      skip: letter.flag("skip"),
+    })),
+    upto: answer.place("upto"),
     closes: answer.flag("closes"),
   };
 }
@@ -416,48 +417,5 @@ function queuedIn(answer: Answer): Queued {
   return {
     queued: answer.number("queued"),
     queuedExact: answer.flag("queued_exact"),
-  };
-}
-
-/** A checked reader of an answer's fields. */
-type Answer = ReturnType<typeof read>;
-
-function read(answer: unknown) {
-  const fail = (expected: string): never => {
-    throw new SyncError(
-      "source_failed",
-      `Cannot read the source's answer: expected ${expected}; install the migration that belongs to this worker`,
-    );
-  };
-  if (typeof answer !== "object" || answer === null) fail("an object");
-  const fields = answer as Record<string, unknown>;
-  return {
-    value: (name: string): unknown => fields[name],
-    text(name: string): string {
-      const value = fields[name];
-      return typeof value === "string" ? value : fail(`a text "${name}"`);
-    },
-    number(name: string): number {
-      const value = fields[name];
-      return Number.isSafeInteger(value)
-        ? value as number
-        : fail(`a whole number "${name}"`);
-    },
-    flag(name: string): boolean {
-      const value = fields[name];
-      return typeof value === "boolean"
-        ? value
-        : fail(`true or false in "${name}"`);
-    },
-    list(name: string): unknown[] {
-      const value = fields[name];
-      return Array.isArray(value) ? value : fail(`a list "${name}"`);
-    },
-    oneOf<const T extends string>(name: string, words: readonly T[]): T {
-      const value = fields[name];
-      return words.includes(value as T)
-        ? value as T
-        : fail(`one of ${words.join(", ")} in "${name}"`);
-    },
   };
 }

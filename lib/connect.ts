@@ -15,6 +15,7 @@ import { SyncError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { createPagePlanner } from "./page.ts";
 import { createPlanner } from "./plan.ts";
+import { connectionOptions } from "./postgres_socket.ts";
 import { completePostgresUrl } from "./postgres_url.ts";
 import { createReplica } from "./replica.ts";
 import { type Schema, schemaHash } from "./schema.ts";
@@ -31,6 +32,8 @@ const REPLICA_TIMEOUT_MS = 10_000;
 const SOURCE_TIMEOUT_MS = 10_000;
 /** More than sqld ever answers with, and little enough for a small worker. */
 const ANSWER_BYTES_MAX = 16 * 1_048_576;
+/** One message and a page of one row, each escaped at its worst. */
+const SOURCE_ANSWER_BYTES_MAX = 64 * 1_048_576;
 /** Longer than the longest call, as each claim takes it anew. */
 const LEASE_SECONDS = 20;
 
@@ -50,15 +53,17 @@ export async function withParts<T>(
   const now = () => performance.now();
   const deadline = now() + WALL_MS;
   let calls = 0;
+  const url = completePostgresUrl(config.pgmqUrl);
   const sql = usable(
     "PGMQ_URL",
     () =>
-      postgres(completePostgresUrl(config.pgmqUrl), {
+      postgres(url, {
         max: 1,
         prepare: false,
         fetch_types: false,
         connect_timeout: SOURCE_TIMEOUT_MS / 1000,
         onnotice: () => {},
+        ...connectionOptions(url, { answerBytesMax: SOURCE_ANSWER_BYTES_MAX }),
       }),
   );
   const client = usable("LIBSQL_URL", () =>

@@ -8,9 +8,10 @@
  */
 
 import type { Cell, Changes, Message, Refusal } from "./change.ts";
+import { SyncError } from "./errors.ts";
 import { fold } from "./fold.ts";
 import { type Plan, planFold, type Step } from "./plan.ts";
-import type { Schema } from "./schema.ts";
+import type { Schema, Table } from "./schema.ts";
 import { type ReplicaRow } from "./replica_row.ts";
 
 /** Why a walk is on. */
@@ -86,6 +87,7 @@ export interface Walked {
  *
  * @param walkAt The row's `walk_at`.
  * @returns The place; null where no walk is on.
+ * @throws {SyntaxError} It is no place.
  *
  * @example
  * ```ts
@@ -97,8 +99,17 @@ export interface Walked {
  */
 export function parsePlace(walkAt: string | null): Place | null {
   if (walkAt === null) return null;
-  const { table, half, after, rows } = JSON.parse(walkAt);
-  return { table, half, after: after ?? null, scrubRows: rows ?? null };
+  const place = JSON.parse(walkAt);
+  const { table, half, after = null, rows = null, unread = 0 } = place;
+  const isPlace = typeof table === "string" &&
+    ["forward", "back", "keys"].includes(half) &&
+    (after === null || isNames(after)) &&
+    (rows === null || Number.isSafeInteger(rows)) &&
+    Number.isSafeInteger(unread);
+  if (!isPlace) {
+    throw new SyntaxError("expected a place in a walk, found other JSON");
+  }
+  return { table, half, after, scrubRows: rows };
 }
 
 /** What a batch does to the walk in the replica's row. */
@@ -182,6 +193,7 @@ export function walkAfter(
  *
  * @param list A JSON array of names.
  * @returns The names.
+ * @throws {SyntaxError} It is no such list.
  *
  * @example
  * ```ts
@@ -191,7 +203,31 @@ export function walkAfter(
  * ```
  */
 export function namesIn(list: string): string[] {
-  return JSON.parse(list);
+  const names = JSON.parse(list);
+  if (!isNames(names)) {
+    throw new SyntaxError("expected a list of names, found other JSON");
+  }
+  return names;
+}
+
+function isNames(value: unknown): value is string[] {
+  return Array.isArray(value) &&
+    value.every((name) => typeof name === "string");
+}
+
+/** A batch is only handed out where both sides have one schema. */
+function checkColumns({ cells, columns }: Page, table: Table): void {
+  const names = new Set(table.columns.map(({ name }) => name));
+  const listed = columns.filter((name) => names.delete(name));
+  if (
+    listed.length < columns.length ||
+    cells.length > 0 && !table.key.every((name) => columns.includes(name))
+  ) {
+    throw new SyncError(
+      "source_failed",
+      `Cannot read the source's page of table ${table.name}: expected its columns and its key, found others; install the migration that belongs to this worker`,
+    );
+  }
 }
 
 /** An empty table about to get more than a page: its indexes come last. */
@@ -220,7 +256,8 @@ function isSwap(page: Page, rebuilding: readonly string[]): boolean {
  *
  * @param schema The tables that are replicated.
  * @returns A function of a page and the changes its batch has set aside, which
- * returns the steps that mend or compare, and what to set aside.
+ * returns the steps that mend or compare, and what to set aside; it throws
+ * `source_failed` where the page has columns that the table has not.
  *
  * @example
  * ```ts
@@ -251,6 +288,7 @@ export function createPagePlanner(
   return (page, { parked, row }) => {
     const table = tables.get(page.table);
     if (table === undefined) return { steps: [], refusals: [] };
+    checkColumns(page, table);
     const order = table.key.map((column) => page.key.indexOf(column));
     const inOrder = (keys: Page["ghosts"]) =>
       keys.map((key) => order.map((from) => key[from] ?? null));

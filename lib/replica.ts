@@ -12,6 +12,7 @@ import type { Batch, PageRequest } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
 import type { Step } from "./plan.ts";
+import { readRow } from "./read_row.ts";
 import { indexName, type Schema } from "./schema.ts";
 import {
   ABORT,
@@ -34,7 +35,11 @@ import {
   type Present,
 } from "./replica_schema.ts";
 import { bare, quote, type Statement } from "./sql.ts";
-import { keysStatement, stepToStatement } from "./statements.ts";
+import {
+  brokenStatement,
+  keysStatement,
+  stepToStatement,
+} from "./statements.ts";
 
 /** What came of a batch. */
 export interface Applied {
@@ -65,7 +70,12 @@ export interface Replica {
   /** The next keys of a table, in the replica's order, from its primary. */
   keys(
     place: Place,
-    options: { keysMax: number; rebuilding: readonly string[] },
+    options: {
+      keysMax: number;
+      rebuilding: readonly string[];
+      /** The walk that counts what it had to delete: rows whose key is no text. */
+      walkGen: number;
+    },
   ): Promise<Omit<NonNullable<PageRequest["keys"]>, "at">>;
   /** Whether the replica's tables are those of this worker's schema. */
   hasSchema(row: ReplicaRow): boolean;
@@ -99,6 +109,7 @@ export function createReplica(
   options: { schema: Schema; schemaHash: string },
 ): Replica {
   const { schema, schemaHash } = options;
+  const rowOf = (row: unknown) => readRow(row, { schema, schemaHash });
   const write = async (statements: readonly Statement[]) => {
     try {
       return await client.batch([...statements], "write");
@@ -144,6 +155,46 @@ export function createReplica(
   };
   const tableOf = (name: string) =>
     schema.tables.find((table) => table.name === name)!;
+
+  const keys: Replica["keys"] = async (place, options) => {
+    const { after } = place;
+    const { keysMax, rebuilding, walkGen } = options;
+    const table = tableOf(place.table);
+    // The probe makes it a write: a read may come from a stale replica.
+    const [, result] = await write([
+      PROBE,
+      keysStatement(table, { after, keysMax, rebuilding }),
+    ]);
+    const rows = result!.rows.map((row) =>
+      Array.from(row as ArrayLike<unknown>, String)
+    );
+    const hex = rows.map((row) => row.slice(0, -1));
+    const texts = hex.map((key) => key.map(textOf));
+    const isText = (key: (string | null)[]): key is string[] =>
+      !key.includes(null);
+    if (!texts.every(isText)) {
+      const broken = hex.filter((_, at) => !isText(texts[at]!));
+      await write([
+        brokenStatement(table, broken, rebuilding),
+        stepToStatement({
+          kind: "tally",
+          walk: { walkGen, table },
+          found: "ghosts",
+          rows: 0,
+          ended: false,
+          failed: null,
+        }),
+      ]);
+      return await keys(place, options);
+    }
+    // Fewer than there would be: the rest is too large for one answer.
+    const isWhole = rows.length === Number(rows[0]?.at(-1) ?? 0);
+    return {
+      keys: texts,
+      after: texts.at(-1) ?? after,
+      last: isWhole && texts.length < keysMax,
+    };
+  };
 
   return {
     async probe() {
@@ -201,24 +252,7 @@ export function createReplica(
         throw error;
       }
     },
-    async keys({ table, after }, { keysMax, rebuilding }) {
-      // The probe makes it a write: a read may come from a stale replica.
-      const [, result] = await write([
-        PROBE,
-        keysStatement(tableOf(table), { after, keysMax, rebuilding }),
-      ]);
-      const rows = result!.rows.map((row) =>
-        Array.from(row as ArrayLike<unknown>, String)
-      );
-      const keys = rows.map((row) => row.slice(0, -1));
-      // Fewer than there would be: the rest is too large for one answer.
-      const isWhole = rows.length === Number(rows[0]?.at(-1) ?? 0);
-      return {
-        keys,
-        after: keys.at(-1) ?? after,
-        last: isWhole && keys.length < keysMax,
-      };
-    },
+    keys,
     hasSchema(row) {
       return row.schema_hash === schemaHash;
     },
@@ -278,6 +312,21 @@ function moved(cause: SyncError): SyncError {
   );
 }
 
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** The text whose bytes came as hex; null where they are no UTF-8. */
+function textOf(hex: string): string | null {
+  const bytes = new Uint8Array(hex.length / 2);
+  for (let at = 0; at < bytes.length; at++) {
+    bytes[at] = parseInt(hex.slice(2 * at, 2 * at + 2), 16);
+  }
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    return null;
+  }
+}
+
 /** What a walk found in a table. */
 function walkedOf(row: unknown): Walked {
   const found = row as Record<string, unknown>;
@@ -303,39 +352,6 @@ function failureOf(
   return typeof statementIndex === "number" && typeof code === "string"
     ? { statement: statementIndex, code }
     : null;
-}
-
-/** The replica's row as it came back. */
-function rowOf(row: unknown): ReplicaRow {
-  const found = row as ReplicaRow | undefined;
-  if (
-    typeof found?.epoch !== "string" || !Number.isSafeInteger(found.position) ||
-    typeof found.batch !== "string"
-  ) {
-    throw new SyncError(
-      "replica_moved",
-      "Cannot read the replica's row: expected where it stands, found no such row",
-    );
-  }
-  return {
-    epoch: found.epoch,
-    position: found.position,
-    batch: found.batch,
-    prev: found.prev,
-    from_epoch: found.from_epoch,
-    walk_gen: found.walk_gen,
-    walk_at: found.walk_at,
-    walk_done: found.walk_done,
-    fresh: found.fresh,
-    unindexed: found.unindexed,
-    rebuilding: found.rebuilding,
-    drained: found.drained,
-    snapshot: found.snapshot,
-    source_time: found.source_time,
-    schema_hash: found.schema_hash,
-    dead_letters: found.dead_letters,
-    bytes: found.bytes,
-  };
 }
 
 /** SQLite codes that say the content is at fault. */

@@ -53,6 +53,9 @@ export interface ReplicaRow {
   readonly dead_letters: number;
   /** How much its database holds, without the pages that are free again. */
   readonly bytes: number;
+  /** Set where somebody else wrote to the fields of the walk: what cannot be
+   * read of them is as at the start, until an `alter` made it so. */
+  readonly damaged?: true;
 }
 
 const GUARDED = [
@@ -278,7 +281,8 @@ export function alterStatements(
   const move = (before: string, after: string): Statement => ({
     // NULL breaks the constraint, so that a hash that moved fails the batch.
     sql:
-      `UPDATE _libsql_sync SET schema_hash = iif(schema_hash = ?, ?, NULL), walk_at = NULL, walk_done = 0
+      `UPDATE _libsql_sync SET schema_hash = iif(schema_hash = ?, ?, NULL), walk_at = NULL, walk_done = 0,
+  walk_gen = iif(typeof(walk_gen) = 'integer', walk_gen, 0)
 WHERE id = 1`,
     args: [before, after],
   });
@@ -307,7 +311,7 @@ WHERE id = 1`,
 
 /** The names in a field of the row that are in an argument, and those in another, each once. */
 function union(field: string): string {
-  return `(SELECT json_group_array(value) FROM (SELECT value FROM json_each(${field}) WHERE value IN (SELECT value FROM json_each(?)) UNION SELECT value FROM json_each(?)))`;
+  return `(SELECT json_group_array(value) FROM (SELECT value FROM json_each(iif(json_valid(${field}), ${field}, '[]')) WHERE value IN (SELECT value FROM json_each(?)) UNION SELECT value FROM json_each(?)))`;
 }
 
 /**

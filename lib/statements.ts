@@ -68,8 +68,9 @@ const KEYS_BYTES_MAX = 1_000_000;
  * @param table The table.
  * @param options The key to start after, null for the start; how many; the
  * tables that are rebuilt beside the old ones.
- * @returns The statement; each row is a key as text, and how many keys there
- * would be if their size had no bound.
+ * @returns The statement; each row is a key as the hex of its text, which may be
+ * no UTF-8 (sqld fails to answer with that), and how many keys there would be if
+ * their size had no bound.
  */
 export function keysStatement(
   table: Table,
@@ -89,7 +90,9 @@ export function keysStatement(
       cellsOf(table, table.key, () => "?").join(", ")
     })`];
   return {
-    sql: `SELECT ${table.key.map((_, n) => `t${n}`).join(", ")}, keys FROM (
+    sql: `SELECT ${
+      table.key.map((_, n) => `hex(t${n})`).join(", ")
+    }, keys FROM (
 SELECT *, count(*) OVER () AS keys, row_number() OVER w AS place, sum(${
       bytes.join(" + ")
     }) OVER w AS bytes FROM (SELECT ${
@@ -102,6 +105,33 @@ SELECT *, count(*) OVER () AS keys, row_number() OVER w AS place, sum(${
 WINDOW w AS (ORDER BY ${at.join(", ")} ROWS UNBOUNDED PRECEDING)
 ) WHERE place = 1 OR bytes <= ${KEYS_BYTES_MAX} ORDER BY ${at.join(", ")}`,
     args: [...(after ?? []), BigInt(keysMax)],
+  };
+}
+
+/**
+ * The statement that deletes rows whose key is no UTF-8. No text of PostgreSQL is
+ * such: whenever it lands, it takes no row of the source.
+ *
+ * @param table The table.
+ * @param keys The keys as {@linkcode keysStatement} reads them.
+ * @param rebuilding Tables that are rebuilt beside the old ones.
+ * @returns The statement.
+ */
+export function brokenStatement(
+  table: Table,
+  keys: readonly (readonly string[])[],
+  rebuilding: readonly string[],
+): Statement {
+  const cells = cellsOf(
+    table,
+    table.key,
+    (at) => `CAST(unhex(value->>${at}) AS TEXT)`,
+  );
+  return {
+    sql: `DELETE FROM ${storedName(table, rebuilding)} WHERE (${
+      names(table.key)
+    }) IN (SELECT ${cells.join(", ")} FROM json_each(?))`,
+    args: [JSON.stringify(keys)],
   };
 }
 

@@ -189,9 +189,14 @@ async function pageRequest(
   { row, pageSize, isScrubbed }: Progress,
 ): Promise<PageRequest> {
   // A replica of another schema gets no page; its tables may be unknown here.
-  const place = row !== null && replica.hasSchema(row)
-    ? parsePlace(row.walk_at)
-    : null;
+  const isOurs = row !== null && replica.hasSchema(row);
+  if (isOurs && row.damaged) {
+    throw new SyncError(
+      "replica_schema",
+      "Cannot walk the replica: expected its row as it was left, found fields of the walk that somebody else wrote; the walk starts over",
+    );
+  }
+  const place = isOurs ? parsePlace(row.walk_at) : null;
   // The scrub has one page a sync: its keys are not asked for in vain.
   const wantsKeys = place?.half === "back" &&
     (place.scrubRows === null || !isScrubbed);
@@ -206,6 +211,7 @@ async function pageRequest(
         ...await replica.keys(place, {
           keysMax,
           rebuilding: namesIn(row!.rebuilding),
+          walkGen: row!.walk_gen,
         }),
       }
       : null,

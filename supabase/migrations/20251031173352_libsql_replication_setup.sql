@@ -1345,16 +1345,32 @@ as $$
     or c.oid in (select t.relid from pg_catalog.pg_partition_tree(relation) t where t.isleaf)
 $$;
 
--- Where a walk stands: in the replica's row, or at its start.
+-- Where a walk stands: in the replica's row, or at its start, also where the row
+-- holds no place of this walk. A hand in the row would end it early, and so would
+-- a key with other columns than the page before had.
 create or replace function libsql_sync.place_of(w libsql_sync.walks, at jsonb)
 returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
-    case when (at ->> 'walk_gen')::bigint = w.walk_gen then (at ->> 'walk_at')::jsonb end,
-    pg_catalog.jsonb_build_object('table', w.tables[1],
-      'half', case when w.keys is null then 'forward' else 'keys' end))
+  select coalesce((
+    select p.place
+    from (select (at ->> 'walk_at')::jsonb) p (place)
+    left join libsql_sync.tables t on t.name = p.place ->> 'table'
+    where (at ->> 'walk_gen')::bigint = w.walk_gen
+      and p.place ->> 'table' = any (w.tables)
+      and (p.place ->> 'half' = 'keys') = (w.keys is not null)
+      -- A table that is listed no more has no place, and is passed over.
+      and (t.name is null or pg_catalog.jsonb_typeof(p.place -> 'after') is distinct from 'array'
+        or pg_catalog.jsonb_array_length(p.place -> 'after') = case p.place ->> 'half'
+          when 'keys' then 1
+          when 'back' then pg_catalog.cardinality(t.key)
+          else (
+            select pg_catalog.count(*)
+            from libsql_sync.walk_columns(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)), t.key)
+          ) end)
+  ), pg_catalog.jsonb_build_object('table', w.tables[1],
+    'half', case when w.keys is null then 'forward' else 'keys' end))
 $$;
 
 -- Lock the table of the next page, before the snapshot that reads it is taken. A

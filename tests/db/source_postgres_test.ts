@@ -8,6 +8,7 @@ import { startPostgres } from "../../lib/dev/postgres.ts";
 import { makeServerTempDir } from "../../lib/dev/server_user.ts";
 import { migrate, prepareDatabase } from "../../lib/dev/supabase.ts";
 import { completePostgresUrl } from "../../lib/postgres_url.ts";
+import { connectionOptions } from "../../lib/postgres_socket.ts";
 import { createPostgresCarrier } from "../../lib/source_postgres.ts";
 import { recordingProxy } from "./proxy.ts";
 import { Servers } from "./stack.ts";
@@ -15,14 +16,21 @@ import { Servers } from "./stack.ts";
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
-/** One call over a connection string, as a worker opens it. */
-async function callLease(url: string): Promise<unknown> {
-  const sql = postgres(completePostgresUrl(url), {
+/** A driver as a worker opens it. */
+function open(text: string): postgres.Sql {
+  const url = completePostgresUrl(text);
+  return postgres(url, {
     max: 1,
     prepare: false,
     fetch_types: false,
     connect_timeout: 5,
+    ...connectionOptions(url, { answerBytesMax: 1_000_000 }),
   });
+}
+
+/** One call over a connection string, as a worker opens it. */
+async function callLease(url: string): Promise<unknown> {
+  const sql = open(url);
   try {
     const carrier = createPostgresCarrier(sql, { timeoutMs: 5_000 });
     return await carrier.call("lease", {
@@ -51,10 +59,10 @@ Deno.test("carrier.call() works over TLS, from the first byte and by request, an
     const url = server.url({ database: "tls" });
     await migrate(url);
     const isEncrypted = async (of: string) => {
-      const sql = postgres(completePostgresUrl(of), { max: 1, prepare: false });
+      const sql = open(of);
       try {
-        const [row] =
-          await sql`select ssl from pg_stat_ssl where pid = pg_backend_pid()`;
+        const [row] = await sql`
+          select ssl from pg_stat_ssl where pid = pg_backend_pid()`.simple();
         return row!.ssl;
       } finally {
         await sql.end({ timeout: 1 });
