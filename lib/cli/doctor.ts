@@ -183,7 +183,8 @@ async function lookAtWorker(
       ));
       return;
     }
-    add(ok("worker", "/health answers"));
+    const build = response.headers.get("x-libsql-sync-version") ?? "unknown";
+    add(ok("worker", `/health answers, build ${oneLine(build, 40)}`));
     const date = Date.parse(response.headers.get("date") ?? "");
     if (!Number.isNaN(date)) {
       add(skewOf("clock of the worker", date - Date.now()));
