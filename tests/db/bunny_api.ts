@@ -118,9 +118,8 @@ export class BunnyApi implements AsyncDisposable {
     if (!this.releases.includes(release)) this.releases.unshift(release);
     const before = this.#handler;
     const after = await load(release.Code);
-    let requests = 0;
-    this.#handler = (request) =>
-      (requests++ < this.requestsBehind ? before : after)(request);
+    let behind = this.requestsBehind;
+    this.#handler = (request) => (behind-- > 0 ? before : after)(request);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
