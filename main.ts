@@ -14,10 +14,19 @@ declare const Bunny: {
   v1: { serve(handler: (request: Request) => Promise<Response>): void };
 };
 
+/** `deno task deploy` puts the build's hash in the place of this text. */
+const VERSION = "unstamped-build";
+
 const log = createLog(console.log, Date.now);
 const config = () => parseConfig((name) => process.env[name]);
 
-const handler = createWorker({ config, schema, log, now: Date.now });
+const handler = createWorker({
+  config,
+  schema,
+  log,
+  now: Date.now,
+  version: VERSION,
+});
 
 if ("Bunny" in globalThis) Bunny.v1.serve(handler);
 else {

@@ -19,8 +19,10 @@ export interface Config {
   readonly libsqlMaxMb: number;
   /** PostgreSQL's connection string. */
   readonly pgmqUrl: string;
-  /** The secret a webhook sends. */
-  readonly webhookSignature: string;
+  /** The secrets a webhook may use: one, or an old and a new one. */
+  readonly webhookSecrets: readonly string[];
+  /** Those for /nuke alone; without them the webhook's are good for it too. */
+  readonly nukeSecrets: readonly string[] | null;
   /** The port to listen on; 0 lets the system choose. */
   readonly port: number;
 }
@@ -29,6 +31,8 @@ export interface Config {
 export type GetSetting = (name: string) => string | undefined;
 
 const PORT_DEFAULT = 8000;
+/** Of two secrets each must have as many, so that no long one is split by accident. */
+const SECRET_LENGTH_MIN = 16;
 /** What a Bunny Database may hold. */
 const LIBSQL_MAX_MB_DEFAULT = 1024;
 /** The schemes an error may name; another might be part of a secret. */
@@ -86,7 +90,10 @@ export function parseConfig(get: GetSetting): Config {
     ...parseLibsql(read, report),
     libsqlMaxMb: parseLibsqlMaxMb(read("LIBSQL_MAX_MB").trim(), report),
     pgmqUrl: parsePgmqUrl(read("PGMQ_URL").trim(), report),
-    webhookSignature: parseSignature(read("WEBHOOK_SIGNATURE"), report),
+    webhookSecrets: parseSecrets("WEBHOOK_SIGNATURE", read, report),
+    nukeSecrets: read("NUKE_SIGNATURE") === ""
+      ? null
+      : parseSecrets("NUKE_SIGNATURE", read, report),
     port: parsePort(read("PORT").trim(), report),
   };
   if (problems.length > 0) {
@@ -217,7 +224,17 @@ function parsePgmqUrl(text: string, report: Report): string {
   return text;
 }
 
-function parseSignature(text: string, report: Report): string {
+/**
+ * The text itself is a secret, as it always was. A comma parts an old and a new
+ * one where both are long; a comma with a space after it, which no generated
+ * secret has, must part two.
+ */
+function parseSecrets(
+  name: string,
+  read: (name: string) => string,
+  report: Report,
+): readonly string[] {
+  const text = read(name);
   // Of characters beyond ASCII, two senders make different bytes.
   if (text === "" || text !== text.trim() || !/^[\x20-\x7e]*$/.test(text)) {
     const found = text === ""
@@ -226,11 +243,24 @@ function parseSignature(text: string, report: Report): string {
       ? `${lengthOf(text)} with space around them`
       : `${lengthOf(text)}, some of them others`;
     report(
-      `WEBHOOK_SIGNATURE must be printable ASCII without space around it: found ${found}; ` +
+      `${name} must be printable ASCII without space around it: found ${found}; ` +
         `set it to the secret which the webhook sends.`,
     );
+    return [];
   }
-  return text;
+  const parts = text.split(/, */);
+  if (
+    parts.length === 2 &&
+    parts.every((part) => part.length >= SECRET_LENGTH_MIN)
+  ) return [text, ...parts];
+  if (text.includes(", ")) {
+    report(
+      `${name} must be one secret, or an old and a new one with a comma between them, each of ${SECRET_LENGTH_MIN} characters or more: found ${parts.length}, of ${
+        parts.map(({ length }) => length).join(" and ")
+      } characters; a shorter one is replaced in one step.`,
+    );
+  }
+  return [text];
 }
 
 function parsePort(text: string, report: Report): number {

@@ -15,6 +15,8 @@ const CODES = {
   schema_invalid: { retry: false },
   /** The request's query is malformed. */
   bad_request: { retry: false },
+  /** The body is longer than a signature may speak of. */
+  body_too_large: { retry: false },
   /** The signature is missing or wrong. */
   unauthorized: { retry: false },
   /** No such path. */
@@ -51,6 +53,8 @@ const CODES = {
   version_mismatch: { retry: false },
   /** /nuke recorded its new epoch; a later /sync carries it out. */
   nuke_pending: { retry: true },
+  /** /nuke named an epoch that is no longer in force. */
+  epoch_moved: { retry: false },
   /** Anything else: a bug. */
   internal: { retry: false },
 } as const;

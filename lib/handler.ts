@@ -7,7 +7,7 @@
  * @module
  */
 
-import { isAuthentic } from "./auth.ts";
+import { judge } from "./auth.ts";
 import type { Config } from "./config.ts";
 import { type ErrorCode, SyncError } from "./errors.ts";
 import type { Log } from "./log.ts";
@@ -20,6 +20,8 @@ export interface Query {
   readonly repair?: boolean;
   /** Whether a nuked replica is filled again by itself. */
   readonly refill?: boolean;
+  /** The epoch a nuke ends; any unless told. */
+  readonly epoch?: string;
 }
 
 /** What can be asked for; each returns the fields of a successful answer. */
@@ -44,15 +46,22 @@ export interface HandlerOptions {
   readonly log: Log;
   /** The time in milliseconds since 1970. */
   readonly now: () => number;
+  /** What /health tells in a header, so that a deployment is seen to arrive. */
+  readonly version?: string;
 }
 
 /** The header that carries the secret. */
 const SIGNATURE_HEADER = "x-webhook-signature";
+const VERSION_HEADER = "x-libsql-sync-version";
 const RETRY_AFTER_S = 5;
+/** A signature speaks of the whole body, so it is read. Ours have some bytes. */
+const BODY_BYTES_MAX = 65_536;
+const BODY_MS_MAX = 5_000;
 
 /** A closed list again: a new code does not compile until it has a status. */
 const STATUS: Record<ErrorCode, number> = {
   bad_request: 400,
+  body_too_large: 413,
   config_invalid: 500,
   schema_invalid: 500,
   unauthorized: 401,
@@ -73,6 +82,7 @@ const STATUS: Record<ErrorCode, number> = {
   schema_unknown: 409,
   version_mismatch: 409,
   nuke_pending: 503,
+  epoch_moved: 409,
   internal: 500,
 };
 
@@ -89,7 +99,7 @@ const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["/health", { allow: "GET, HEAD" }],
   ["/ok", { allow: "GET, HEAD" }],
   ["/sync", { allow: "POST", flow: "sync" }],
-  ["/nuke", { allow: "POST", flow: "nuke", query: ["refill"] }],
+  ["/nuke", { allow: "POST", flow: "nuke", query: ["refill", "epoch"] }],
   ["/backfill", { allow: "POST", flow: "backfill", query: ["table"] }],
   ["/verify", { allow: "POST", flow: "verify", query: ["table", "repair"] }],
 ]);
@@ -97,64 +107,129 @@ const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
 /**
  * Makes the function that answers requests.
  *
- * The path is looked at first, then the method, the settings, the signature;
- * a request's body is ignored.
+ * The path is looked at first, then the method, the settings, the signature; of
+ * a request's body nothing is taken but what a signature speaks of.
  *
- * @param options The settings, the flows, the log and the clock.
+ * @param options The settings, the flows, the log, the clock and the version.
  * @returns Takes a request and resolves to its response; it never rejects.
  */
 export function createHandler(
   options: HandlerOptions,
 ): (request: Request) => Promise<Response> {
   return async (request) => {
-    const startedAt = options.now();
-    // Nothing reads it, and it may be as large as the sender likes.
-    request.body?.cancel().catch(() => {});
-    const url = urlOf(request);
-    if (url === null) {
-      return respondError("bad_request", "The address is no URL.");
-    }
-    const route = ROUTES.get(url.pathname);
-    if (route === undefined) {
-      return respondError("not_found", "There is no such path.");
-    }
-    if (!route.allow.split(", ").includes(request.method)) {
-      const message = `This path expects ${route.allow}.`;
-      return respondError("method_not_allowed", message, {
-        Allow: route.allow,
-      });
-    }
-    if (route.flow === undefined) {
-      return respond("OK", { status: 200, type: "text/plain; charset=utf-8" });
-    }
     try {
-      const config = options.config();
-      if (
-        !await isAuthentic(
-          request.headers.get(SIGNATURE_HEADER),
-          config.webhookSignature,
-        )
-      ) {
-        throw new SyncError(
-          "unauthorized",
-          `The header ${SIGNATURE_HEADER} must hold the webhook's secret.`,
-        );
-      }
-      const query = parseQuery(url, route.query);
-      const result = await options.flows[route.flow](config, query);
-      return respondJson(200, { success: true, ...result });
-    } catch (error) {
-      const { code, message } = explain(error);
-      options.log(code === "unauthorized" ? "warn" : "error", route.flow, {
-        code,
-        status: STATUS[code],
-        message,
-        class: code === "internal" ? className(error) : undefined,
-        ms: options.now() - startedAt,
-      });
-      return respondError(code, message);
+      return await answer(request, options);
+    } finally {
+      // What nobody read may be as large as the sender likes.
+      request.body?.cancel().catch(() => {});
     }
   };
+}
+
+async function answer(
+  request: Request,
+  options: HandlerOptions,
+): Promise<Response> {
+  const startedAt = options.now();
+  const url = urlOf(request);
+  if (url === null) {
+    return respondError("bad_request", "The address is no URL.");
+  }
+  const route = ROUTES.get(url.pathname);
+  if (route === undefined) {
+    return respondError("not_found", "There is no such path.");
+  }
+  if (!route.allow.split(", ").includes(request.method)) {
+    const message = `This path expects ${route.allow}.`;
+    return respondError("method_not_allowed", message, { Allow: route.allow });
+  }
+  if (route.flow === undefined) {
+    return respond("OK", {
+      status: 200,
+      type: "text/plain; charset=utf-8",
+      headers: options.version ? { [VERSION_HEADER]: options.version } : {},
+    });
+  }
+  try {
+    const config = options.config();
+    const secrets = route.flow === "nuke" && config.nukeSecrets !== null
+      ? config.nukeSecrets
+      : config.webhookSecrets;
+    await authenticate(request, { url, secrets, now: startedAt });
+    const query = parseQuery(url, route.query);
+    const result = await options.flows[route.flow](config, query);
+    return respondJson(200, { success: true, ...result });
+  } catch (error) {
+    const { code, message } = explain(error);
+    options.log(code === "unauthorized" ? "warn" : "error", route.flow, {
+      code,
+      status: STATUS[code],
+      message,
+      class: code === "internal" ? className(error) : undefined,
+      ms: options.now() - startedAt,
+    });
+    return respondError(code, message);
+  }
+}
+
+/** Throws unless the request carries a secret or was signed with one. */
+async function authenticate(
+  request: Request,
+  { url, secrets, now }: {
+    url: URL;
+    secrets: readonly string[];
+    now: number;
+  },
+): Promise<void> {
+  const verdict = await judge(request.headers.get(SIGNATURE_HEADER), {
+    secrets,
+    request: {
+      method: request.method,
+      path: url.pathname + url.search,
+      readBody: () => readBody(request),
+    },
+    now,
+  });
+  if (verdict === "authentic") return;
+  throw new SyncError(
+    "unauthorized",
+    verdict === "late"
+      ? `The header ${SIGNATURE_HEADER} is signed right, more than 5 minutes off this clock: set the sender's clock, or sign anew.`
+      : `The header ${SIGNATURE_HEADER} must hold the webhook's secret, or a signature of this request made with it.`,
+  );
+}
+
+/** The body, as much of it as came in time; what is cut off fails its signature. */
+async function readBody(request: Request): Promise<Uint8Array<ArrayBuffer>> {
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let bytes = 0;
+  if (request.body === null) return new Uint8Array();
+  const reader = request.body.getReader();
+  const timer = setTimeout(
+    () => void reader.cancel().catch(() => {}),
+    BODY_MS_MAX,
+  );
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      bytes += value.byteLength;
+      if (bytes > BODY_BYTES_MAX) break;
+      chunks.push(value);
+    }
+  } catch {
+    throw new SyncError("bad_request", "The body did not arrive whole.");
+  } finally {
+    clearTimeout(timer);
+    reader.releaseLock();
+  }
+  if (bytes > BODY_BYTES_MAX) {
+    throw new SyncError(
+      "body_too_large",
+      `A signed body must have ${BODY_BYTES_MAX} bytes at most.`,
+    );
+  }
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
 }
 
 /** Where a request goes; null where its Host or its target is none. */
@@ -165,6 +240,9 @@ function urlOf(request: Request): URL | null {
     return null;
   }
 }
+
+/** Fields of a query that hold a text; the others are true or false. */
+const TEXTS: readonly string[] = ["table", "epoch"];
 
 /** The query's fields, where the route has some. */
 function parseQuery(url: URL, names: readonly (keyof Query)[] = []): Query {
@@ -177,13 +255,13 @@ function parseQuery(url: URL, names: readonly (keyof Query)[] = []): Query {
         `The query expects ${names.join(" and ")}, each at most once.`,
       );
     }
-    if (name !== "table" && value !== "true" && value !== "false") {
+    if (!TEXTS.includes(name) && value !== "true" && value !== "false") {
       throw new SyncError("bad_request", `${name} must be true or false.`);
     }
     if (value.includes("\0")) {
       throw new SyncError("bad_request", `${name} must be without U+0000.`);
     }
-    fields[name] = name === "table" ? value : value === "true";
+    fields[name] = TEXTS.includes(name) ? value : value === "true";
   }
   return fields;
 }

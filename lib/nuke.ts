@@ -19,19 +19,30 @@ const DONE = { message: "Data nuked and schema reinitialized" };
  * Empties the replica, whichever source it followed.
  *
  * @param parts What to work with.
- * @param options Whether the next syncs fill it again by themselves.
+ * @param options Whether the next syncs fill it again by themselves; the epoch
+ * to end, which makes a request that is sent again harmless.
  * @returns The message for the caller.
- * @throws {SyncError} `nuke_pending` where the new epoch is recorded but
+ * @throws {SyncError} `epoch_moved` where another epoch is in force than the one
+ * to end, and `nuke_pending` where the new epoch is recorded but
  * another worker keeps the replica busy: the next sync carries it out.
  */
 export async function nuke(
   parts: Parts,
-  options: { refill: boolean },
+  options: { refill: boolean; epoch?: string },
 ): Promise<{ message: string }> {
   const { source, budget, log, sleep } = parts;
   const lease = parts.uuid();
   let answer = await source.lease(lease);
-  let epoch = answer.epoch;
+  let { epoch } = answer;
+  const refuseOther = async () => {
+    if (options.epoch === undefined || options.epoch === epoch) return;
+    await source.release(lease);
+    throw new SyncError(
+      "epoch_moved",
+      `Cannot nuke: expected the epoch in force, ${epoch}, found another; nothing was done`,
+    );
+  };
+  await refuseOther();
   for (let tries = 1;; tries++) {
     const reset = await source.reset({
       expected: epoch,
@@ -41,6 +52,7 @@ export async function nuke(
     });
     epoch = reset.epoch;
     if (reset.do === "begun") break;
+    await refuseOther();
     if (tries === RESETS_MAX) {
       throw new SyncError(
         "nuke_pending",

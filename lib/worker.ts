@@ -20,7 +20,8 @@ import { walk } from "./walk.ts";
  * Makes the function that answers requests.
  *
  * @param options The settings, read at each request; schema.json's value;
- * where to log; the time in milliseconds since 1970.
+ * where to log; the time in milliseconds since 1970; the build's version,
+ * where it has one.
  * @returns Takes a request and resolves to its response.
  */
 export function createWorker(options: {
@@ -28,8 +29,9 @@ export function createWorker(options: {
   schema: unknown;
   log: Log;
   now: () => number;
+  version?: string;
 }): (request: Request) => Promise<Response> {
-  const { config, log, now } = options;
+  const { config, log, now, version } = options;
   const run = async <T extends object>(
     name: string,
     settings: Config,
@@ -51,8 +53,8 @@ export function createWorker(options: {
     config,
     flows: {
       sync: (settings) => run("sync", settings, sync),
-      nuke: (settings, { refill = true }) =>
-        run("nuke", settings, (parts) => nuke(parts, { refill })),
+      nuke: (settings, { refill = true, epoch }) =>
+        run("nuke", settings, (parts) => nuke(parts, { refill, epoch })),
       backfill: (settings, query) =>
         run(
           "backfill",
@@ -68,5 +70,6 @@ export function createWorker(options: {
     },
     log,
     now,
+    version,
   });
 }

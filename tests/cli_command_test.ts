@@ -59,7 +59,7 @@ Deno.test("readSettings() tells everything that is missing at once, and no secre
   assertEquals(read(good), {
     pgmqUrl: good.PGMQ_URL,
     workerUrl: "https://x.example",
-    webhookSignature: "hunter2",
+    secrets: ["hunter2"],
   });
   for (
     const url of [
@@ -89,7 +89,7 @@ Deno.test("readSettings() leaves alone what a command does not need", () => {
   assertEquals(settings, {
     pgmqUrl: "postgres://h",
     workerUrl: "",
-    webhookSignature: "",
+    secrets: [],
   });
 });
 

@@ -42,9 +42,39 @@ Deno.test("parseConfig() returns every setting when all are well", () => {
     libsqlMaxMb: 1024,
     pgmqUrl:
       "postgres://worker:p%40ss@source.example.com:5432/postgres?sslmode=require",
-    webhookSignature: "a secret",
+    webhookSecrets: ["a secret"],
+    nukeSecrets: null,
     port: 8787,
   });
+});
+
+Deno.test("parseConfig() parts two secrets by a comma, and leaves a single one whole", () => {
+  const old = "old-secret-of-long";
+  const fresh = "new-secret-of-long";
+  const cases: [text: string, secrets: string[]][] = [
+    ["s", ["s"]],
+    ["correct horse battery staple", ["correct horse battery staple"]],
+    // What a generator of passwords makes.
+    ["k,9", ["k,9"]],
+    ["x,aB3$kd8-Qp2!mm0zR7^t", ["x,aB3$kd8-Qp2!mm0zR7^t"]],
+    ["a,b,c,d", ["a,b,c,d"]],
+    [`${old},`, [`${old},`]],
+    [`${old}, ${fresh}`, [`${old}, ${fresh}`, old, fresh]],
+    // This may as well be a single one: it is good for both.
+    [`${old},${fresh}`, [`${old},${fresh}`, old, fresh]],
+  ];
+  for (const [text, secrets] of cases) {
+    const config = parse({
+      ...GOOD,
+      WEBHOOK_SIGNATURE: text,
+      NUKE_SIGNATURE: text,
+    });
+    assertEquals([config.webhookSecrets, config.nukeSecrets], [
+      secrets,
+      secrets,
+    ]);
+  }
+  assertEquals(parse({ ...GOOD, NUKE_SIGNATURE: "" }).nukeSecrets, null);
 });
 
 Deno.test("parseConfig() makes one form of LIBSQL_URL when it is spelled in several", () => {
@@ -214,6 +244,23 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
     "found 8 characters, some of them others",
   ],
   ["WEBHOOK_SIGNATURE", "hun\nter2", "found 8 characters, some of them others"],
+  [
+    "WEBHOOK_SIGNATURE",
+    "hunter2, hunter2-hunter2-hunter2",
+    "each of 16 characters or more: found 2, of 7 and 23 characters",
+  ],
+  [
+    "WEBHOOK_SIGNATURE",
+    "hunter2-hunter2-hunter2, ",
+    "found 25 characters with space around them",
+  ],
+  [
+    "WEBHOOK_SIGNATURE",
+    "hunter2-hunter2-, hunter2-hunter2-, hunter2-hunter2-",
+    "found 3, of 16 and 16 and 16 characters",
+  ],
+  ["NUKE_SIGNATURE", " ", "found 1 character with space around them"],
+  ["NUKE_SIGNATURE", "hunter2, hunter2", "found 2, of 7 and 7 characters"],
   ["LIBSQL_MAX_MB", "0", "found 1 character;"],
   ["LIBSQL_MAX_MB", "-1", "found 2 characters"],
   ["LIBSQL_MAX_MB", "1.5", "found 3 characters"],

@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch } from "@std/assert";
+import { sign } from "../lib/auth.ts";
 import type { Config } from "../lib/config.ts";
 import { type ErrorCode, SyncError } from "../lib/errors.ts";
 import { createHandler, type Flows } from "../lib/handler.ts";
@@ -10,7 +11,8 @@ const CONFIG: Config = {
   libsqlAuthToken: "",
   libsqlMaxMb: 1024,
   pgmqUrl: "postgres://h/d",
-  webhookSignature: SECRET,
+  webhookSecrets: [SECRET],
+  nukeSecrets: null,
   port: 0,
 };
 
@@ -49,6 +51,7 @@ function setUp(change: Change = {}) {
     },
     log: (level, event, fields) => void logged.push([level, event, fields]),
     now: () => (time += 5),
+    version: "0123456789ab",
   });
   return { calls, logged, handler };
 }
@@ -91,6 +94,10 @@ Deno.test("createHandler() answers OK when /health or /ok is asked, without sett
         "text/plain; charset=utf-8",
       );
       assertEquals(response.headers.get("cache-control"), "no-store");
+      assertEquals(
+        response.headers.get("x-libsql-sync-version"),
+        "0123456789ab",
+      );
       assertEquals(await response.text(), "OK");
     }
   }
@@ -276,6 +283,7 @@ Deno.test("createHandler() reads the query's fields when the path has some, and 
 
 const STATUSES: Record<ErrorCode, number> = {
   bad_request: 400,
+  body_too_large: 413,
   config_invalid: 500,
   schema_invalid: 500,
   unauthorized: 401,
@@ -296,6 +304,7 @@ const STATUSES: Record<ErrorCode, number> = {
   schema_unknown: 409,
   version_mismatch: 409,
   nuke_pending: 503,
+  epoch_moved: 409,
   internal: 500,
 };
 
@@ -424,4 +433,135 @@ Deno.test("createHandler() answers 400 when a table has U+0000, which PostgreSQL
   assertEquals(response.status, 400);
   assertEquals((await response.json()).error, "bad_request");
   assertEquals(calls, []);
+});
+
+/** The clock of a handler is at the first second of 1970. */
+async function signed(
+  path: string,
+  body: string,
+  { secret = SECRET, signedBody = body, now = 1_000 } = {},
+): Promise<Request> {
+  const signature = await sign([secret], {
+    method: "POST",
+    path,
+    body: new TextEncoder().encode(signedBody),
+  }, now);
+  return post(path, signature, {
+    headers: { "x-webhook-signature": signature },
+    body,
+  });
+}
+
+Deno.test("createHandler() runs the flow when a request is signed, with its query and its body", async () => {
+  const { handler, calls, logged } = setUp();
+  for (
+    const request of [
+      await signed("/sync", '{"n": 1}'),
+      await signed("/sync", ""),
+      await signed("/sync?a=%20b&c", "x".repeat(65_536)),
+      await signed("/verify?table=%C3%A4%20%27b%27&repair=true", "{}"),
+    ]
+  ) assertEquals((await handler(request)).status, 200);
+  assertEquals(calls, [
+    "sync",
+    "sync",
+    "sync",
+    `verify {"table":"ä 'b'","repair":true}`,
+  ]);
+  assertEquals(logged, []);
+});
+
+Deno.test("createHandler() answers 401 when a signature is of something else, and says when it is late", async () => {
+  const { handler, calls } = setUp();
+  const moved = await signed("/verify", "{}");
+  const cases: [Request, RegExp][] = [
+    [await signed("/sync", "{}", { signedBody: "{ }" }), /must hold/],
+    [await signed("/sync", "{}", { secret: "other" }), /must hold/],
+    [post("/nuke", moved.headers.get("x-webhook-signature")), /must hold/],
+    [await signed("/sync", "{}", { now: 400_000 }), /more than 5 minutes off/],
+  ];
+  for (const [request, expected] of cases) {
+    const { status, body } = await read(await handler(request));
+    assertEquals([status, body.error], [401, "unauthorized"]);
+    assertMatch(String(body.message), expected);
+  }
+  assertEquals(calls, []);
+});
+
+Deno.test("createHandler() takes a signature for /nuke alone when NUKE_SIGNATURE is set", async () => {
+  const NUKE = "the secret for nukes";
+  const { handler, calls } = setUp({
+    config: () => ({ ...CONFIG, nukeSecrets: [NUKE] }),
+  });
+  const cases: [Request, number][] = [
+    [post("/nuke"), 401],
+    [await signed("/nuke", ""), 401],
+    [post("/nuke", NUKE), 200],
+    [await signed("/nuke?epoch=e&refill=false", "", { secret: NUKE }), 200],
+    [post("/sync", NUKE), 401],
+    [await signed("/sync", "", { secret: NUKE }), 401],
+    [post("/sync"), 200],
+  ];
+  for (const [request, status] of cases) {
+    assertEquals((await handler(request)).status, status, request.url);
+  }
+  assertEquals(calls, ["nuke", "nuke", "sync"]);
+});
+
+Deno.test("createHandler() answers 413 and reads no further when a signed body is too large, and 400 when it breaks off", async () => {
+  const { handler, calls, logged } = setUp();
+  const { headers } = await signed("/sync", "");
+  let pulled = 0;
+  let cancelled = false;
+  const endless = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      pulled++;
+      controller.enqueue(new Uint8Array(16_384));
+    },
+    cancel: () => {
+      cancelled = true;
+    },
+  });
+  const large = await read(
+    await handler(post("/sync", null, { headers, body: endless })),
+  );
+  assertEquals([large.status, large.body.error], [413, "body_too_large"]);
+  assertEquals([pulled <= 7, cancelled], [true, true]);
+  const broken = new ReadableStream({
+    pull: () => Promise.reject(new Error("gone")),
+  });
+  const cut = await read(
+    await handler(post("/sync", null, { headers, body: broken })),
+  );
+  assertEquals([cut.status, cut.body.error], [400, "bad_request"]);
+  assertEquals([calls, logged.map(([, , { status }]) => status)], [[], [
+    413,
+    400,
+  ]]);
+});
+
+Deno.test("createHandler() answers 401 when a signed body does not end in time", async () => {
+  const { handler, calls } = setUp();
+  const { headers } = await signed("/sync", "");
+  let cancelled = false;
+  const stalled = new ReadableStream<Uint8Array>({
+    start: (controller) => controller.enqueue(new Uint8Array(1)),
+    cancel: () => {
+      cancelled = true;
+    },
+  });
+  const { setTimeout } = globalThis;
+  const waits: (number | undefined)[] = [];
+  globalThis.setTimeout = ((run: () => void, ms?: number) => {
+    waits.push(ms);
+    return setTimeout(run, 0);
+  }) as typeof setTimeout;
+  try {
+    const { status } = await read(
+      await handler(post("/sync", null, { headers, body: stalled })),
+    );
+    assertEquals([status, cancelled, waits, calls], [401, true, [5_000], []]);
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
 });

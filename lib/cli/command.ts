@@ -8,6 +8,7 @@
  */
 
 import postgres from "postgres";
+import { sign } from "../auth.ts";
 import { parseConfig } from "../config.ts";
 import { SyncError } from "../errors.ts";
 import { completePostgresUrl } from "../postgres_url.ts";
@@ -22,7 +23,11 @@ export const SETTINGS = `Settings are read from the environment:
 or from a file: deno task --env-file=<file> `;
 
 /** A setting some command may need. */
-export type SettingName = "PGMQ_URL" | "WORKER_URL" | "WEBHOOK_SIGNATURE";
+export type SettingName =
+  | "PGMQ_URL"
+  | "WORKER_URL"
+  | "WEBHOOK_SIGNATURE"
+  | "NUKE_SIGNATURE";
 
 /** What follows a command's name. */
 export interface Call {
@@ -103,7 +108,8 @@ export function parseCall(
 export interface Settings {
   readonly pgmqUrl: string;
   readonly workerUrl: string;
-  readonly webhookSignature: string;
+  /** What a request is signed with. */
+  readonly secrets: readonly string[];
 }
 
 /**
@@ -156,9 +162,8 @@ export function readSettings(
   return {
     pgmqUrl: isNeeded("PGMQ_URL") ? config!.pgmqUrl : "",
     workerUrl,
-    webhookSignature: isNeeded("WEBHOOK_SIGNATURE")
-      ? config!.webhookSignature
-      : "",
+    secrets: config!.nukeSecrets ??
+      (isNeeded("WEBHOOK_SIGNATURE") ? config!.webhookSecrets : []),
   };
 }
 
@@ -254,19 +259,27 @@ const WORKER_TIMEOUT_MS = 60_000;
 /**
  * Sends a signed POST to the worker.
  *
- * @param settings Its address and secret.
+ * @param settings Its address and secrets: each makes a signature, so that one
+ * that both sides have is among them while it is changed.
  * @param path The path with its query.
  * @returns The answer, whatever its status.
  * @throws {CommandError} Where there is none.
  */
 export async function post(
-  settings: Pick<Settings, "workerUrl" | "webhookSignature">,
+  settings: Pick<Settings, "workerUrl" | "secrets">,
   path: string,
 ): Promise<WorkerAnswer> {
+  const url = new URL(settings.workerUrl + path);
+  const method = "POST";
+  const signature = await sign(settings.secrets, {
+    method,
+    path: url.pathname + url.search,
+    body: new Uint8Array(),
+  }, Date.now());
   try {
-    const response = await fetch(settings.workerUrl + path, {
-      method: "POST",
-      headers: { "x-webhook-signature": settings.webhookSignature },
+    const response = await fetch(url, {
+      method,
+      headers: { "x-webhook-signature": signature },
       redirect: "manual",
       signal: AbortSignal.timeout(WORKER_TIMEOUT_MS),
     });
@@ -278,9 +291,7 @@ export async function post(
       ? `none in ${WORKER_TIMEOUT_MS / 1000} s`
       : "no connection";
     throw new CommandError(
-      `Cannot reach the worker: expected an answer of ${
-        new URL(settings.workerUrl).host
-      }, found ${found}; check WORKER_URL`,
+      `Cannot reach the worker: expected an answer of ${url.host}, found ${found}; check WORKER_URL`,
       { cause: error },
     );
   }

@@ -68,7 +68,7 @@ const failure = (name: string, found: string, advice: string): Finding => ({
   advice,
 });
 
-/** Answers signed in time may be no older than 5 minutes. */
+/** The cron's signature holds for 5 minutes either way. */
 const SKEW_MAX_MS = 30_000;
 const HEALTH_TIMEOUT_MS = 15_000;
 
@@ -109,7 +109,7 @@ async function lookAtSource(
 /** Compares the Vault's secrets with those here, by their hashes. */
 async function compareSecrets(
   query: Query,
-  { workerUrl, webhookSignature }: Settings,
+  { workerUrl, secrets }: Settings,
   add: (finding: Finding) => void,
 ): Promise<void> {
   const hash = (secret: string) =>
@@ -121,8 +121,9 @@ async function compareSecrets(
   );
   const { signature, url } = row!;
   if (signature !== null) {
+    const hashes = await Promise.all(secrets.map(sha256));
     add(
-      signature === await sha256(webhookSignature)
+      hashes.includes(signature)
         ? ok("secret here", "the same as in the Vault")
         : failure(
           "secret here",
@@ -158,7 +159,7 @@ function skewOf(name: string, ms: number): Finding {
     : warning(
       name,
       text,
-      "set the clocks by NTP: ages in status are wrong otherwise",
+      "set the clocks by NTP: ages in status are wrong otherwise, and over 5 minutes cron's calls are refused",
     );
 }
 
@@ -182,7 +183,8 @@ async function lookAtWorker(
       ));
       return;
     }
-    add(ok("worker", "/health answers"));
+    const build = response.headers.get("x-libsql-sync-version") ?? "unknown";
+    add(ok("worker", `/health answers, build ${oneLine(build, 40)}`));
     const date = Date.parse(response.headers.get("date") ?? "");
     if (!Number.isNaN(date)) {
       add(skewOf("clock of the worker", date - Date.now()));
@@ -212,7 +214,7 @@ async function lookAtWorker(
         : "mend the worker's settings, and publish",
     ));
   }
-  const wrong = await post({ workerUrl, webhookSignature: "wrong" }, path);
+  const wrong = await post({ workerUrl, secrets: ["wrong"] }, path);
   if (wrong.status !== 401) {
     add(failure(
       "wrong secret",

@@ -16,7 +16,9 @@ import {
   readSettings,
   runCommand,
   SETTINGS,
+  type Settings,
   UsageError,
+  type WorkerAnswer,
 } from "./command.ts";
 
 const WORD = "nuke";
@@ -29,12 +31,27 @@ next syncs fill it again by themselves; readers see it fill up.
   --no-refill  leave it empty but for new changes, until deno task backfill
   --json       the answer as JSON
 
+Where the worker has a NUKE_SIGNATURE, it is needed here in the place of
+WEBHOOK_SIGNATURE.
+
 ${SETTINGS}nuke`;
 
 /** Asks on the terminal; returns whether the word was typed. */
 function ask(host: string): boolean {
   console.log(`Every row of the replica behind ${host} goes.`);
   return prompt(`Type ${WORD} to go on:`)?.trim() === WORD;
+}
+
+/**
+ * Names the epoch that ends, so that nobody who sees the request can send it
+ * again. Which one it is, the worker says when it is asked to end none.
+ */
+async function nuke(settings: Settings, path: string): Promise<WorkerAnswer> {
+  const answer = await post(settings, `${path}&epoch=none`);
+  const { error, message } = answer.body;
+  const [epoch] = /[0-9a-f]{8}-[0-9a-f-]{27}/.exec(String(message)) ?? [];
+  if (error !== "epoch_moved" || epoch === undefined) return answer;
+  return await post(settings, `${path}&epoch=${epoch}`);
 }
 
 async function run(args: readonly string[]): Promise<number> {
@@ -45,7 +62,7 @@ async function run(args: readonly string[]): Promise<number> {
   });
   const settings = readSettings((name) => Deno.env.get(name), [
     "WORKER_URL",
-    "WEBHOOK_SIGNATURE",
+    Deno.env.get("NUKE_SIGNATURE") ? "NUKE_SIGNATURE" : "WEBHOOK_SIGNATURE",
   ]);
   if (!("yes" in flags)) {
     if (!Deno.stdin.isTerminal()) {
@@ -58,7 +75,7 @@ async function run(args: readonly string[]): Promise<number> {
     }
   }
   const isRefilled = !("no-refill" in flags);
-  const answer = await post(settings, `/nuke?refill=${isRefilled}`);
+  const answer = await nuke(settings, `/nuke?refill=${isRefilled}`);
   if ("json" in flags) printJson(answer.body);
   else if (answer.status === 200) {
     console.log(

@@ -13,7 +13,13 @@ import { startPostgres, SUPERUSER } from "./postgres.ts";
 import { fillSample, startTraffic } from "./sample.ts";
 import { reachable } from "./server_user.ts";
 import { startSqld } from "./sqld.ts";
-import { migrate, prepareDatabase, putSecret } from "./supabase.ts";
+import {
+  createWorkerLogin,
+  migrate,
+  prepareDatabase,
+  putSecret,
+  WORKER_LOGIN,
+} from "./supabase.ts";
 import { startTicker } from "./ticker.ts";
 import { startWorker } from "./worker_process.ts";
 
@@ -85,6 +91,7 @@ async function fillDatabase(
       await Deno.readTextFile(new URL("sample.sql", import.meta.url)),
     ).simple();
     await migrate(server.url());
+    await createWorkerLogin(sql);
     await putSecret(sql, {
       name: "libsql_sync_url",
       value: `http://127.0.0.1:${options.ports.worker}/sync`,
@@ -149,7 +156,7 @@ export async function startDev(options: DevOptions): Promise<Dev> {
   const worker = await startWorker({
     port: ports.worker,
     libsqlUrl: sqld.url,
-    pgmqUrl: server.url(),
+    pgmqUrl: server.url({ user: WORKER_LOGIN }),
     signature: SIGNATURE,
     log: print,
   });

@@ -7,7 +7,7 @@
  * @module
  */
 import postgres from "postgres";
-import { type PostgresServer, SUPERUSER } from "./postgres.ts";
+import { PASSWORD, type PostgresServer, SUPERUSER } from "./postgres.ts";
 
 /** Any number: preparations of one server wait for each other by it. */
 const LOCK = 20251031;
@@ -144,4 +144,24 @@ export async function putSecret(
   const [found] = await sql`select id from vault.secrets where name = ${name}`;
   if (found) await sql`select vault.update_secret(${found.id}::uuid, ${value})`;
   else await sql`select vault.create_secret(${value}, ${name})`;
+}
+
+/** The login role the README shows for the worker. */
+export const WORKER_LOGIN = "libsql_sync_login";
+
+/**
+ * Makes the role that the worker connects as, with the rights of the migration's
+ * group role and no others.
+ *
+ * @param sql A connection as role `postgres`, after the migration.
+ */
+export async function createWorkerLogin(sql: postgres.Sql): Promise<void> {
+  await sql.unsafe(`
+    do $$
+    begin
+      create role ${WORKER_LOGIN} login password '${PASSWORD}' in role libsql_sync_worker;
+    exception when duplicate_object or unique_violation then
+      grant libsql_sync_worker to ${WORKER_LOGIN};
+    end
+    $$`).simple();
 }

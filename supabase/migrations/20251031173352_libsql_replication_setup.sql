@@ -2,7 +2,8 @@
 --
 -- What:  the queue replicate_data_libsql, statement triggers that fill it, the
 --        private schema libsql_sync whose functions hand out one chain of
---        batches, and a cron job that calls the worker.
+--        batches, role libsql_sync_worker which may call those and nothing
+--        else, and a cron job that calls the worker.
 -- Locks: SHARE ROW EXCLUSIVE on each listed table while its triggers are made,
 --        3 s at most; only where they are missing or differ.
 -- Again: safe to run again, and twice at once.
@@ -30,9 +31,25 @@ $$;
 
 create schema if not exists libsql_sync;
 
+-- Who may call the worker's functions; nobody logs in as it. It belongs to the
+-- whole server, so another database may have made it.
+do $$
+begin
+  if not exists (select from pg_roles where rolname = 'libsql_sync_worker') then
+    create role libsql_sync_worker nologin;
+  end if;
+exception
+  when duplicate_object or unique_violation then null;
+  when insufficient_privilege then
+    raise notice 'Role libsql_sync_worker is not here, and % may not create roles: have an administrator run create role libsql_sync_worker nologin; then run select libsql_sync.lock_down(). Until then the worker connects as %',
+      current_user, current_user;
+end
+$$;
+
 -- Take from everybody what the owner alone may have. PostgreSQL grants EXECUTE
 -- to PUBLIC, Supabase's default privileges grant it to its API roles as well, and
--- PGMQ lets pg_monitor read its tables.
+-- PGMQ lets pg_monitor read its tables. The worker's role gets its calls, each of
+-- which runs with the owner's rights, and loses whatever else it was given.
 create or replace function libsql_sync.lock_down()
 returns void
 language plpgsql
@@ -45,7 +62,7 @@ begin
   for grantee in
     select 'public' union all
     select pg_catalog.quote_ident(r.rolname) from pg_catalog.pg_roles r
-    where r.rolname in ('anon', 'authenticated', 'service_role', 'pg_monitor')
+    where r.rolname in ('anon', 'authenticated', 'service_role', 'pg_monitor', 'libsql_sync_worker')
   loop
     execute 'revoke all on schema libsql_sync from ' || grantee;
     execute 'revoke all on all tables in schema libsql_sync from ' || grantee;
@@ -62,6 +79,16 @@ begin
       execute pg_catalog.format('revoke all on function %s from %s', routine, grantee);
     end loop;
   end loop;
+  if exists (select from pg_catalog.pg_roles r where r.rolname = 'libsql_sync_worker') then
+    grant usage on schema libsql_sync to libsql_sync_worker;
+    for routine in
+      select p.oid from pg_catalog.pg_proc p
+      where p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace
+        and p.proname in ('claim', 'lease', 'park', 'release', 'request_walk', 'reset')
+    loop
+      execute pg_catalog.format('grant execute on function %s to libsql_sync_worker', routine);
+    end loop;
+  end if;
 end
 $$;
 
@@ -2439,8 +2466,9 @@ end
 $$;
 
 -- Take every trace of ours out of PostgreSQL, for good: triggers, functions, the
--- cron job, the queues with what waits in them, and this schema. Tables of yours,
--- extensions and the replica stay as they are. It waits 3 s at most for a lock;
+-- cron job, the queues with what waits in them, this schema, and the worker's role
+-- unless somebody still needs it. Tables of yours, extensions and the replica stay
+-- as they are. It waits 3 s at most for a lock;
 -- then nothing is gone, and it may be tried again.
 -- Undo: run the migration again; a new epoch begins.
 create or replace function libsql_sync.uninstall(confirm text)
@@ -2501,6 +2529,24 @@ begin
   end if;
 
   drop schema libsql_sync cascade;
+
+  -- It may be another database's as well, and login roles may be in it.
+  begin
+    select pg_catalog.string_agg(m.member::pg_catalog.regrole::text, ', ') into left_over
+    from pg_catalog.pg_auth_members m
+    where m.roleid = pg_catalog.to_regrole('libsql_sync_worker')
+      and m.member <> (select o.oid from pg_catalog.pg_roles o where o.rolname = current_user);
+    if left_over is null then
+      drop role if exists libsql_sync_worker;
+    else
+      raise notice 'Role libsql_sync_worker stays, as it has members: %', left_over;
+    end if;
+  exception
+    when dependent_objects_still_exist then
+      raise notice 'Role libsql_sync_worker stays, as it has rights elsewhere: another database may use it';
+    when insufficient_privilege then
+      raise notice 'Role libsql_sync_worker stays, as % may not drop it', current_user;
+  end;
 end
 $$;
 
@@ -2523,7 +2569,7 @@ declare
   -- plpgsql's own "found" hides the column of that name.
   what text;
   sections constant text[] := array['server', 'extensions', 'queues', 'tables', 'triggers', 'leftovers',
-    'grants', 'secrets', 'cron', 'pg_net', 'queue', 'archive', 'replica'];
+    'grants', 'worker role', 'secrets', 'cron', 'pg_net', 'queue', 'archive', 'replica'];
   -- Relations whose rows are ours alone.
   ours oid[] := array(
     select r.oid from pg_catalog.pg_class r
@@ -2621,13 +2667,6 @@ begin
           return query select name, level, what, advice;
           advice := null;
         end loop;
-        name := 'pgcrypto';
-        level := 'ok';
-        what := coalesce(
-          (select x.extversion from pg_catalog.pg_extension x where x.extname = 'pgcrypto'),
-          'not installed, and not needed');
-        return query select name, level, what, advice;
-
       when 'queues' then
         for r in
           select q.name, a.name as missing
@@ -2912,6 +2951,38 @@ begin
           return query select name, level, what, advice;
         end if;
 
+      when 'worker role' then
+        name := 'worker role';
+        level := 'ok';
+        if not exists (select from pg_catalog.pg_roles o where o.rolname = 'libsql_sync_worker') then
+          level := 'warning';
+          what := 'libsql_sync_worker is not here: the worker connects as a role that may do more than it needs';
+          advice := 'create role libsql_sync_worker nologin; select libsql_sync.lock_down(); then a login role in it, as the README shows';
+        elsif exists (
+          select from pg_catalog.pg_proc p
+          where p.oid = any (routines) and p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace
+            and p.proname in ('claim', 'lease', 'park', 'release', 'request_walk', 'reset')
+            and not pg_catalog.has_function_privilege('libsql_sync_worker', p.oid, 'execute')
+        ) or not pg_catalog.has_schema_privilege('libsql_sync_worker', 'libsql_sync', 'usage') then
+          level := 'error';
+          what := 'libsql_sync_worker may not call the worker''s functions';
+          advice := 'select libsql_sync.lock_down();';
+        else
+          select pg_catalog.string_agg(m.member::pg_catalog.regrole::text, ', ' order by m.member::pg_catalog.regrole::text) into what
+          from pg_catalog.pg_auth_members m
+          where m.roleid = 'libsql_sync_worker'::pg_catalog.regrole and m.member <> (
+            select s.nspowner from pg_catalog.pg_namespace s where s.nspname = 'libsql_sync');
+          if what is null then
+            level := 'warning';
+            what := 'nobody is in libsql_sync_worker: the worker connects as a role that may do more than it needs';
+            advice := 'create role libsql_sync_login login password ''...'' in role libsql_sync_worker; and name it in the worker''s PGMQ_URL';
+          else
+            what := 'may call the worker''s functions; in it: ' || what;
+          end if;
+        end if;
+        return query select name, level, what, advice;
+        advice := null;
+
       when 'secrets' then
         for r in
           select s.name, s.pattern, s.wanted, libsql_sync.secret(s.name) as value
@@ -2936,6 +3007,18 @@ begin
           return query select name, level, what, advice;
           advice := null;
         end loop;
+        name := 'signature';
+        level := 'ok';
+        what := 'cron signs each call (HMAC-SHA-256): the secret stays in the Vault';
+        if not (select p.prosrc ~ 'libsql_sync\.sign\(' from pg_catalog.pg_proc p
+          where p.oid = 'public.process_libsql_replication_batch()'::pg_catalog.regprocedure)
+        then
+          level := 'warning';
+          what := 'cron sends the secret itself, which every SQL role can read in net.http_request_queue';
+          advice := migrate;
+        end if;
+        return query select name, level, what, advice;
+        advice := null;
 
       when 'cron' then
         name := 'cron job';
@@ -3214,6 +3297,41 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
 
+-- RFC 2104 with SHA-256. pgcrypto has it too, where it is installed and may be used.
+create or replace function libsql_sync.hmac(key bytea, message bytea)
+returns bytea
+language plpgsql immutable strict
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  block bytea := case when pg_catalog.length(key) > 64 then pg_catalog.sha256(key) else key end;
+  inner_pad bytea := pg_catalog.decode(pg_catalog.repeat('36', 64), 'hex');
+  outer_pad bytea := pg_catalog.decode(pg_catalog.repeat('5c', 64), 'hex');
+begin
+  for i in 0..pg_catalog.length(block) - 1 loop
+    inner_pad := pg_catalog.set_byte(inner_pad, i, pg_catalog.get_byte(inner_pad, i) # pg_catalog.get_byte(block, i));
+    outer_pad := pg_catalog.set_byte(outer_pad, i, pg_catalog.get_byte(outer_pad, i) # pg_catalog.get_byte(block, i));
+  end loop;
+  return pg_catalog.sha256(outer_pad || pg_catalog.sha256(inner_pad || message));
+end
+$$;
+
+-- What the header x-webhook-signature holds for a POST: what pg_net keeps of it in
+-- its tables, which every SQL role can read, is worth nothing after 5 minutes, and
+-- nothing for another path.
+create or replace function libsql_sync.sign(secret text, url text, body text)
+returns text
+language sql volatile strict
+set search_path = pg_catalog, pg_temp
+as $$
+  select 't=' || t.at || ',v1=' || pg_catalog.encode(libsql_sync.hmac(
+    pg_catalog.convert_to(secret, 'UTF8'),
+    pg_catalog.convert_to(t.at || '.POST.' || p.path || '.' || body, 'UTF8')), 'hex')
+  from (select pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()))::bigint::text) t (at),
+    (select case when r.rest ~ '^/' then r.rest else '/' || r.rest end
+      from pg_catalog.regexp_replace(url, '^[^:/?#]+://[^/?#]*|#.*$', '', 'g') r (rest)) p (path)
+$$;
+
 -- Whether a sync would do something: changes, a batch that nobody applied, a
 -- replica that has not followed or is not walked, a walk asked for; and now and then a look at a replica that may
 -- have lost its latest commits, which scrubs a page as well.
@@ -3242,7 +3360,8 @@ as $$
 $$;
 
 -- Call the worker, once, when there is something to do. Returns pg_net's request
--- id, or null. The worker answers within its 8 s budget and its last step.
+-- id, or null. The worker answers within its 8 s budget and its last step. The
+-- body goes out as its text, which is signed.
 create or replace function public.process_libsql_replication_batch()
 returns bigint
 language plpgsql
@@ -3250,7 +3369,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   url text;
-  signature text;
+  secret text;
+  body constant jsonb := '{}';
 begin
   -- At once, as an error below would take it back: the next call finds work.
   if libsql_sync.cap_queue() then
@@ -3261,17 +3381,18 @@ begin
     return null;
   end if;
   url := public.get_libsql_sync_url();
-  signature := public.get_libsql_webhook_signature();
-  if coalesce(url, '') = '' or coalesce(signature, '') = '' then
+  secret := public.get_libsql_webhook_signature();
+  if coalesce(url, '') = '' or coalesce(secret, '') = '' then
     raise exception 'Cannot call the worker: expected the Vault secrets libsql_sync_url and libsql_webhook_signature, found %',
-      case when coalesce(url, '') = '' and coalesce(signature, '') = '' then 'neither'
+      case when coalesce(url, '') = '' and coalesce(secret, '') = '' then 'neither'
         when coalesce(url, '') = '' then 'no libsql_sync_url' else 'no libsql_webhook_signature' end
       using hint = 'select vault.create_secret(''<value>'', ''<name>'')';
   end if;
   return net.http_post(
     url := url,
-    body := '{}'::jsonb,
-    headers := pg_catalog.jsonb_build_object('Content-Type', 'application/json', 'x-webhook-signature', signature),
+    body := body,
+    headers := pg_catalog.jsonb_build_object('Content-Type', 'application/json',
+      'x-webhook-signature', libsql_sync.sign(secret, url, body::text)),
     timeout_milliseconds := 15000
   );
 end

@@ -359,7 +359,12 @@ Deno.test("nuke asks before it acts, and fills again unless told", async () => {
   assertEquals(await count(), 0);
   assertMatch((await command(env, "status")).out, /emptied and is not filled/);
 
-  const filled = await command(env, "nuke", "--yes");
+  const { WEBHOOK_SIGNATURE: NUKE_SIGNATURE, WORKER_URL } = env;
+  const filled = await command(
+    { NUKE_SIGNATURE, WORKER_URL } as typeof env,
+    "nuke",
+    "--yes",
+  );
   assertEquals(filled.code, 0, filled.err);
   await stack.drain();
   await stack.drain();

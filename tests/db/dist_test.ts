@@ -53,7 +53,7 @@ await import("./dist.js");
   const env = {
     LIBSQL_URL: stack.sqld.url,
     LIBSQL_AUTH_TOKEN: "test",
-    PGMQ_URL: stack.server.url({ database: stack.database }),
+    PGMQ_URL: stack.workerUrl,
     WEBHOOK_SIGNATURE: "test-webhook-signature",
   };
   for (const [at, file] of [dist, bunny].entries()) {

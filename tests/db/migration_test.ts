@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { migrate, putSecret } from "../../lib/dev/supabase.ts";
@@ -517,14 +517,17 @@ Deno.test("process_libsql_replication_batch() calls the worker once when somethi
   assertEquals(url, { url: "https://worker.example/sync", signature: SECRET });
   assert(await call() !== null);
   const requests =
-    await sql`select method, url, headers, timeout_milliseconds as ms from net.http_request_queue`;
+    await sql`select method, url, headers, convert_from(body, 'UTF8') as body, timeout_milliseconds as ms from net.http_request_queue`;
+  const signature = requests[0]?.headers["x-webhook-signature"];
+  assertMatch(signature, /^t=\d+,v1=[0-9a-f]{64}$/);
   assertEquals([...requests], [{
     method: "POST",
     url: "https://worker.example/sync",
     headers: {
       "Content-Type": "application/json",
-      "x-webhook-signature": SECRET,
+      "x-webhook-signature": signature,
     },
+    body: "{}",
     ms: 15_000,
   }]);
   const [queue] =

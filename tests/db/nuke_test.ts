@@ -1,6 +1,7 @@
 /** POST /nuke: a new epoch, an empty replica, whatever stood there before. */
 
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { sign } from "../../lib/auth.ts";
 import { nuke } from "../../lib/nuke.ts";
 import {
   Hand,
@@ -13,7 +14,7 @@ import {
   withWorker,
 } from "./chain.ts";
 import { isApply, Proxy } from "./http_proxy.ts";
-import { Servers, Stack } from "./stack.ts";
+import { SECRET, Servers, Stack } from "./stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
@@ -288,4 +289,61 @@ Deno.test("nuke() at the same time twice ends in one empty replica", async () =>
   assertEquals(await rowsOf(stack), []);
   assertEquals((await stack.row()).epoch, (await standing(stack)).epoch);
   assertEquals((await standing(stack)).lease, null);
+});
+
+Deno.test("nuke() ends the epoch that was named and no other: the same request again is refused", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  const { epoch } = await stack.drain();
+  const before = await standing(stack);
+  const unknown = await stack.post("/nuke?epoch=none");
+  assertEquals([unknown.status, unknown.body.error], [409, "epoch_moved"]);
+  assert(String(unknown.body.message).includes(String(epoch)));
+  assertEquals(await standing(stack), before, "the lease is given back");
+
+  // As somebody saw it pass by.
+  const path = `/nuke?refill=false&epoch=${epoch}`;
+  const signature = await sign(
+    [SECRET],
+    { method: "POST", path, body: new Uint8Array() },
+    Date.now(),
+  );
+  const send = async () => {
+    const response = await fetch(
+      `http://127.0.0.1:${stack.worker.addr.port}${path}`,
+      { method: "POST", headers: { "x-webhook-signature": signature } },
+    );
+    return [response.status, await response.json()] as const;
+  };
+  assertEquals([...await send()], DONE);
+  assertEquals(await rowsOf(stack), []);
+  await stack.sql`update item set name = name || '!'`;
+  await stack.drain();
+  assertEquals((await rowsOf(stack)).length, 3);
+  const [status, { error }] = await send();
+  assertEquals([status, error], [409, "epoch_moved"]);
+  assertEquals((await rowsOf(stack)).length, 3);
+  assertEquals(await stack.assertEqual(), 3);
+});
+
+Deno.test("nuke() of a named epoch leaves the one that began meanwhile", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  const { epoch } = await stack.drain();
+  const outcome = await stack.withParts((parts) =>
+    nuke({
+      ...parts,
+      source: {
+        ...parts.source,
+        reset: async (request) => {
+          // Somebody else is faster.
+          await parts.source.reset({ ...request, wipe: false });
+          return await parts.source.reset(request);
+        },
+      },
+    }, { refill: false, epoch: String(epoch) })
+  ).then(() => "done", (error) => error.code);
+  assertEquals(outcome, "epoch_moved");
+  await stack.drain();
+  assertEquals((await rowsOf(stack)).length, 3);
 });

@@ -14,7 +14,13 @@ import { compareTables, describeDifferences } from "../../lib/dev/compare.ts";
 import { type PostgresServer, startPostgres } from "../../lib/dev/postgres.ts";
 import { makeServerTempDir } from "../../lib/dev/server_user.ts";
 import { type SqldServer, startSqld } from "../../lib/dev/sqld.ts";
-import { migrate, prepareDatabase, putSecret } from "../../lib/dev/supabase.ts";
+import {
+  createWorkerLogin,
+  migrate,
+  prepareDatabase,
+  putSecret,
+  WORKER_LOGIN,
+} from "../../lib/dev/supabase.ts";
 import { parseSchema, schemaHash, schemaText } from "../../lib/schema.ts";
 import type { Parts } from "../../lib/progress.ts";
 import { createWorker } from "../../lib/worker.ts";
@@ -132,6 +138,7 @@ export class Stack implements AsyncDisposable {
       connection: { TimeZone: "Asia/Kolkata" },
     });
     const client = createClient({ url: sqld.url, authToken: "test" });
+    await createWorkerLogin(sql);
     const log: Record<string, unknown>[] = [];
     const raw = options.schema ?? schemaJson;
     if (options.setup) await sql.unsafe(options.setup).simple();
@@ -163,6 +170,11 @@ export class Stack implements AsyncDisposable {
       worker,
       folder,
     );
+  }
+
+  /** PostgreSQL as the worker reaches it: by a role with the worker's rights. */
+  get workerUrl(): string {
+    return this.server.url({ database: this.database, user: WORKER_LOGIN });
   }
 
   /** The worker's answer to a signed POST. */
@@ -314,11 +326,15 @@ export async function configure(
   }::text::jsonb)`;
 }
 
+/** The settings of a worker, which connects as its own role whoever's URL this is. */
 function configOf(urls: { libsqlUrl: string; pgmqUrl: string }) {
   const settings: Record<string, string> = {
     LIBSQL_URL: urls.libsqlUrl,
     LIBSQL_AUTH_TOKEN: "test",
-    PGMQ_URL: urls.pgmqUrl,
+    PGMQ_URL: urls.pgmqUrl.replace(
+      "postgres://postgres:",
+      `postgres://${WORKER_LOGIN}:`,
+    ),
     WEBHOOK_SIGNATURE: SECRET,
   };
   return parseConfig((name) => settings[name]);

@@ -77,7 +77,7 @@ Deno.test(`sync() fills 300,000 rows while writers are busy and the worker is ki
       await using worker = await WorkerProcess.start(MAIN, {
         LIBSQL_URL: stack.sqld.url,
         LIBSQL_AUTH_TOKEN: "test",
-        PGMQ_URL: stack.server.url({ database: stack.database }),
+        PGMQ_URL: stack.workerUrl,
         WEBHOOK_SIGNATURE: SECRET,
       });
       const answer = fetch(`http://127.0.0.1:${worker.port}/sync`, {

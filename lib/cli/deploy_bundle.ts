@@ -1,0 +1,268 @@
+/**
+ * Ring 3. What is uploaded: built, stamped with its version, checked and tried.
+ *
+ * Promise: what does not start with a name and a server as Bunny's is not
+ * handed out.
+ *
+ * @module
+ */
+
+import { isBuiltin } from "node:module";
+import { fileURLToPath } from "node:url";
+import { CommandError } from "./command.ts";
+
+/** What is uploaded. */
+export interface Bundle {
+  readonly text: string;
+  /** What /health shall tell. */
+  readonly version: string;
+  readonly bytes: number;
+}
+
+/** main.ts holds it, once. */
+const PLACEHOLDER = "unstamped-build";
+/** Bunny takes scripts of 10 MB. */
+const BYTES_MAX = 10_000_000;
+/** What we aim at: each isolate parses it before its first answer. */
+const BYTES_AIM = 150 * 1024;
+const START_MS_MAX = 20_000;
+const ROOT = new URL("../../", import.meta.url);
+const DIST = new URL("dist.js", ROOT);
+
+/**
+ * Builds dist.js and puts its version into it: the hash of all that it is made
+ * of, schema.json too.
+ *
+ * @returns The bundle, which is in dist.js as well.
+ * @throws {CommandError} Where it cannot be built.
+ */
+export async function buildBundle(): Promise<Bundle> {
+  await runDeno(["task", "build"], "Cannot build dist.js");
+  const bundle = await stampBundle(await Deno.readTextFile(DIST));
+  await Deno.writeTextFile(DIST, bundle.text);
+  return bundle;
+}
+
+/**
+ * Puts the version into a bundle.
+ *
+ * @param text What was built.
+ * @returns The bundle.
+ * @throws {CommandError} Where there is no one place for it.
+ */
+export async function stampBundle(text: string): Promise<Bundle> {
+  const [before, after, ...more] = text.split(PLACEHOLDER);
+  if (after === undefined || more.length > 0) {
+    throw new CommandError(
+      `Cannot stamp the bundle: expected the text ${PLACEHOLDER} once, found it ${
+        more.length === 0 ? "nowhere" : `${more.length + 1} times`
+      }; see main.ts`,
+    );
+  }
+  const digest = await crypto.subtle.digest(
+    "SHA-256",
+    new TextEncoder().encode(text),
+  );
+  const version = Array.from(
+    new Uint8Array(digest, 0, 6),
+    (byte) => byte.toString(16).padStart(2, "0"),
+  ).join("");
+  const stamped = before + version + after;
+  return {
+    text: stamped,
+    version,
+    bytes: new TextEncoder().encode(stamped).length,
+  };
+}
+
+/**
+ * Checks what Bunny asks of a script: its size, and that it imports nothing but
+ * builtins by their full names.
+ *
+ * @param bundle The bundle.
+ * @returns A warning where it is larger than we aim at, else null; and what it
+ * imports.
+ * @throws {CommandError} Where Bunny would not take or run it.
+ */
+export async function checkBundle(
+  bundle: Bundle,
+): Promise<{ warning: string | null; imports: string[] }> {
+  const { bytes } = bundle;
+  if (bytes > BYTES_MAX) {
+    throw new CommandError(
+      `Cannot deploy: expected a script of ${BYTES_MAX} bytes at most, found ${bytes}`,
+    );
+  }
+  const imports = await importsOf(bundle.text);
+  for (const { specifier, isDynamic } of imports) {
+    if (isDynamic || !specifier.startsWith("node:") || !isBuiltin(specifier)) {
+      throw new CommandError(
+        `Cannot deploy: expected one file that imports node: builtins alone, found ${
+          isDynamic ? "a module loaded later" : "an import"
+        }: ${specifier}`,
+      );
+    }
+  }
+  return {
+    warning: bytes > BYTES_AIM
+      ? `larger than ${BYTES_AIM / 1024} KB, which slows each cold start`
+      : null,
+    imports: imports.map(({ specifier }) => specifier),
+  };
+}
+
+/** Every import, by Deno's own parser: a pattern would find some in texts. */
+async function importsOf(
+  text: string,
+): Promise<{ specifier: string; isDynamic?: boolean }[]> {
+  return await withFolder({ "dist.js": text }, async (folder) => {
+    const out = await runDeno(
+      ["info", "--json", "--no-config", "--no-remote", `${folder}/dist.js`],
+      "Cannot read the bundle's imports",
+    );
+    const { modules: [module] } = JSON.parse(out);
+    if (module.error !== undefined) {
+      throw new CommandError("Cannot deploy: the bundle is no JavaScript");
+    }
+    return module.dependencies ?? [];
+  });
+}
+
+/** Bunny's server, and nothing of Deno's. */
+const BUNNY = `const { serve } = Deno;
+delete Deno.serve;
+globalThis.Bunny = { v1: { serve: (handler) => void serve({
+  port: 0, hostname: "127.0.0.1", onListen: ({ port }) => console.log("port " + port),
+}, (request) => handler(request)) } };
+await import("./dist.js");
+`;
+
+/**
+ * Runs a bundle in a process of its own, behind a server like Bunny's and
+ * without settings, and asks it for /health.
+ *
+ * @param bundle The bundle.
+ * @throws {CommandError} Where it does not answer with its version.
+ */
+export async function tryBundle({ text, version }: Bundle): Promise<void> {
+  const files = { "dist.js": text, "bunny.js": BUNNY };
+  await withFolder(files, async (folder) => {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "--quiet", "--no-prompt", "--no-config", "--no-remote"],
+        ...["--allow-net=127.0.0.1", "--allow-env", "--allow-sys"],
+        `${folder}/bunny.js`,
+      ],
+      cwd: folder,
+      clearEnv: true,
+      env: ownSettings(),
+      stdin: "null",
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    const late = setTimeout(() => child.kill("SIGKILL"), START_MS_MAX);
+    let found = "none";
+    try {
+      const port = await portOf(child.stdout);
+      if (port !== null) {
+        found = await healthOf(`http://127.0.0.1:${port}`);
+      }
+    } finally {
+      clearTimeout(late);
+      try {
+        child.kill("SIGKILL");
+      } catch {
+        // It ended by itself.
+      }
+      await child.status;
+    }
+    if (found !== version) {
+      throw new CommandError(
+        `Cannot deploy: expected the bundle to answer /health with version ${version}, found ${found}`,
+      );
+    }
+  });
+}
+
+/** What a process tells first: its port; null where it ends before. */
+async function portOf(
+  output: ReadableStream<Uint8Array<ArrayBuffer>>,
+): Promise<number | null> {
+  let text = "";
+  for await (const part of output.pipeThrough(new TextDecoderStream())) {
+    text += part;
+    const [, port] = /^port (\d+)$/m.exec(text) ?? [];
+    if (port !== undefined) return Number(port);
+  }
+  return null;
+}
+
+const HEALTH_MS_MAX = 15_000;
+
+/**
+ * Asks a worker for its version.
+ *
+ * @param workerUrl Its address.
+ * @returns The version, or in words what was answered instead.
+ */
+export async function healthOf(workerUrl: string): Promise<string> {
+  try {
+    // The query passes by what a cache kept from another server.
+    const url = `${workerUrl}/health?${crypto.randomUUID()}`;
+    const response = await fetch(url, {
+      redirect: "manual",
+      signal: AbortSignal.timeout(HEALTH_MS_MAX),
+    });
+    const text = await response.text();
+    if (response.status !== 200 || text !== "OK") {
+      return `HTTP ${response.status} of something else`;
+    }
+    const version = response.headers.get("x-libsql-sync-version") ?? "";
+    return /^[\w-]{1,40}$/.test(version) ? version : "a worker without version";
+  } catch {
+    return "no answer";
+  }
+}
+
+/** Where Deno keeps its cache; nothing else of the environment. */
+function ownSettings(): Record<string, string> {
+  const names = ["HOME", "DENO_DIR", "PATH", "USERPROFILE", "LOCALAPPDATA"];
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const value = Deno.env.get(name);
+      return value === undefined ? [] : [[name, value]];
+    }),
+  );
+}
+
+/** Runs Deno to its end and returns what it printed. */
+async function runDeno(args: string[], failed: string): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args,
+    cwd: fileURLToPath(ROOT),
+    clearEnv: true,
+    env: { ...ownSettings(), NO_COLOR: "1" },
+    stdin: "null",
+  }).output();
+  if (!success) {
+    const said = new TextDecoder().decode(stderr).trim().split("\n").slice(-5);
+    throw new CommandError(`${failed}: ${said.join("\n")}`);
+  }
+  return new TextDecoder().decode(stdout);
+}
+
+/** Writes files into a folder for as long as something runs. */
+async function withFolder<T>(
+  files: Record<string, string>,
+  run: (folder: string) => Promise<T>,
+): Promise<T> {
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const [name, text] of Object.entries(files)) {
+      await Deno.writeTextFile(`${folder}/${name}`, text);
+    }
+    return await run(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
