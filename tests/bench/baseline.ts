@@ -38,15 +38,21 @@ async function freshly<T>(
 
 /**
  * Drains the baselines' queue: reads 998 messages, writes a statement each in
- * one batch, archives, counts, and so on until nothing is left.
+ * one batch, archives, counts, and so on.
  *
- * @param options The source's address, the replica; whether one connection and
- * one archiving call do (tuned), or a fresh connection for each step and a call
- * for each message (plain).
+ * @param options The source's address, the replica; how many messages at least,
+ * unless nothing is left before; whether one connection and one archiving call
+ * do (tuned), or a fresh connection for each step and a call for each message
+ * (plain).
  * @returns How many messages were dealt with.
  */
 export async function drainBaseline(
-  options: { url: string; client: Client; isTuned: boolean },
+  options: {
+    url: string;
+    client: Client;
+    messages: number;
+    isTuned: boolean;
+  },
 ): Promise<number> {
   const { url, client, isTuned } = options;
   const toStatement = baselineStatements("app_versions", APP_VERSIONS);
@@ -76,12 +82,33 @@ export async function drainBaseline(
       const [left] = await use((sql) =>
         sql`select count(*)::int as n from ${sql(`pgmq.q_${QUEUE}`)}`
       );
-      if (left!.n === 0) return drained;
+      if (left!.n === 0 || drained >= options.messages) return drained;
       if (messages.length === 0) throw new Error("messages stay hidden");
     }
   } finally {
     await shared?.end({ timeout: 5 });
   }
+}
+
+/**
+ * Takes back at the source what still waits in the queue, where a key has one
+ * message at most: the source is then as the drained messages left it.
+ *
+ * @param sql The source.
+ */
+export async function undoQueued(sql: postgres.Sql): Promise<void> {
+  const columns = Object.keys(APP_VERSIONS.columns);
+  await sql.unsafe(`
+    alter table public.app_versions disable trigger user;
+    delete from public.app_versions t using pgmq.q_${QUEUE} q
+    where q.message ->> 'type' = 'INSERT' and t.id = (q.message #>> '{record,id}')::bigint;
+    update public.app_versions t set (${columns.join(", ")}) = (${
+    columns.map((name) => `o.${name}`).join(", ")
+  })
+    from pgmq.q_${QUEUE} q
+    cross join jsonb_populate_record(null::public.app_versions, q.message -> 'old_record') o
+    where q.message ->> 'type' = 'UPDATE' and t.id = o.id;
+  `).simple();
 }
 
 /**

@@ -7,20 +7,36 @@
  * @module
  */
 
+import { BUNDLE } from "./bundle.ts";
+import { CALLS } from "./calls.ts";
+import { CAPTURE_PARTS } from "./capture.ts";
+import { CLAIM } from "./claim.ts";
 import { DRAINS } from "./drain.ts";
 import { FILL } from "./fill.ts";
 import { GOALS, type Part } from "./found.ts";
 import { Lab } from "./lab.ts";
+import { MEMORY } from "./memory.ts";
 import { round, table } from "./report.ts";
 import { FULL, QUICK, type Sizes } from "./sizes.ts";
+import { WAN } from "./wan.ts";
 
 /** Every part, in the order they run. */
-export const PARTS: readonly Part[] = [...DRAINS, FILL];
+export const PARTS: readonly Part[] = [
+  BUNDLE,
+  ...DRAINS,
+  CALLS,
+  WAN,
+  MEMORY,
+  CLAIM,
+  FILL,
+  ...CAPTURE_PARTS,
+];
 
 /** What a bench found. */
 export interface Result {
   readonly figures: Record<string, number>;
   readonly details: Record<string, unknown>;
+  readonly cost: Record<string, number>;
 }
 
 /**
@@ -40,11 +56,13 @@ export async function runBench(
   const { parts, sizes, log } = options;
   const found: Record<string, number> = {};
   const details: Record<string, unknown> = {};
+  const cost: Record<string, number> = {};
   await using lab = new Lab(log);
   for (const part of parts) {
-    const { figures, details: parts } = await part.run(lab, { sizes, log });
-    details[part.name] = parts;
-    for (const [key, value] of Object.entries(figures)) {
+    const one = await part.run(lab, { sizes, log });
+    details[part.name] = one.details;
+    Object.assign(cost, one.cost);
+    for (const [key, value] of Object.entries(one.figures)) {
       found[key] = Math.max(value, found[key] ?? -Infinity);
     }
   }
@@ -53,7 +71,7 @@ export async function runBench(
       key,
     ) => [key, found[key]!]),
   );
-  return { figures, details };
+  return { figures, details, cost };
 }
 
 /** What the command was asked for; null when it makes no sense. */
@@ -101,9 +119,12 @@ async function main(args: readonly string[]): Promise<number> {
   const seconds = () => Math.round((performance.now() - started) / 1000);
   const log = (line: string) =>
     console.error(`${String(seconds()).padStart(4)} s  ${line}`);
-  const { figures, details } = await runBench({ parts, sizes, log });
+  const { figures, details, cost } = await runBench({ parts, sizes, log });
   if (!isJson) {
     for (const line of table(figures)) console.log(line);
+    for (const [what, value] of Object.entries(cost)) {
+      console.log(`${what}: ${round(value)}`);
+    }
   }
   const machine = {
     cores: navigator.hardwareConcurrency,
@@ -113,7 +134,7 @@ async function main(args: readonly string[]): Promise<number> {
     deno: Deno.version.deno,
   };
   console.log(JSON.stringify(
-    { ...figures, details, machine, sizes, seconds: seconds() },
+    { ...figures, cost, details, machine, sizes, seconds: seconds() },
     rounded,
   ));
   return 0;

@@ -13,6 +13,8 @@ export interface Found {
   readonly figures: Record<string, number>;
   /** What the figures come from. */
   readonly details: Record<string, unknown>;
+  /** What a change costs, by what it is. */
+  readonly cost?: Record<string, number>;
 }
 
 /** A piece of the bench that can run alone. */
@@ -78,6 +80,46 @@ export const GOALS: Record<string, Goal> = {
   cpu_s_per_100k_single: {
     what: "the same for single-row messages",
     atMost: 0.6,
+  },
+  capture_bulk_cost: {
+    what: "10,000-row UPDATE, time with capture over without",
+    atMost: 4,
+  },
+  capture_single_tps: {
+    what: "single-row updates, transactions/s with capture over without",
+    atLeast: 0.85,
+  },
+  wal_ratio: {
+    what: "WAL bytes per single-row change, over the baseline's",
+    atMost: 0.7,
+  },
+  noop_messages: {
+    what: "messages of an UPDATE of 10,000 rows that changes nothing",
+    atMost: 0,
+  },
+  memory_growth: {
+    what: "peak heap draining a long queue over that of 10,000 messages",
+    atMost: 1.2,
+  },
+  memory_mb: { what: "that peak, in MB", atMost: 64 },
+  claim_growth: {
+    what: "claim time, long queue or many dead rows over 10,000 messages",
+    atMost: 1.5,
+  },
+  calls_per_100k: {
+    what: "calls and sub-requests per 100,000 updates without an index",
+    atMost: 12,
+  },
+  calls_per_100k_inserts: { what: "the same for inserts", atMost: 25 },
+  round_trips: { what: "round trips per batch", atMost: 2 },
+  wan_of_lan: {
+    what: "rows/s with both databases 80 ms further away, over without",
+    atLeast: 0.5,
+  },
+  bundle_kb: { what: "dist.js minified, KB", atMost: 150 },
+  start_ms: {
+    what: "first answer later than a bare server's, ms",
+    atMost: 60,
   },
 };
 

@@ -71,6 +71,16 @@ const SETUP = `
     end loop;
   end
   $$;
+  -- A transaction each.
+  create procedure bench.update_alone(count bigint) language plpgsql as $$
+  begin
+    for i in 1..count loop
+      update public.app_versions
+      set checksum = md5(random()::text), deleted = not deleted where id = i;
+      commit;
+    end loop;
+  end
+  $$;
   -- A thousand scattered rows a statement.
   create procedure bench.update_many(count bigint) language plpgsql as $$
   declare statements bigint := count / 1000;

@@ -12,11 +12,19 @@ export interface Sizes {
   readonly rows: number;
   /** Single-row messages that we drain, and rows that reach us from larger statements. */
   readonly messages: number;
-  /** Messages the baselines drain: fewer, as they take a while; a short queue
-   * flatters them, who count theirs after every batch. */
+  /** Messages the baselines drain. They are slower the more are queued, and
+   * take minutes for all of them: so it is a sample from the middle. */
   readonly baselineMessages: number;
   /** Rows of a backfill. */
   readonly fillRows: number;
+  /** Messages of a long queue: a multiple of `messages`. */
+  readonly queueLong: number;
+  /** Rows of the queue that are deleted, and that an old snapshot may see. */
+  readonly deadRows: number;
+  /** How long clients update single rows. */
+  readonly tpsSeconds: number;
+  /** Single-row changes whose WAL is measured. */
+  readonly walChanges: number;
 }
 
 /** The command's own form. */
@@ -26,6 +34,10 @@ export const FULL: Sizes = {
   messages: 200_000,
   baselineMessages: 30_000,
   fillRows: 500_000,
+  queueLong: 1_000_000,
+  deadRows: 5_000_000,
+  tpsSeconds: 2,
+  walChanges: 20_000,
 };
 
 /** Under a minute on an idle machine. */
@@ -35,4 +47,19 @@ export const QUICK: Sizes = {
   messages: 20_000,
   baselineMessages: 4_000,
   fillRows: 50_000,
+  queueLong: 100_000,
+  deadRows: 500_000,
+  tpsSeconds: 0.5,
+  walChanges: 2_000,
 };
+
+/**
+ * How many messages wait where a baseline begins: a sample from there to its
+ * end has as many before it, on average, as draining all of them has.
+ *
+ * @param sizes The form of the bench.
+ * @returns The messages.
+ */
+export function baselineQueued(sizes: Sizes): number {
+  return (sizes.messages + sizes.baselineMessages) / 2;
+}
