@@ -43,18 +43,24 @@ const connect = (url: string, max = 1) =>
 
 /** Everything the bench runs on, until disposed. */
 export class Lab implements AsyncDisposable {
-  readonly #servers = new Servers({
-    settings: {
-      shared_buffers: "512MB",
-      // Full pages after a checkpoint would be measured as somebody's work.
-      max_wal_size: "16GB",
-      checkpoint_timeout: "1h",
-    },
-  });
+  readonly #servers: Servers;
   readonly #frozen = new Map<string, Promise<Frozen>>();
   #made = 0;
 
-  constructor(private readonly log: (line: string) => void) {}
+  constructor(
+    private readonly log: (line: string) => void,
+    settings: Record<string, string> = {},
+  ) {
+    this.#servers = new Servers({
+      settings: {
+        shared_buffers: "512MB",
+        // Full pages after a checkpoint would be measured as somebody's work.
+        max_wal_size: "16GB",
+        checkpoint_timeout: "1h",
+        ...settings,
+      },
+    });
+  }
 
   /** A copy of app_versions with so many rows, its replica full and drained. */
   async filled(options: { capture: Capture; rows: number }): Promise<Pair> {
@@ -100,8 +106,13 @@ export class Lab implements AsyncDisposable {
   #empty(options: { capture: Capture; rows: number }): Promise<Frozen> {
     const { capture, rows } = options;
     return this.#once(`${capture}, ${rows} rows, empty replica`, async () => {
-      const pair = await this.#open(await this.#bare());
-      await insertRows(pair.sql, rows);
+      const isBare = capture === "none";
+      const pair = await this.#open(
+        isBare
+          ? await this.#bare()
+          : await this.#empty({ capture: "none", rows }),
+      );
+      if (isBare) await insertRows(pair.sql, rows);
       if (capture === "ours") await migrate(pair.url);
       if (capture === "baseline") await pair.sql.unsafe(CAPTURE).simple();
       return await this.#freeze(pair);

@@ -137,7 +137,8 @@ export function countSource(to: number): SourceCounter {
       const length = new DataView(Uint8Array.from(state.head).buffer);
       state.left = length.getUint32(type) - 4;
       state.head = [];
-      state.isStarted = true;
+      // Who only asks for TLS sends four bytes, and then begins.
+      state.isStarted ||= state.left !== 4;
     }
   };
   const proxy = startTcpProxy({ to, see });

@@ -21,7 +21,8 @@ export interface Sizes {
   readonly queueLong: number;
   /** Rows of the queue that are deleted, and that an old snapshot may see. */
   readonly deadRows: number;
-  /** How long clients update single rows. */
+  /** How often clients update single rows, and how long each time. */
+  readonly tpsTurns: number;
   readonly tpsSeconds: number;
   /** Single-row changes whose WAL is measured. */
   readonly walChanges: number;
@@ -36,7 +37,8 @@ export const FULL: Sizes = {
   fillRows: 500_000,
   queueLong: 1_000_000,
   deadRows: 5_000_000,
-  tpsSeconds: 2,
+  tpsTurns: 15,
+  tpsSeconds: 1,
   walChanges: 20_000,
 };
 
@@ -49,7 +51,8 @@ export const QUICK: Sizes = {
   fillRows: 50_000,
   queueLong: 100_000,
   deadRows: 500_000,
-  tpsSeconds: 0.5,
+  tpsTurns: 3,
+  tpsSeconds: 0.3,
   walChanges: 2_000,
 };
 
