@@ -9,7 +9,8 @@
 
 import { BUNDLE } from "./bundle.ts";
 import { CALLS } from "./calls.ts";
-import { CAPTURE_PARTS } from "./capture.ts";
+import { CAPTURE_BULK } from "./capture_bulk.ts";
+import { CAPTURE_SINGLE } from "./capture_single.ts";
 import { CLAIM } from "./claim.ts";
 import { DRAINS } from "./drain.ts";
 import { FILL } from "./fill.ts";
@@ -29,7 +30,8 @@ export const PARTS: readonly Part[] = [
   MEMORY,
   CLAIM,
   FILL,
-  ...CAPTURE_PARTS,
+  CAPTURE_BULK,
+  ...CAPTURE_SINGLE,
 ];
 
 /** What a bench found. */

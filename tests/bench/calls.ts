@@ -4,6 +4,7 @@
  * @module
  */
 
+import { walAt } from "./captures.ts";
 import { assertEqual } from "./equal.ts";
 import type { Part } from "./found.ts";
 import type { Lab } from "./lab.ts";
@@ -38,7 +39,7 @@ async function count(lab: Lab, sizes: Sizes, kind: Kind) {
       isLast: queued === 0,
     };
   };
-  const walBefore = await walAt();
+  const walBefore = await walAt(pair);
   const all = { calls: 0, batches: 0, syncs: 0 };
   for (let isLast = false; !isLast; all.syncs += 1) {
     const one = await sync();
@@ -46,7 +47,7 @@ async function count(lab: Lab, sizes: Sizes, kind: Kind) {
     all.batches += one.batches;
     isLast = one.isLast;
   }
-  const wal = await walAt() - walBefore;
+  const wal = await walAt(pair) - walBefore;
   const { rowsWritten, requests } = replica;
   const { connections } = source;
   // One row more: what a sync costs beside its batches.
@@ -63,13 +64,6 @@ async function count(lab: Lab, sizes: Sizes, kind: Kind) {
     roundTrips: (all.calls - all.syncs * small.calls) /
       (all.batches - all.syncs * small.batches),
   };
-
-  /** Where the write-ahead log ends. */
-  async function walAt(): Promise<number> {
-    const [found] =
-      await sql`select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8 as at`;
-    return found!.at;
-  }
 }
 
 /** The part of this file. */

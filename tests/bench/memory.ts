@@ -48,6 +48,7 @@ async function peakMb(
     throw new Error(`${drained} of ${messages} drained`);
   }
   await assertEqual(sql, client);
+  await worker.stop();
   if (peak === 0) throw new Error("V8 told of no garbage collection");
   return peak;
 }
