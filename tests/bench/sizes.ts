@@ -45,7 +45,7 @@ export const FULL: Sizes = {
 /** Under a minute on an idle machine. */
 export const QUICK: Sizes = {
   rounds: 1,
-  rows: 20_000,
+  rows: 50_000,
   messages: 20_000,
   baselineMessages: 4_000,
   fillRows: 50_000,
