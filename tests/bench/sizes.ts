@@ -1,0 +1,68 @@
+/**
+ * Ring 0. How much each form of the bench moves.
+ *
+ * @module
+ */
+
+/** How much is moved, and how often. */
+export interface Sizes {
+  /** Runs of each contender, side by side; figures come from their medians. */
+  readonly rounds: number;
+  /** Rows of app_versions before anything is measured. */
+  readonly rows: number;
+  /** Single-row messages that we drain, and rows that reach us from larger statements. */
+  readonly messages: number;
+  /** Messages the baselines drain. They are slower the more are queued, and
+   * take minutes for all of them: so it is a sample from the middle. */
+  readonly baselineMessages: number;
+  /** Rows of a backfill. */
+  readonly fillRows: number;
+  /** Messages of a long queue: a multiple of `messages`. */
+  readonly queueLong: number;
+  /** Rows of the queue that are deleted, and that an old snapshot may see. */
+  readonly deadRows: number;
+  /** How often clients update single rows, and how long each time. */
+  readonly tpsTurns: number;
+  readonly tpsSeconds: number;
+  /** Single-row changes whose WAL is measured. */
+  readonly walChanges: number;
+}
+
+/** The command's own form. */
+export const FULL: Sizes = {
+  rounds: 3,
+  rows: 200_000,
+  messages: 200_000,
+  baselineMessages: 30_000,
+  fillRows: 500_000,
+  queueLong: 1_000_000,
+  deadRows: 5_000_000,
+  tpsTurns: 15,
+  tpsSeconds: 1,
+  walChanges: 20_000,
+};
+
+/** Under a minute on an idle machine. */
+export const QUICK: Sizes = {
+  rounds: 1,
+  rows: 50_000,
+  messages: 20_000,
+  baselineMessages: 4_000,
+  fillRows: 50_000,
+  queueLong: 100_000,
+  deadRows: 500_000,
+  tpsTurns: 3,
+  tpsSeconds: 0.3,
+  walChanges: 2_000,
+};
+
+/**
+ * How many messages wait where a baseline begins: a sample from there to its
+ * end has as many before it, on average, as draining all of them has.
+ *
+ * @param sizes The form of the bench.
+ * @returns The messages.
+ */
+export function baselineQueued(sizes: Sizes): number {
+  return (sizes.messages + sizes.baselineMessages) / 2;
+}
