@@ -98,7 +98,7 @@ Deno.test("createHandler() answers any request, and runs a flow for none but a s
     return Promise.resolve({ name });
   };
   const handler = createHandler({
-    config: () => ({ webhookSignature: SECRET }) as never,
+    config: () => ({ webhookSecrets: [SECRET], nukeSecrets: null }) as never,
     flows: {
       sync: flow("/sync"),
       nuke: flow("/nuke"),
@@ -274,14 +274,14 @@ Deno.test("parseConfig() returns settings that can be used, or a sentence for ea
           assertEquals(error.code, "config_invalid");
           return;
         }
-        const { libsqlUrl, pgmqUrl, webhookSignature } = parsed.value!;
+        const { libsqlUrl, pgmqUrl, webhookSecrets } = parsed.value!;
         assert(/^https?:$/.test(new URL(libsqlUrl).protocol));
         connectionOptions(completePostgresUrl(pgmqUrl), { answerBytesMax: 1 });
         // What a webhook sends in a header must be able to arrive.
-        const headers = new Headers({
-          "x-webhook-signature": webhookSignature,
-        });
-        assertEquals(headers.get("x-webhook-signature"), webhookSignature);
+        for (const secret of webhookSecrets) {
+          const headers = new Headers({ "x-webhook-signature": secret });
+          assertEquals(headers.get("x-webhook-signature"), secret);
+        }
       },
     ),
   );
