@@ -57,6 +57,8 @@ export interface Refusal {
   readonly reason: string;
 }
 
+/** The SQLSTATE with which the source says so in a message's place. */
+const TOO_LARGE = "54000";
 const NO_ROWS: Rows = { columns: [], cells: [] };
 
 /**
@@ -98,6 +100,12 @@ export function createMessageParser(
     if (!isObject(message)) {
       return refuse(
         `malformed message: expected an object, found ${kindOf(message)}`,
+      );
+    }
+    if (message.v === 1 && message.failed === TOO_LARGE) {
+      return refuse(
+        "message too large: expected at most 33,554,432 bytes, and 999 levels of lists and objects",
+        tables.get(message.table as string)?.name,
       );
     }
     if (typeof message.table !== "string") {

@@ -934,6 +934,49 @@ begin
 end
 $$;
 
+-- A message as the worker gets it, where it may be large or deep: jsonb keeps of
+-- 1e131071 one digit, and may be compressed. A worker has 128 MB: 32 MB of one
+-- message is more than any row of ours.
+create or replace function libsql_sync.large_envelope(message jsonb)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  whole jsonb;
+  envelope text;
+begin
+  whole := pg_catalog.jsonb_build_array(message) -> 0; -- decompressed once
+  if pg_catalog.pg_column_size(whole) > 33554432 then
+    null;
+  elsif pg_catalog.jsonb_typeof(whole) = 'object' and whole -> 'v' = '1'
+    and whole - '{v,table,columns,rows,key,deletes,oversize,truncate,failed}'::text[] = '{}'
+    and not whole @? '$.**{4}' and not whole @? '$.*.*'
+  then
+    -- As ours are, lists of lists of texts: no number is in one.
+    if not whole @? '$ ? (@.rows[*][*] != 0.5 || @.deletes[*][*] != 0.5 || @.oversize[*][*] != 0.5
+      || @.columns[*][*] != 0.5 || @.key[*][*] != 0.5)' then
+      envelope := whole::text;
+    end if;
+  else
+    if whole -> 'v' is distinct from '1' then
+      envelope := libsql_sync.classic_envelope(whole)::text;
+    end if;
+    if envelope is null and not whole @? '$.**{999}' and not whole @? '$ ? (@.** > 1e40 || @.** < -1e40)' then
+      envelope := whole::text;
+    end if;
+  end if;
+  if pg_catalog.octet_length(envelope) <= 33554432 then
+    return envelope;
+  end if;
+  raise program_limit_exceeded;
+-- PostgreSQL says so itself of what is too deep, or of 1 GB.
+exception when program_limit_exceeded then
+  return pg_catalog.jsonb_build_object('v', 1, 'failed', '54000', 'table',
+    case when pg_catalog.length(message ->> 'table') < 64 then message -> 'table' end);
+end
+$$;
+
 -- A message as the worker gets it: JSON text. What cannot be read goes as it is,
 -- for the worker to park with its reason.
 create or replace function libsql_sync.envelope(message jsonb)
@@ -943,9 +986,9 @@ set search_path = pg_catalog, pg_temp
 as $$
   select case
     when message is null then 'null'
-    -- A worker has 128 MB: 32 MB of one message is more than any row of ours.
-    when pg_catalog.pg_column_size(message) > 33554432
-      then pg_catalog.jsonb_build_object('v', 1, 'table', message -> 'table', 'failed', '54000')::text
+    -- Less can grow to some 30 MB at most.
+    when pg_catalog.pg_column_size(message) > 3000 or pg_catalog.pg_column_compression(message) is not null
+      then libsql_sync.large_envelope(message)
     when message -> 'v' = '1'::jsonb then message::text
     else coalesce(libsql_sync.classic_envelope(message), message)::text
   end
@@ -1352,10 +1395,15 @@ as $$
     'skip', d.message ->> 'reason' like 'libSQL refused%'
       and (w.kind <> 'redrive' or (d.message ->> 'parked_at')::timestamptz > w.requested_at))), '[]')
   from (
-    select m.message from pgmq.q_replicate_data_libsql_dlq m
-    where m.message ->> 'table' = table_name and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
-    limit 10000
+    select m.message, pg_catalog.sum(pg_catalog.octet_length((m.message -> 'key')::text)) over (order by m.msg_id) as bytes
+    from (
+      select m.msg_id, m.message from pgmq.q_replicate_data_libsql_dlq m
+      where m.message ->> 'table' = table_name and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
+      order by m.msg_id
+      limit 10000
+    ) m
   ) d
+  where d.bytes <= 1000000
 $$;
 
 -- Whether a table is too large for its indexes to be built in one transaction of
@@ -1490,8 +1538,10 @@ begin
         where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
       loop
         select * into strict r from libsql_sync.lookup(relation, listed.name, pg_catalog.jsonb_build_array(one), true);
-        exit when n > 0 and bytes + pg_catalog.pg_column_size(r.cells) > (request ->> 'bytes')::bigint;
+        exit when n > 0
+          and bytes + pg_catalog.pg_column_size(one) + coalesce(pg_catalog.pg_column_size(r.cells), 0) > (request ->> 'bytes')::bigint;
         n := n + 1;
+        bytes := bytes + pg_catalog.pg_column_size(one);
         if r.cells is null then
           ghosts := ghosts || pg_catalog.jsonb_build_array(r.key);
         elsif pg_catalog.pg_column_size(r.cells) > 5000000 then
@@ -1772,10 +1822,15 @@ as $$
     'parked_at', pg_catalog.clock_timestamp())
     -- A change without a key is a whole message: kept as it came.
     || case when p.change -> 'key' is null or p.change -> 'key' = 'null'::jsonb
-         then pg_catalog.jsonb_build_object('message', coalesce(q.message, a.message)) else '{}' end
+         then pg_catalog.jsonb_build_object('message', m.kept) else '{}' end
   from pg_catalog.jsonb_array_elements(changes) with ordinality p (change, n)
   left join pgmq.q_replicate_data_libsql q on q.msg_id = (p.change ->> 'msg_id')::bigint
   left join pgmq.a_replicate_data_libsql a on a.msg_id = (p.change ->> 'msg_id')::bigint
+  -- What was too large or too deep for the worker may be so for a letter.
+  left join lateral (
+    select case when e.envelope ->> 'failed' = '54000' then e.envelope else coalesce(q.message, a.message) end
+    from (select libsql_sync.envelope(coalesce(q.message, a.message))::jsonb) e (envelope)
+  ) m (kept) on true
   order by p.n
 $$;
 
