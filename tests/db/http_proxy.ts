@@ -8,6 +8,8 @@
 export type Fault =
   | undefined
   | { readonly status: number }
+  /** It is refused, and carried out all the same when its time has come. */
+  | { readonly status: number; readonly later: Promise<void> }
   /** It is carried out; the answer is lost. */
   | { readonly lose: number };
 
@@ -27,31 +29,36 @@ export class Proxy implements AsyncDisposable {
       { port: 0, hostname: "127.0.0.1", onListen: () => {} },
       async (request) => {
         this.requests += 1;
-        const body = await request.text();
+        const body = await request.text().catch(() => null);
+        if (body === null) return new Response("cut", { status: 400 });
         // A request that is held back must not hold back a test that failed.
         const fault = await Promise.race([
           this.decide(body),
           this.#closed.promise,
         ]);
-        if (fault && "status" in fault) {
+        if (fault && "status" in fault && !("later" in fault)) {
           return new Response("fault", { status: fault.status });
         }
         const { pathname } = new URL(request.url);
         const headers = new Headers(request.headers);
         headers.delete("host");
-        let answer: Response;
-        let text: string;
-        try {
-          answer = await fetch(url() + pathname, {
+        const carryOut = async () => {
+          const answer = await fetch(url() + pathname, {
             method: request.method,
             headers,
             body: request.method === "GET" ? undefined : body,
           });
-          text = await answer.text();
-        } catch {
-          return new Response("no server", { status: 502 });
+          const text = await answer.text();
+          await this.afterwards(body);
+          return { answer, text };
+        };
+        if (fault && "later" in fault) {
+          fault.later.then(carryOut).catch(() => {});
+          return new Response("fault", { status: fault.status });
         }
-        await this.afterwards(body);
+        const carried = await carryOut().catch(() => null);
+        if (carried === null) return new Response("none", { status: 502 });
+        const { answer, text } = carried;
         if (fault) return new Response("lost", { status: fault.lose });
         return new Response(text, {
           status: answer.status,

@@ -16,7 +16,11 @@ import { SCHEMA } from "./tables.ts";
 import { sleep, within } from "./writer.ts";
 
 /** What the HTTP proxy does with a request that comes. */
-type Armed = { fault: Fault } | { lateMs: number };
+type Armed =
+  | { fault: Fault }
+  | { lateMs: number }
+  /** Refused after a while, as a gateway does, and carried out later still. */
+  | { slowMs: number; laterMs: number };
 
 const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
 /** How long sqld may take for a small write before it counts as hanging. */
@@ -135,6 +139,28 @@ export class Faults {
         this.#armed.push({ lateMs: random.below(3_000) });
         return Promise.resolve();
       }],
+      [5, "request refused that comes late", () => {
+        // Longer than an apply that is called slow: its batch is split.
+        const slowMs = random.chance(0.4) ? 2_050 : random.below(200);
+        this.#armed.push({ slowMs, laterMs: random.below(4_000) });
+        return Promise.resolve();
+      }],
+      [3, "query cancelled", async () => {
+        await session.stack.sql`
+          select pg_cancel_backend(pid) from pg_stat_activity
+          where datname = current_database() and pid <> pg_backend_pid()
+            and state = 'active' and backend_type = 'client backend'
+          order by random() limit 2`;
+      }],
+      [2, "table rewritten", async () => {
+        await session.stack.sql.unsafe(
+          random.pick([
+            "set lock_timeout = '1s'; alter table hot alter column secret type text using secret || ''",
+            "set lock_timeout = '1s'; cluster hot using hot_pkey",
+          ]),
+        ).simple();
+      }],
+      [1, "queue over its cap", () => this.#flood()],
       [5, "backend terminated", async () => {
         await session.stack.sql`
           select pg_terminate_backend(pid) from pg_stat_activity
@@ -213,7 +239,7 @@ export class Faults {
         await this.#session.patiently(begin);
       } catch (error) {
         // The writers' locks, or a database that is away: so it did not happen.
-        const isForeseen = /^(55P03|57014|40P01|40001|58P01)$/.test(
+        const isForeseen = /^(55P03|57014|40P01|40001|58P01|25P02)$/.test(
           (error as { code?: string }).code ?? "",
         );
         if (!isForeseen) throw error;
@@ -280,6 +306,13 @@ export class Faults {
     const armed = this.#armed.shift();
     if (armed === undefined) return undefined;
     if ("fault" in armed) return armed.fault;
+    if ("slowMs" in armed) {
+      const later = sleep(armed.slowMs + armed.laterMs);
+      this.#late.add(later);
+      later.then(() => this.#late.delete(later));
+      await sleep(armed.slowMs);
+      return { status: 503, later };
+    }
     const late = sleep(armed.lateMs);
     this.#late.add(late);
     await late;
@@ -307,6 +340,22 @@ export class Faults {
       if (random.chance(0.5)) await sleep(random.below(300));
       cutter.release();
     }
+  }
+
+  /** A worker away for days, in little: what is queued is dropped for a new epoch. */
+  async #flood(): Promise<void> {
+    const { sql } = this.#session.stack;
+    await sql`select libsql_sync.pause()`;
+    await sql.unsafe(`set statement_timeout = '20s';
+      do $$ begin
+        for i in 1..10050 loop
+          perform pgmq.send('replicate_data_libsql'::text, '{"v": 1, "table": "nowhere"}'::jsonb);
+        end loop;
+      end $$`).simple();
+    await sql`update libsql_sync.chain set queue_mb_max = 0`;
+    await sql`select libsql_sync.cap_queue()`;
+    await sql`update libsql_sync.chain set queue_mb_max = 1024`;
+    await sql`select libsql_sync.resume()`;
   }
 
   async #expireLease(): Promise<void> {

@@ -55,6 +55,19 @@ export interface Counts {
   rows: number;
 }
 
+/** Says how to repeat a session that failed. */
+export function describeFailure({ options, trace }: Session): string {
+  const { seed, rounds, roundMs } = options;
+  return [
+    `seed ${seed}: something differs. The last faults: ${
+      trace.slice(-12).join(", ")
+    }`,
+    `Again: deno task soak --seed ${seed} --sessions 1 --rounds ${rounds} --seconds ${
+      roundMs / 1_000
+    } (the same statements and faults; when each lands is chance)`,
+  ].join("\n");
+}
+
 /** Counts of nothing. */
 export function noCounts(): Counts {
   return {
@@ -248,8 +261,23 @@ export class Session implements AsyncDisposable {
     return answer?.body ?? {};
   }
 
-  /** Runs every round. */
+  /**
+   * Runs every round.
+   *
+   * @throws {Error} Something differs, or does not come to rest.
+   */
   async run(): Promise<void> {
+    try {
+      await this.#run();
+    } finally {
+      const { states, equal, rows } = this.checker.checked;
+      this.counts.states += states;
+      this.counts.equal += equal;
+      this.counts.rows += rows;
+    }
+  }
+
+  async #run(): Promise<void> {
     const { options, counts, stack } = this;
     const { seed, rounds, roundMs } = options;
     counts.sessions += 1;
@@ -283,10 +311,6 @@ export class Session implements AsyncDisposable {
       if (this.failure !== null) throw this.failure;
       options.log?.(`seed ${seed} round ${round + 1} of ${rounds}: equal`);
     }
-    const { states, equal, rows } = this.checker.checked;
-    counts.states += states;
-    counts.equal += equal;
-    counts.rows += rows;
   }
 
   /** Some rows before anything fails, and a replica that has them. */
@@ -297,6 +321,7 @@ export class Session implements AsyncDisposable {
        insert into parent select i, 'p' from generate_series(1, 20) i;
        insert into child select i, 1 + i % 7, 'c' from generate_series(1, 20) i;
        insert into toy select i, 1 + i % 5, 't' from generate_series(1, 20) i;
+       insert into fat select i, repeat('fat', 4000) from generate_series(1, 60) i;
        insert into swap select i, 's' || i from generate_series(1, 20) i;`,
     ).simple();
     await stack.walk();

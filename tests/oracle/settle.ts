@@ -16,7 +16,7 @@ import { sleep } from "./writer.ts";
 const DEADLINE_MS = 90_000;
 /** Reasons for a new epoch that faults give. */
 const EPOCHS =
-  /^(installed|nuke|position \d+ cannot be repeated: messages of it are gone)$/;
+  /^(installed|nuke|position \d+ cannot be repeated: messages of it are gone|the queue of \d+ MB was over its cap of 0 MB.*)$/;
 
 /**
  * Stops the faults, drains, and compares.

@@ -6,7 +6,7 @@
 
 import { parseArgs } from "node:util";
 import { Servers } from "../db/stack.ts";
-import { noCounts, Session, SETTINGS } from "./session.ts";
+import { describeFailure, noCounts, Session, SETTINGS } from "./session.ts";
 
 const { values } = parseArgs({
   allowNegative: true,
@@ -44,12 +44,7 @@ try {
     } catch (error) {
       code = 1;
       console.log((error as Error).stack ?? error);
-      console.log(
-        `seed ${seed} differs; its last faults: ${
-          session.trace.slice(-12).join(", ")
-        }`,
-      );
-      console.log(`again: deno task soak --seed ${seed} --sessions 1`);
+      console.log(describeFailure(session));
       break;
     } finally {
       await session[Symbol.asyncDispose]();

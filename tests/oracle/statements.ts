@@ -73,7 +73,59 @@ const HOT: Make[] = [
     `with u as (update hot set size = 1 where id = ${
       id(r)
     } returning id) insert into hot (id, name) select id + 1, 'cte' from u on conflict (id) do update set size = hot.size + 2`,
+  (r) =>
+    `merge into hot t using (select i from generate_series(${id(r)}, ${
+      id(r)
+    }) i) s on t.id = s.i
+     when matched then update set size = coalesce(t.size, 0) + 1
+     when not matched by source and t.id % 5 = 0 then delete
+     when not matched then insert (id, name) values (s.i, 'merged') returning merge_action(), t.id`,
+  (r) =>
+    `do $$ declare c cursor for select * from hot where id < ${
+      id(r)
+    } order by id for update; begin for h in c loop
+       if h.id % 2 = 0 then update hot set name = 'cursor' where current of c; else delete from hot where current of c; end if;
+     end loop; end $$`,
+  (r) =>
+    `do $$ begin for i in 1..${2 + r.below(6)} loop
+       begin insert into hot (id, name) values (i, 'tried'); update hot set name = ${
+      word(r)
+    } where id = i + 1; if i % 2 = 0 then raise 'undone'; end if;
+       exception when others then null; end; end loop; end $$`,
+  (r) =>
+    `update hot set name = 'taken' where id in (select id from hot order by id limit 3 offset ${
+      r.below(4)
+    } for update skip locked)`,
+  (r) => `insert into some_hot values (${id(r)}, ${word(r)})`,
+  (r) => `update some_hot set name = ${word(r)} where id > ${id(r)}`,
+  (r) => `delete from some_hot where id = ${id(r)}`,
+  (r) => `update hot set name = p.label from parent p where p.id = hot.id`,
+  () => `delete from hot using pair p where p.a = hot.id`,
   (r) => `truncate hot${r.chance(0.3) ? ", pair" : ""}`,
+  (r) =>
+    `lock table hot in ${
+      r.pick(["share row exclusive", "access exclusive", "exclusive"])
+    } mode`,
+];
+
+const ALONE: Make[] = [
+  (r) =>
+    `do $$ begin for i in 1..4 loop
+       insert into hot (id, name) values (${
+      id(r)
+    } + i, 'loop') on conflict (id) do update set name = excluded.name;
+       delete from swap where id = ${id(r)} + i;
+       if i % 3 = 0 then rollback; else commit; end if; end loop; end $$`,
+  (r) =>
+    `insert into pair select 900, 'many' || i, ${
+      word(r)
+    } from generate_series(1, 1300) i on conflict do nothing`,
+  () => `update pair set note = note || '+' where a = 900`,
+  () => `delete from pair where a = 900`,
+  (r) =>
+    `insert into fat select i, repeat(${
+      word(r)
+    }, 4000) from generate_series(1, 60) i on conflict do nothing`,
 ];
 
 const PAIR: Make[] = [
@@ -117,6 +169,10 @@ const FAMILY: Make[] = [
   (r) => `update parent set id = id + 100 where id between 4 and ${id(r)}`,
   (r) => `update child set id = ${id(r)} where id = ${id(r)}`,
   (r) =>
+    `update family set label = ${word(r)}, parent_label = ${
+      word(r)
+    } where id < ${id(r)}`,
+  (r) =>
     `insert into tag values (${id(r)}, ${
       id(r)
     }) on conflict (id) do update set parent = excluded.parent`,
@@ -140,6 +196,33 @@ const SWAP: Make[] = [
   (r) => `update swap set label = ${label(r)} where id = ${id(r)}`,
   () => `update swap set id = ${KEYS + 1} - id where id <= ${KEYS}`,
   (r) => `delete from swap where id >= ${id(r)}`,
+];
+
+const TREE: Make[] = [
+  (r) =>
+    `insert into tree select i, nullif(i / 2, 0), 0 from generate_series(1, ${
+      id(r)
+    }) i on conflict do nothing`,
+  (r) =>
+    `insert into tree values (${id(r)}, ${
+      id(r)
+    }, 0) on conflict (id) do update set above = excluded.above`,
+  (r) => `delete from tree where id = ${id(r)}`,
+  (r) => `update tree set id = id + 40 where id = ${id(r)}`,
+  (r) => `update tree set id = id - 40 where id > 40`,
+  (r) => `update tree set n = n + 1 where id <= ${id(r)}`,
+  (r) =>
+    `with a as (delete from tree where id = ${
+      id(r)
+    } returning id) update tree set n = 9 where id in (select id + 1 from a)`,
+];
+
+const FAT: Make[] = [
+  (r) => `update fat set body = repeat(${word(r)}, 4000) where id = ${id(r)}`,
+  (r) => `update fat set id = id + 60 where id = ${id(r)}`,
+  (r) => `delete from fat where id = ${id(r)} or id > 60`,
+  (r) =>
+    `insert into fat values (${id(r)}, 'thin') on conflict (id) do nothing`,
 ];
 
 const TOUCH: Make[] = [
@@ -186,6 +269,13 @@ const PART: Make[] = [
     } and id % 3 = 0`,
   (r) => `update part set id = id + 9 where region = 'b' and id = ${id(r)}`,
   (r) => `update part_a set label = ${label(r)} where id < ${id(r)}`,
+  (r) =>
+    `merge into part t using (select i from generate_series(${id(r)}, ${
+      id(r)
+    }) i) s on t.id = s.i and t.region <> 'd'
+     when matched and s.i % 4 = 0 then delete
+     when matched then update set region = 'd', label = 'merged'
+     when not matched then insert values ('a', s.i, 'new')`,
   (r) => `delete from part where id = ${id(r)}`,
   (r) => `delete from part_rest where id < ${id(r)}`,
   (r) => `truncate part${r.pick(["", "_a", "_b", "_b_high", "_rest"])}`,
@@ -276,6 +366,8 @@ const GROUPS: [weight: number, makes: Make[]][] = [
   [6, HOT],
   [2, PAIR],
   [4, FAMILY],
+  [2, TREE],
+  [1, FAT],
   [3, SWAP],
   [2, TOUCH],
   [2, KEPT],
@@ -310,6 +402,16 @@ export function makeStatement(
     if (TRUNCATES.test(statement) && !random.chance(0.35)) continue;
     return statement;
   }
+}
+
+/**
+ * Makes a statement that is a transaction, or a large one.
+ *
+ * @param random What it depends on.
+ * @returns SQL.
+ */
+export function makeAlone(random: Random): string {
+  return random.pick(ALONE)(random);
 }
 
 /**

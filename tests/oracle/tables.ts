@@ -46,9 +46,19 @@ export const SCHEMA: RawSchema = {
       columns: { id: "INTEGER", parent: "INTEGER" },
       indexes: [],
     },
+    tree: {
+      key: "id",
+      columns: { id: "INTEGER", above: "INTEGER", n: "INTEGER" },
+      indexes: ["above"],
+    },
     swap: {
       key: "id",
       columns: { id: "INTEGER", label: "TEXT" },
+      indexes: [],
+    },
+    fat: {
+      key: "id",
+      columns: { id: "INTEGER", body: "TEXT" },
       indexes: [],
     },
     touch: {
@@ -135,6 +145,13 @@ create table public.toy (
 create table public.tag (
   id bigint primary key,
   parent bigint references public.parent deferrable initially deferred);
+-- Cascades within one table: several statements of it end at one depth.
+create table public.tree (
+  id bigint primary key,
+  above bigint references public.tree on update cascade on delete cascade,
+  n integer);
+-- Rows of which a page holds only some.
+create table public.fat (id bigint primary key, body text);
 -- Deferrable, checked at the end of each statement. INITIALLY DEFERRED is a known
 -- limit: two transactions may then hold one key at once.
 create table public.swap (id bigint primary key deferrable initially immediate, label text);
@@ -197,6 +214,20 @@ create table public.edges (
   id uuid primary key, t text, i bigint, num numeric, f float8, yes boolean,
   at timestamptz, day date, span interval, raw bytea, js json, jb jsonb, jt json,
   list text[], comp public.spot, padded char(5), mood public.mood, reach int8range, host inet);
+
+-- A view that is written through, and one with a trigger that does it.
+create view public.some_hot as select id, name from public.hot where id <= 12 with check option;
+create view public.family as
+  select c.id, c.label, p.label as parent_label from public.child c join public.parent p on p.id = c.parent;
+create function public.family_written() returns trigger language plpgsql as $$
+begin
+  update public.child set label = new.label where id = old.id;
+  update public.parent set label = new.parent_label
+  where id = (select parent from public.child where id = old.id);
+  return new;
+end $$;
+create trigger written instead of update on public.family
+for each row execute function public.family_written();
 
 -- Not replicated: a statement trigger of the user's writes here.
 create table public.audit (id bigint generated always as identity primary key, what text);

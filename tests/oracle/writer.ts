@@ -9,7 +9,7 @@
 
 import postgres from "postgres";
 import { type Random, seededRandom } from "../../lib/dev/random.ts";
-import { makeCopy, makeStatement } from "./statements.ts";
+import { makeAlone, makeCopy, makeStatement } from "./statements.ts";
 
 const STATEMENT_MS = 4_000;
 
@@ -55,7 +55,12 @@ export function makeTransaction(random: Random): Transaction {
   if (random.chance(0.35)) {
     const step: Step = random.chance(0.1)
       ? { do: "copy", ...makeCopy(random) }
-      : { do: "run", sql: makeStatement(random, { oneSnapshot: false }) };
+      : {
+        do: "run",
+        sql: random.chance(0.06)
+          ? makeAlone(random)
+          : makeStatement(random, { oneSnapshot: false }),
+      };
     return {
       begin: null,
       steps: [step],
