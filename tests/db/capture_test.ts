@@ -966,7 +966,7 @@ Deno.test("capture() bounds its messages when statements have 10,000 rows", asyn
     const [title, text, rows] of [
       [
         "insert",
-        "insert into bulk select i, 'row ' || i, i from generate_series(1, 10000) i",
+        "insert into bulk select i, 'row ' || i, nullif(i, 1 + i / 7 * 7) from generate_series(1, 10000) i",
         10_000,
       ],
       ["update", "update bulk set n = n + 1", 10_000],
