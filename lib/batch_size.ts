@@ -15,6 +15,8 @@ export const FIRST_SIZE: BatchSize = { messages: 1_000, bytes: 262_144 };
 /** The first page of a sync: rows, and bytes of their cells. */
 export const FIRST_PAGE_SIZE: BatchSize = { messages: 2_000, bytes: 524_288 };
 
+/** What an apply should take. */
+const AIM_MS = 1_000;
 const SIZE_MAX: BatchSize = { messages: 25_000, bytes: 6_291_456 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
@@ -23,19 +25,20 @@ const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
  *
  * @param size The size that batch was claimed with.
  * @param applyMs How long the replica took, in milliseconds.
- * @returns Twice as much below half a second, half as much above one and a half.
+ * @returns As much as takes a second at that speed, but at most four times and
+ * at least half as much as before.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 100).messages, 200);
- * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 1_000).messages, 100);
- * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 2_000).messages, 50);
+ * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 100).messages, 400);
+ * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 800).messages, 125);
+ * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 5_000).messages, 50);
  * ```
  */
 export function nextSize(size: BatchSize, applyMs: number): BatchSize {
-  const factor = applyMs < 500 ? 2 : applyMs > 1_500 ? 0.5 : 1;
+  const factor = Math.min(4, Math.max(0.5, AIM_MS / Math.max(applyMs, 1)));
   return {
     messages: scale(
       size.messages,

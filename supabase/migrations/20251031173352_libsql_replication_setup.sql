@@ -1060,9 +1060,9 @@ $$;
 -- (one message at least), and whether that was all. STABLE: it sees the caller's
 -- one snapshot. pgmq.read is not used: it promises no order.
 --
--- "envelopes" is a JSON array of [id, message]. Messages of one row each that
--- follow each other in their table come as one, [[id, ...], message], with a row
--- for each id: their columns are named once.
+-- "envelopes" is a JSON array of [id, message]. Where all that a table has in it
+-- are messages of one row each with the same columns, they come as one, [[id, ...],
+-- message], with a row for each id: their columns are named once.
 create or replace function libsql_sync.head(
   lowest bigint, messages_max integer, bytes_max integer,
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
@@ -1072,61 +1072,63 @@ set search_path = pg_catalog, pg_temp
 set work_mem = '32MB'
 as $$
   with looked as materialized (
-    select m.msg_id, m.n, pg_catalog.sum(m.bytes) over (order by m.n) - m.bytes as bytes_before
+    select q.msg_id, pg_catalog.row_number() over (order by q.msg_id) as n,
+      -- Nothing is decompressed to be left: three is what JSON is compressed to.
+      pg_catalog.sum(pg_catalog.pg_column_size(q.message)
+        * case when pg_catalog.pg_column_compression(q.message) is null then 1 else 3 end
+      ) over (order by q.msg_id rows between unbounded preceding and 1 preceding) as bytes_before
     from (
-      select q.msg_id, pg_catalog.row_number() over (order by q.msg_id) as n,
-        -- Nothing is decompressed to be left: three is what JSON is compressed to.
-        pg_catalog.pg_column_size(q.message)
-          * case when pg_catalog.pg_column_compression(q.message) is null then 1 else 3 end as bytes
-      from pgmq.q_replicate_data_libsql q
-      where q.msg_id >= lowest
-      order by q.msg_id
-      limit messages_max + 1
-    ) m
-  ), rendered as materialized (
-    select m.msg_id, m.n, m.is_row, m.message ->> 'table' as table_name,
-      case when m.is_row then m.message -> 'columns' end as columns,
-      case when m.is_row then (m.message #> '{rows,0}')::text else libsql_sync.envelope(m.message) end as text
+      select m.msg_id, m.message from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= lowest order by m.msg_id limit messages_max + 1
+    ) q
+  ), rendered as (
+    select r.*, pg_catalog.row_number() over (order by r.msg_id) as n,
+      pg_catalog.sum(pg_catalog.octet_length(r.text)) over (order by r.msg_id rows unbounded preceding) as bytes
     from (
-      select q.msg_id, q.message, pg_catalog.row_number() over (order by q.msg_id) as n,
-        coalesce(pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
-          and q.message -> 'v' = '1'
-          and not q.message ?| '{deletes,oversize,truncate,failed}'
-          and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
-          and pg_catalog.jsonb_typeof(q.message -> 'rows') = 'array'
-          and pg_catalog.jsonb_typeof(q.message #> '{rows,0}') = 'array'
-          and q.message #> '{rows,1}' is null, false) as is_row
-      from pgmq.q_replicate_data_libsql q
-      where q.msg_id >= lowest and q.msg_id <= (
-        select pg_catalog.max(l.msg_id) from looked l
-        where l.n <= messages_max and (l.bytes_before < bytes_max or l.n = 1))
-      order by q.msg_id
-    ) m
+      select m.msg_id, m.is_row, (m.message ->> 'table') collate "C" as table_name,
+        case when m.is_row then m.message -> 'columns' end as columns,
+        case when m.is_row then (m.message #> '{rows,0}')::text else libsql_sync.envelope(m.message) end as text
+      from (
+        select q.msg_id, q.message,
+          coalesce(pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
+            and q.message -> 'v' = '1'
+            and not q.message ?| '{deletes,oversize,truncate,failed}'
+            and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
+            and pg_catalog.jsonb_typeof(q.message -> 'rows') = 'array'
+            and pg_catalog.jsonb_typeof(q.message #> '{rows,0}') = 'array'
+            and q.message #> '{rows,1}' is null, false) as is_row
+        from pgmq.q_replicate_data_libsql q
+        where q.msg_id >= lowest and q.msg_id <= (
+          select pg_catalog.max(l.msg_id) from looked l
+          where l.n <= messages_max and (l.bytes_before < bytes_max or l.n = 1))
+        order by q.msg_id
+        offset 0
+      ) m
+    ) r
   ), taken as materialized (
-    select t.*, t.is_row and coalesce(
-      pg_catalog.lag(t.is_row) over w and pg_catalog.lag(t.columns) over w = t.columns, false) as follows
-    from (
-      select r.*, pg_catalog.sum(pg_catalog.octet_length(r.text)) over (order by r.n) as bytes from rendered r
-    ) t
-    where t.bytes <= bytes_max or t.n = 1
-    window w as (partition by t.table_name order by t.n)
+    select t.* from rendered t where t.bytes <= bytes_max or t.n = 1
+  ), kinds as (
+    select t.table_name, t.columns, pg_catalog.min(t.n) as n,
+      pg_catalog.count(*) over (partition by t.table_name) as kinds, t.is_row,
+      pg_catalog.string_agg('"' || t.msg_id || '"', ',' order by t.n) as ids,
+      pg_catalog.string_agg(t.text, ',' order by t.n) as texts
+    from taken t group by t.table_name, t.columns, t.is_row
+  ), merged as materialized (
+    select k.* from kinds k where k.is_row and k.kinds = 1 and k.table_name is not null
   )
   select
     '[' || coalesce((
-      select pg_catalog.string_agg(
-        case when p.is_row then '[[' || p.ids || '],{"v":1,"table":' || pg_catalog.to_json(p.table_name) || ',"columns":' || p.columns
-            || ',"rows":[' || p.texts || ']}]'
-          else '[' || p.ids || ',' || p.texts || ']' end, ',' order by p.n)
+      select pg_catalog.string_agg(p.part, ',' order by p.n)
       from (
-        select pg_catalog.bool_or(r.is_row) as is_row, r.table_name, pg_catalog.min(r.n) as n,
-          (pg_catalog.array_agg(r.columns) filter (where not r.follows))[1]::text as columns,
-          pg_catalog.string_agg('"' || r.msg_id || '"', ',' order by r.n) as ids,
-          pg_catalog.string_agg(r.text, ',' order by r.n) as texts
-        from (
-          select t.*, pg_catalog.count(*) filter (where not t.follows) over (partition by t.table_name order by t.n) as run
-          from taken t
-        ) r
-        group by r.table_name, r.run
+        select '[[' || m.ids || '],{"v":1,"table":' || pg_catalog.to_json(m.table_name) || ',"columns":' || m.columns
+          || ',"rows":[' || m.texts || ']}]' as part, m.n
+        from merged m
+        union all
+        select '["' || t.msg_id || '",' || case when t.is_row
+            then '{"v":1,"table":' || pg_catalog.to_json(t.table_name) || ',"columns":' || t.columns || ',"rows":[' || t.text || ']}'
+            else t.text end || ']', t.n
+        from taken t left join merged m on m.table_name = t.table_name
+        where m.table_name is null
       ) p
     ), '') || ']',
     coalesce((
