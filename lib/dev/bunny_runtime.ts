@@ -10,7 +10,7 @@
  */
 
 import process from "node:process";
-import { asRequest, MODULES, spend } from "./bunny_limits.ts";
+import { asRequest, LIMITS, MODULES, spend } from "./bunny_limits.ts";
 import tls from "./bunny_tls.ts";
 
 /** Where the front puts the address that the client asked for. */
@@ -23,7 +23,12 @@ export type Told =
   /** The script has loaded, which took so long. */
   | { loadedMs: number }
   /** The script serves here. */
-  | { port: number };
+  | { port: number }
+  /** The memory that is really in use, which is too much. */
+  | { over: number };
+
+/** How often memory is looked at. */
+const WATCH_MS = 25;
 
 type Handler = (request: Request) => Response | Promise<Response>;
 
@@ -42,8 +47,16 @@ export async function runScript(
     modules: readonly string[];
   },
 ): Promise<void> {
-  const { serve, env, errors, version, build, createHttpClient, memoryUsage } =
-    Deno;
+  const {
+    serve,
+    env,
+    errors,
+    version,
+    build,
+    createHttpClient,
+    memoryUsage,
+    exit,
+  } = Deno;
   const { log, error } = console;
   const tell = (told: Told) => log(options.mark + JSON.stringify(told));
   let handler: Handler | null = null;
@@ -104,11 +117,29 @@ export async function runScript(
     });
   }
 
+  // What is garbage still is not in use: Deno's own sockets leave 64 KB behind
+  // with each message, and V8 takes its time.
+  const { gc } = globalThis as unknown as { gc: () => void };
+  Reflect.deleteProperty(globalThis, "gc");
+  const inUse = () => {
+    const { heapUsed, external } = memoryUsage();
+    return heapUsed + external;
+  };
+  setInterval(() => {
+    if (inUse() <= LIMITS.memoryBytes) return;
+    gc();
+    if (inUse() <= LIMITS.memoryBytes) return;
+    tell({ over: inUse() });
+    exit();
+  }, WATCH_MS);
   tell({ loading: memoryUsage().rss });
   const started = performance.now();
-  await load();
+  await load().catch((reason) => {
+    error(reason);
+    exit(1);
+  });
   tell({ loadedMs: performance.now() - started });
-  if (handler === null) throw new TypeError("the script serves nothing");
+  if (handler === null) exit(1);
   serve({
     port: 0,
     hostname: "127.0.0.1",

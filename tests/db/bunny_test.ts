@@ -175,18 +175,26 @@ Deno.test("a script over 128 MB is ended, be it in the heap or beside it, and th
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
     }
+    if (request.url.endsWith("/at-once")) for (;;) kept.push(new Uint8Array(5_000_000).fill(1));
+    if (request.url.endsWith("/garbage")) {
+      for (let i = 0; i < 200; i++) {
+        new Uint8Array(5_000_000).fill(i);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+    }
     if (request.url.endsWith("/heap")) for (let i = 0; ; i++) kept.push({ i, a: [i] });
     return new Response("fine " + kept.length, { headers: { "cache-control": "no-store" } });`);
   await withScript(script, async (bunny) => {
-    assertEquals((await get(bunny, "/")).text, "fine 0");
-    for (const path of ["/buffers", "/heap"]) {
+    assertEquals((await get(bunny, "/garbage")).text, "fine 0");
+    assertEquals(bunny.starts, 1);
+    for (const path of ["/buffers", "/at-once", "/heap"]) {
       assertEquals((await get(bunny, path)).status, 500, path);
       assertEquals((await get(bunny, "/")).text, "fine 0");
     }
-    assertEquals(bunny.starts, 3);
-    assertEquals(bunny.ends.length, 2);
-    assertEquals(bunny.ends[0], "memory");
-    assert(/^memory$|out of memory/.test(bunny.ends[1]!), bunny.ends[1]);
+    assertEquals(bunny.starts, 4);
+    assertEquals(bunny.ends.slice(0, 2), ["memory", "memory"]);
+    assertEquals(bunny.ends.length, 3);
+    assert(/^memory$|out of memory/.test(bunny.ends[2]!), bunny.ends[2]);
   });
 });
 
