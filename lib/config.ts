@@ -7,6 +7,13 @@
  * @module
  */
 
+import {
+  foundScheme,
+  lengthOf,
+  type Report,
+  schemeOf,
+} from "./config_found.ts";
+import { parsePgmq } from "./config_pgmq.ts";
 import { SyncError } from "./errors.ts";
 
 /** The worker's settings. */
@@ -17,12 +24,18 @@ export interface Config {
   readonly libsqlAuthToken: string;
   /** How large the replica may be, in MB of 1,048,576 bytes. */
   readonly libsqlMaxMb: number;
-  /** PostgreSQL's connection string. */
+  /** PostgreSQL's connection string, or PostgREST's address without a slash at the end. */
   readonly pgmqUrl: string;
   /** The secrets a webhook may use: one, or an old and a new one. */
   readonly webhookSecrets: readonly string[];
   /** Those for /nuke alone; without them the webhook's are good for it too. */
   readonly nukeSecrets: readonly string[] | null;
+  /** The key of the gateway before PostgREST; empty where there is none. */
+  readonly pgmqApiKey: string;
+  /** The JWT for PostgREST; empty for a connection string. */
+  readonly pgmqToken: string;
+  /** PEM of the CA that PostgreSQL's certificate is verified by; empty for the well-known ones. */
+  readonly pgmqCa: string;
   /** The port to listen on; 0 lets the system choose. */
   readonly port: number;
 }
@@ -35,23 +48,6 @@ const PORT_DEFAULT = 8000;
 const SECRET_LENGTH_MIN = 16;
 /** What a Bunny Database may hold. */
 const LIBSQL_MAX_MB_DEFAULT = 1024;
-/** The schemes an error may name; another might be part of a secret. */
-const SCHEMES = [
-  "libsql",
-  "https",
-  "http",
-  "wss",
-  "ws",
-  "file",
-  "postgres",
-  "postgresql",
-  "mysql",
-  "redis",
-];
-
-/** Takes the sentence that tells what is wrong with a setting. */
-type Report = (problem: string) => void;
-
 /**
  * Reads and checks the settings.
  *
@@ -61,7 +57,8 @@ type Report = (problem: string) => void;
  * one database is never sent to another. Only where both URLs name the same
  * database is the token of the second pair used for want of the first's.
  *
- * An empty variable counts as one that is not set.
+ * An empty variable counts as one that is not set. PGMQ_API_KEY and PGMQ_TOKEN
+ * are read where PGMQ_URL is https://, PGMQ_CA where it is not.
  *
  * @param get Reads one variable of the environment.
  * @returns The settings.
@@ -89,7 +86,7 @@ export function parseConfig(get: GetSetting): Config {
   const config = {
     ...parseLibsql(read, report),
     libsqlMaxMb: parseLibsqlMaxMb(read("LIBSQL_MAX_MB").trim(), report),
-    pgmqUrl: parsePgmqUrl(read("PGMQ_URL").trim(), report),
+    ...parsePgmq(read, report),
     webhookSecrets: parseSecrets("WEBHOOK_SIGNATURE", read, report),
     nukeSecrets: read("NUKE_SIGNATURE") === ""
       ? null
@@ -194,36 +191,6 @@ function parseLibsqlMaxMb(text: string, report: Report): number {
   return mb;
 }
 
-function parsePgmqUrl(text: string, report: Report): string {
-  const refuse = (found: string, advice: string) => {
-    report(
-      `PGMQ_URL must be postgres:// or postgresql:// and a host: found ${found}; ${advice}.`,
-    );
-    return "";
-  };
-  const copy = "copy the connection string from the database's page";
-  const escape =
-    "in the user and the password, write # / ? @ : and % as %23 %2F %3F %40 %3A and %25";
-  const scheme = schemeOf(text);
-  if (text === "") return refuse("nothing", copy);
-  if (scheme !== "postgres" && scheme !== "postgresql") {
-    return refuse(foundScheme(text), copy);
-  }
-  const url = URL.parse(text);
-  if (url === null) {
-    return refuse(`text of ${lengthOf(text)} that is no URL`, escape);
-  }
-  if (url.hostname === "") {
-    return refuse("no host", "name it after the user and the password");
-  }
-  try {
-    decodeURIComponent(url.username + url.password);
-  } catch {
-    return refuse("a stray % in the user or the password", escape);
-  }
-  return text;
-}
-
 /**
  * The text itself is a secret, as it always was. A comma parts an old and a new
  * one where both are long; a comma with a space after it, which no generated
@@ -274,18 +241,4 @@ function parsePort(text: string, report: Report): number {
     );
   }
   return port;
-}
-
-function schemeOf(text: string): string | undefined {
-  return /^([a-z][a-z0-9+.-]*):\/\//i.exec(text)?.[1]?.toLowerCase();
-}
-
-function foundScheme(text: string): string {
-  const scheme = schemeOf(text);
-  if (scheme === undefined) return `${lengthOf(text)} without a scheme`;
-  return SCHEMES.includes(scheme) ? `${scheme}://` : "another scheme";
-}
-
-function lengthOf(text: string): string {
-  return `${text.length} character${text.length === 1 ? "" : "s"}`;
 }

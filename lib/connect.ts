@@ -8,23 +8,23 @@
  */
 
 import { createClient } from "@libsql/client/web";
-import postgres from "postgres";
+import { fetchWithin } from "./bounded_fetch.ts";
+import { openCarrier } from "./carry.ts";
 import type { Carrier } from "./claim.ts";
 import type { Config } from "./config.ts";
 import { SyncError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { createPagePlanner } from "./page.ts";
 import { createPlanner } from "./plan.ts";
-import { connectionOptions } from "./postgres_socket.ts";
-import { completePostgresUrl } from "./postgres_url.ts";
 import { createReplica } from "./replica.ts";
 import { type Schema, schemaHash } from "./schema.ts";
 import { createSource } from "./source.ts";
-import { createPostgresCarrier } from "./source_postgres.ts";
 import type { Parts } from "./progress.ts";
 
-/** Bunny allows 50 sub-requests; connecting to PostgreSQL may count as some. */
+/** Bunny allows 50 sub-requests; the rest is for connecting to PostgreSQL. */
 const CALLS_MAX = 45;
+/** What connecting again may count as: a connection, its start, a password's proof. */
+const CONNECT_CALLS = 4;
 /** pg_net sends in batches: a long answer holds up everybody's webhooks. */
 const WALL_MS = 8_000;
 /** sqld ends a transaction after 5 s, and lets writers wait as long. */
@@ -32,8 +32,6 @@ const REPLICA_TIMEOUT_MS = 10_000;
 const SOURCE_TIMEOUT_MS = 10_000;
 /** More than sqld ever answers with, and little enough for a small worker. */
 const ANSWER_BYTES_MAX = 16 * 1_048_576;
-/** One message and a page of one row, each escaped at its worst. */
-const SOURCE_ANSWER_BYTES_MAX = 64 * 1_048_576;
 /** Longer than the longest call, as each claim takes it anew. */
 const LEASE_SECONDS = 20;
 
@@ -53,19 +51,6 @@ export async function withParts<T>(
   const now = () => performance.now();
   const deadline = now() + WALL_MS;
   let calls = 0;
-  const url = completePostgresUrl(config.pgmqUrl);
-  const sql = usable(
-    "PGMQ_URL",
-    () =>
-      postgres(url, {
-        max: 1,
-        prepare: false,
-        fetch_types: false,
-        connect_timeout: SOURCE_TIMEOUT_MS / 1000,
-        onnotice: () => {},
-        ...connectionOptions(url, { answerBytesMax: SOURCE_ANSWER_BYTES_MAX }),
-      }),
-  );
   const client = usable("LIBSQL_URL", () =>
     createClient({
       url: config.libsqlUrl,
@@ -73,10 +58,19 @@ export async function withParts<T>(
       intMode: "number",
       fetch: (request: Request) => {
         calls += 1;
-        return fetchWithin(REPLICA_TIMEOUT_MS, request);
+        return fetchWithin(request, {
+          timeoutMs: REPLICA_TIMEOUT_MS,
+          bytesMax: ANSWER_BYTES_MAX,
+        });
       },
     }));
-  const carrier = createPostgresCarrier(sql, { timeoutMs: SOURCE_TIMEOUT_MS });
+  let connections = 0;
+  const carrier = openCarrier(config, {
+    timeoutMs: SOURCE_TIMEOUT_MS,
+    onConnect: () => {
+      if (connections++ > 0) calls += CONNECT_CALLS;
+    },
+  });
   const counted: Carrier = {
     call(name, request) {
       calls += 1;
@@ -105,7 +99,7 @@ export async function withParts<T>(
     });
   } finally {
     client.close();
-    await sql.end({ timeout: 1 });
+    await carrier.close();
   }
 }
 
@@ -120,42 +114,4 @@ function usable<T>(setting: string, make: () => T): T {
       { cause },
     );
   }
-}
-
-/** Fetches an answer with its body, or gives up. */
-async function fetchWithin(
-  timeoutMs: number,
-  request: Request,
-): Promise<Response> {
-  const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(), timeoutMs);
-  try {
-    const response = await fetch(request, {
-      signal: abort.signal,
-      // libSQL has none; where one leads is not where rows should go.
-      redirect: "manual",
-    });
-    return new Response(await readBody(response), {
-      status: response.status,
-      headers: response.headers,
-    });
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** Reads a body, and no more of it than an answer may have; null where a status has none. */
-async function readBody(response: Response): Promise<Blob | null> {
-  if (response.body === null) return null;
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  let bytes = 0;
-  // Leaving the loop cancels the rest.
-  for await (const chunk of response.body) {
-    bytes += chunk.byteLength;
-    if (bytes > ANSWER_BYTES_MAX) {
-      throw new RangeError("the answer is too large");
-    }
-    chunks.push(chunk);
-  }
-  return new Blob(chunks);
 }

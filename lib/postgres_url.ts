@@ -7,14 +7,116 @@
  * @module
  */
 
+/** Where a PostgreSQL server is, who asks, and how the way there is guarded. */
+export interface PostgresAddress {
+  readonly host: string;
+  readonly port: number;
+  readonly user: string;
+  readonly password: string;
+  readonly database: string;
+  /** Whether TLS begins with the first byte. */
+  readonly direct: boolean;
+  /** Whether TLS is left out, taken where it is offered, or insisted on. */
+  readonly tls: "disable" | "prefer" | "require";
+  /** Whether the server must prove who it is. */
+  readonly verify: boolean;
+  /** What the session is told as it starts. */
+  readonly settings: Readonly<Record<string, string>>;
+}
+
+const MODES = [
+  "disable",
+  "allow",
+  "prefer",
+  "require",
+  "verify-ca",
+  "verify-full",
+];
+
 /**
- * Fills in how to encrypt, and drops what only other tools understand.
+ * Reads a connection string.
+ *
+ * TLS from the first byte (`sslnegotiation=direct`, PostgreSQL 17: the way for
+ * runtimes that have `node:tls` alone) is verified unless `sslmode` says less,
+ * and so is all TLS where there is a CA to verify by; without either, TLS is
+ * used where the server offers it. `verify-ca` checks the name as well.
+ * Parameters that only other clients understand are left out.
+ *
+ * @param text The connection string.
+ * @param options Whether a CA is set.
+ * @returns The address.
+ * @throws {RangeError} With what it may not hold; no part of it is shown.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals, assertThrows } from "@std/assert";
+ *
+ * const { host, port, tls, verify } = parsePostgresUrl("postgres://u:p@h:6543/db?pgbouncer=true");
+ * assertEquals([host, port, tls, verify], ["h", 6543, "prefer", false]);
+ * const direct = parsePostgresUrl("postgres://u:p@h/db?sslnegotiation=direct");
+ * assertEquals([direct.direct, direct.tls, direct.verify], [true, "require", true]);
+ * assertThrows(() => parsePostgresUrl("postgres://u:p@h/db?sslmode=maybe"), RangeError, "sslmode");
+ * ```
+ */
+export function parsePostgresUrl(
+  text: string,
+  options: { hasCa?: boolean } = {},
+): PostgresAddress {
+  const url = new URL(text);
+  const read = (name: string) => url.searchParams.get(name);
+  if (url.hostname.includes(",")) throw new RangeError("more than one host");
+  const negotiation = read("sslnegotiation");
+  if (negotiation !== null && !/^(direct|postgres)$/.test(negotiation)) {
+    throw new RangeError("an unknown sslnegotiation");
+  }
+  const session = read("target_session_attrs");
+  if (session !== null && !/^(any|read-write|primary)$/.test(session)) {
+    throw new RangeError("a target_session_attrs that is no primary's");
+  }
+  const direct = negotiation === "direct";
+  const mode = read("sslmode") ?? read("ssl");
+  if (mode !== null && !MODES.includes(mode)) {
+    throw new RangeError("an unknown sslmode");
+  }
+  if (direct && mode !== null && /^(disable|allow|prefer)$/.test(mode)) {
+    throw new RangeError(
+      "sslnegotiation=direct with an sslmode below require",
+    );
+  }
+  const isGuarded = direct || options.hasCa === true;
+  const verify = mode === null ? isGuarded : mode.startsWith("verify-") ||
+    mode === "require" && options.hasCa === true;
+  const settings: Record<string, string> = {
+    application_name: read("application_name") ?? "libsql-sync",
+  };
+  const given = read("options");
+  if (given !== null) settings.options = given;
+  const user = decodeURIComponent(url.username);
+  return {
+    // The driver wants an IPv6 address without its brackets.
+    host: decodeURIComponent(url.hostname).replace(/^\[(.*)\]$/, "$1"),
+    port: url.port === "" ? 5432 : Number(url.port),
+    user,
+    password: decodeURIComponent(url.password),
+    database: decodeURIComponent(url.pathname.slice(1)) || user,
+    direct,
+    tls: mode === "disable"
+      ? "disable"
+      : verify || isGuarded || mode === "require"
+      ? "require"
+      : "prefer",
+    verify,
+    settings,
+  };
+}
+
+/**
+ * Fills in how to encrypt for the driver of the commands, and drops what only
+ * other tools understand.
  *
  * Without `sslmode`, TLS is used where the server offers it; with
- * `sslnegotiation=direct` (PostgreSQL 17: TLS from the first byte, the way for
- * runtimes that have `node:tls` alone) it is required. `pgbouncer=true`, which
- * dashboards put into strings for poolers, is dropped: a server refuses it, and
- * every call fits a transaction pooler as it is.
+ * `sslnegotiation=direct` it is required. `pgbouncer=true`, which dashboards
+ * put into strings for poolers, is dropped: a server refuses it.
  *
  * @param text The connection string.
  * @returns The connection string for the driver.

@@ -7,96 +7,265 @@
  * @module
  */
 
-import type { Sql } from "postgres";
-import { SyncError } from "./errors.ts";
+import type { Socket } from "node:net";
+import process from "node:process";
 import type { Carrier } from "./claim.ts";
+import { SyncError } from "./errors.ts";
+import {
+  authentication,
+  type Bytes,
+  createReader,
+  errorFields,
+  firstColumn,
+  type Message,
+  scramMessage,
+  startupMessage,
+  TERMINATE,
+  textMessage,
+} from "./postgres_message.ts";
+import { sourceError } from "./source_error.ts";
+import type { PostgresAddress } from "./postgres_url.ts";
+import { clientFinal, clientFirst, MECHANISM } from "./scram.ts";
+
+/** A carrier with a connection. */
+export interface PostgresCarrier extends Carrier {
+  /** Ends the connection. */
+  close(): Promise<void>;
+}
+
+/** What ends a session that nobody reads. */
+const INBOX_MAX = 1_000;
+const CLOSE_MS = 1_000;
 
 /**
- * Carries calls over an open postgres.js client.
+ * Carries calls over a connection, opened when first needed and again when it
+ * was lost. Calls take turns.
  *
- * @param sql The client.
- * @param options How long a call may take, in milliseconds.
+ * @param open Opens a socket.
+ * @param options Who asks for which database; how long a call may take, in
+ * milliseconds, and how large an answer may be.
  * @returns The carrier.
  */
 export function createPostgresCarrier(
-  sql: Sql,
-  options: { timeoutMs: number },
-): Carrier {
+  open: () => Promise<Socket>,
+  options: {
+    address: PostgresAddress;
+    timeoutMs: number;
+    bytesMax: number;
+  },
+): PostgresCarrier {
+  const { address, timeoutMs, bytesMax } = options;
+  let session: Session | null = null;
+  let turn: Promise<unknown> = Promise.resolve();
+
+  const ask = async (query: string, attempt: Attempt): Promise<unknown> => {
+    if (session?.isOpen !== true) {
+      session = null;
+      attempt.session = createSession(await open(), bytesMax);
+      if (attempt.isOver) attempt.session.destroy();
+      await start(attempt.session, address);
+      session = attempt.session;
+    }
+    attempt.session = session;
+    const answer = await session.query(query);
+    return JSON.parse(answer!);
+  };
   return {
-    async call(name, request) {
+    call(name, request) {
       // Base64 has no character that SQL gives a meaning: whatever a key or a
       // table's name holds, it stays data, whatever the session's settings.
       const argument = base64(JSON.stringify(request));
       const query =
         `select libsql_sync.${name}(convert_from(decode('${argument}', 'base64'), 'UTF8')::json)::text as answer`;
-      try {
-        const rows = await within(
-          options.timeoutMs,
-          () => sql.unsafe<{ answer: string }[]>(query),
-        );
-        return JSON.parse(rows[0]!.answer);
-      } catch (error) {
-        throw translate(error, name);
-      }
+      const mine = turn.then(async () => {
+        const attempt: Attempt = { session: null, isOver: false };
+        try {
+          return await within(timeoutMs, () => ask(query, attempt));
+        } catch (error) {
+          attempt.isOver = true;
+          // Whatever is still on its way would be taken for the next answer.
+          if (!(error instanceof ServerError) || session !== attempt.session) {
+            attempt.session?.destroy();
+          }
+          throw translate(error, name);
+        }
+      });
+      turn = mine.catch(() => {});
+      return mine;
+    },
+    async close() {
+      await session?.close();
     },
   };
 }
 
-/** What the driver threw, as a condition a flow can decide on. */
+/** What the server itself refused. */
+class ServerError extends Error {
+  constructor(readonly state: string, message: string) {
+    super(message);
+  }
+}
+
+type Session = ReturnType<typeof createSession>;
+
+/** One call: the session it uses, and whether nobody waits for it any more. */
+interface Attempt {
+  session: Session | null;
+  isOver: boolean;
+}
+
+/** Messages to and from a server. */
+function createSession(socket: Socket, bytesMax: number) {
+  const read = createReader(bytesMax);
+  const inbox: Message[] = [];
+  const closed = Promise.withResolvers<void>();
+  let waiting: PromiseWithResolvers<Message> | null = null;
+  let failure: Error | null = null;
+
+  const fail = (error: Error) => {
+    failure ??= error;
+    waiting?.reject(failure);
+    waiting = null;
+    socket.destroy();
+  };
+  socket.on("data", (bytes: Bytes) => {
+    try {
+      for (const message of read(bytes)) {
+        // Notices, settings and notifications come at any time.
+        if (/[NSA]/.test(message.type)) continue;
+        if (waiting === null) inbox.push(message);
+        else waiting.resolve(message);
+        waiting = null;
+      }
+      if (inbox.length > INBOX_MAX) throw new RangeError("more than asked for");
+    } catch (error) {
+      fail(error as Error);
+    }
+  });
+  socket.on("error", fail);
+  socket.on("close", () => {
+    fail(new Error("the connection was closed"));
+    closed.resolve();
+  });
+
+  const next = (): Promise<Message> => {
+    const message = inbox.shift();
+    if (message !== undefined) return Promise.resolve(message);
+    if (failure !== null) return Promise.reject(failure);
+    waiting = Promise.withResolvers<Message>();
+    return waiting.promise;
+  };
+  return {
+    get isOpen() {
+      return failure === null;
+    },
+    next,
+    send: (bytes: Bytes) => void socket.write(bytes),
+    destroy: () => socket.destroy(),
+    async query(text: string): Promise<string | null> {
+      socket.write(textMessage("Q", text));
+      let answer: string | null = null;
+      let error: ServerError | null = null;
+      for (;;) {
+        const { type, body } = await next().catch((lost) => {
+          // A server that leaves says why before it does.
+          throw error ?? lost;
+        });
+        if (type === "D") answer ??= firstColumn(body);
+        else if (type === "E") error = errorOf(body);
+        else if (type === "Z") {
+          if (error !== null) throw error;
+          return answer;
+        } else if (type !== "T" && type !== "C") {
+          throw new RangeError("an unexpected message");
+        }
+      }
+    },
+    async close() {
+      if (failure !== null) return;
+      const timer = setTimeout(() => socket.destroy(), CLOSE_MS);
+      socket.end(TERMINATE);
+      await closed.promise;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** Starts a session: says who we are, proves it, and has the server prove itself. */
+async function start(session: Session, address: PostgresAddress) {
+  const { user, password, database, settings } = address;
+  const nonce = btoa(String.fromCharCode(
+    ...crypto.getRandomValues(new Uint8Array(18)),
+  ));
+  let proof: string | null = null;
+  session.send(startupMessage({ user, database, ...settings }));
+  for (;;) {
+    const { type, body } = await session.next();
+    if (type === "Z") return;
+    if (type === "E") throw errorOf(body);
+    if (type !== "R") continue;
+    const { code, rest } = authentication(body);
+    const text = new TextDecoder().decode(rest);
+    if (code === 0 && proof === null) continue;
+    if (code === 3 && address.verify) {
+      session.send(textMessage("p", password));
+    } else if (code === 5) {
+      session.send(textMessage("p", md5(user, password, rest)));
+    } else if (code === 10 && text.split("\0").includes(MECHANISM)) {
+      session.send(scramMessage(clientFirst(nonce), MECHANISM));
+    } else if (code === 11) {
+      const final = await clientFinal(text, { nonce, password });
+      proof = final.proof;
+      session.send(scramMessage(final.message));
+    } else if (code === 12 && text === proof) {
+      proof = null;
+    } else {
+      throw new SyncError(
+        "config_invalid",
+        "Cannot connect to PostgreSQL: expected SCRAM-SHA-256 or md5, or a password over verified TLS; check password_encryption and pg_hba.conf there, and PGMQ_URL",
+      );
+    }
+  }
+}
+
+/** The hash an md5 password is sent as. */
+function md5(user: string, password: string, salt: Bytes): string {
+  const { createHash } = process.getBuiltinModule("node:crypto");
+  const hash = (...parts: (string | Bytes)[]) =>
+    parts.reduce((made, part) => made.update(part), createHash("md5"))
+      .digest("hex");
+  return `md5${hash(hash(password, user), salt)}`;
+}
+
+function errorOf(body: Bytes): ServerError {
+  const { C = "", M = "" } = errorFields(body);
+  return new ServerError(C, M);
+}
+
+/** What went wrong, as a condition a flow can decide on. */
 function translate(error: unknown, name: string): SyncError {
   if (error instanceof SyncError) return error;
-  const { code, message, severity } = error as Error & {
-    code?: unknown;
-    severity?: unknown;
-  };
-  const state = typeof code === "string" ? code : "";
-  // Only the server's own errors have a severity: EPIPE looks like an SQLSTATE,
-  // and a bundler renames classes.
-  if (severity === undefined) {
+  if (!(error instanceof ServerError)) {
+    const { code } = error as { code?: unknown };
     return new SyncError(
       "source_unreachable",
       `Cannot call libsql_sync.${name}: expected an answer of PostgreSQL, found ${
-        state || "no connection"
+        typeof code === "string" ? code : "no connection"
       }; check PGMQ_URL and that the database accepts connections`,
       { cause: error },
     );
   }
-  // 08 connection, 53 resources, 55P03 lock timeout, 57 operator or timeout, 40 lost race.
-  if (/^(08|53|57|40|55P03)/.test(state)) {
-    return new SyncError(
-      "source_unreachable",
-      `Cannot call libsql_sync.${name}: PostgreSQL answered SQLSTATE ${state}; try again later`,
-      { cause: error },
-    );
-  }
-  if (/^(42883|3F000|42501)$/.test(state)) {
-    return new SyncError(
-      "source_not_installed",
-      `Cannot call libsql_sync.${name}: expected the function and the right to execute it, found SQLSTATE ${state}; apply the migration in supabase/migrations and check the role in PGMQ_URL`,
-      { cause: error },
-    );
-  }
-  if (/^(28|3D)/.test(state)) {
-    return new SyncError(
-      "config_invalid",
-      `Cannot connect to PostgreSQL: SQLSTATE ${state}; check user, password and database in PGMQ_URL`,
-      { cause: error },
-    );
-  }
-  // Only our own functions raise P0001, and their sentences hold no value.
-  return new SyncError(
-    "source_failed",
-    `Cannot call libsql_sync.${name}: PostgreSQL answered SQLSTATE ${state}${
-      state === "P0001" ? `: ${message}` : ""
-    }`,
-    { cause: error },
-  );
+  return sourceError(name, {
+    state: error.state,
+    text: error.message,
+    cause: error,
+  });
 }
 
-/** Waits for a query, and not longer. */
+/** Waits for a call, and not longer. */
 async function within<T>(
   timeoutMs: number,
-  start: () => PromiseLike<T>,
+  start: () => Promise<T>,
 ): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
@@ -108,10 +277,10 @@ async function within<T>(
         ),
       ), timeoutMs);
   });
-  const query = Promise.resolve(start());
-  query.catch(() => {});
+  const call = start();
+  call.catch(() => {});
   try {
-    return await Promise.race([query, late]);
+    return await Promise.race([call, late]);
   } finally {
     clearTimeout(timer);
   }

@@ -42,6 +42,9 @@ Deno.test("parseConfig() returns every setting when all are well", () => {
     libsqlMaxMb: 1024,
     pgmqUrl:
       "postgres://worker:p%40ss@source.example.com:5432/postgres?sslmode=require",
+    pgmqApiKey: "",
+    pgmqToken: "",
+    pgmqCa: "",
     webhookSecrets: ["a secret"],
     nukeSecrets: null,
     port: 8787,
@@ -219,7 +222,16 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
     "Bearer hunter2",
     "found 14 characters, some of them others",
   ],
-  ["PGMQ_URL", "https://hunter2.example.com", "found https://"],
+  ["PGMQ_URL", "mysql://hunter2.example.com", "found mysql://"],
+  ["PGMQ_URL", "postgres://h/d?sslmode=hunter2", "an unknown sslmode"],
+  ["PGMQ_URL", "postgres://h/d?sslnegotiation=hunter2", "sslnegotiation"],
+  [
+    "PGMQ_URL",
+    "postgres://h/d?target_session_attrs=hunter2",
+    "is no primary's",
+  ],
+  ["PGMQ_URL", "postgres://hunter2,other/d", "more than one host"],
+  ["PGMQ_CA", "hunter2", "found 7 characters of something else"],
   ["PGMQ_URL", "hunter2", "found 7 characters without a scheme"],
   [
     "PGMQ_URL",

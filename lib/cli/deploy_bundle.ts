@@ -7,8 +7,9 @@
  * @module
  */
 
-import { isBuiltin } from "node:module";
 import { fileURLToPath } from "node:url";
+import { serveBunny } from "../dev/bunny.ts";
+import { MODULES } from "../dev/bunny_limits.ts";
 import { CommandError } from "./command.ts";
 
 /** What is uploaded. */
@@ -25,7 +26,6 @@ const PLACEHOLDER = "unstamped-build";
 const BYTES_MAX = 10_000_000;
 /** What we aim at: each isolate parses it before its first answer. */
 const BYTES_AIM = 150 * 1024;
-const START_MS_MAX = 20_000;
 const ROOT = new URL("../../", import.meta.url);
 const DIST = new URL("dist.js", ROOT);
 
@@ -77,7 +77,7 @@ export async function stampBundle(text: string): Promise<Bundle> {
 
 /**
  * Checks what Bunny asks of a script: its size, and that it imports nothing but
- * builtins by their full names.
+ * the builtins it documents.
  *
  * @param bundle The bundle.
  * @returns A warning where it is larger than we aim at, else null; and what it
@@ -95,9 +95,9 @@ export async function checkBundle(
   }
   const imports = await importsOf(bundle.text);
   for (const { specifier, isDynamic } of imports) {
-    if (isDynamic || !specifier.startsWith("node:") || !isBuiltin(specifier)) {
+    if (isDynamic || !MODULES.includes(specifier)) {
       throw new CommandError(
-        `Cannot deploy: expected one file that imports node: builtins alone, found ${
+        `Cannot deploy: expected one file that imports what Bunny documents alone, found ${
           isDynamic ? "a module loaded later" : "an import"
         }: ${specifier}`,
       );
@@ -128,73 +128,23 @@ async function importsOf(
   });
 }
 
-/** Bunny's server, and nothing of Deno's. */
-const BUNNY = `const { serve } = Deno;
-delete Deno.serve;
-globalThis.Bunny = { v1: { serve: (handler) => void serve({
-  port: 0, hostname: "127.0.0.1", onListen: ({ port }) => console.log("port " + port),
-}, (request) => handler(request)) } };
-await import("./dist.js");
-`;
-
 /**
- * Runs a bundle in a process of its own, behind a server like Bunny's and
- * without settings, and asks it for /health.
+ * Runs a bundle in an isolate like Bunny's, without settings, and asks it for
+ * /health.
  *
  * @param bundle The bundle.
  * @throws {CommandError} Where it does not answer with its version.
  */
 export async function tryBundle({ text, version }: Bundle): Promise<void> {
-  const files = { "dist.js": text, "bunny.js": BUNNY };
-  await withFolder(files, async (folder) => {
-    const child = new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["run", "--quiet", "--no-prompt", "--no-config", "--no-remote"],
-        ...["--allow-net=127.0.0.1", "--allow-env", "--allow-sys"],
-        `${folder}/bunny.js`,
-      ],
-      cwd: folder,
-      clearEnv: true,
-      env: ownSettings(),
-      stdin: "null",
-      stdout: "piped",
-      stderr: "null",
-    }).spawn();
-    const late = setTimeout(() => child.kill("SIGKILL"), START_MS_MAX);
-    let found = "none";
-    try {
-      const port = await portOf(child.stdout);
-      if (port !== null) {
-        found = await healthOf(`http://127.0.0.1:${port}`);
-      }
-    } finally {
-      clearTimeout(late);
-      try {
-        child.kill("SIGKILL");
-      } catch {
-        // It ended by itself.
-      }
-      await child.status;
-    }
+  await withFolder({ "dist.js": text }, async (folder) => {
+    await using bunny = serveBunny({ script: `${folder}/dist.js`, env: {} });
+    const found = await healthOf(bunny.url);
     if (found !== version) {
       throw new CommandError(
         `Cannot deploy: expected the bundle to answer /health with version ${version}, found ${found}`,
       );
     }
   });
-}
-
-/** What a process tells first: its port; null where it ends before. */
-async function portOf(
-  output: ReadableStream<Uint8Array<ArrayBuffer>>,
-): Promise<number | null> {
-  let text = "";
-  for await (const part of output.pipeThrough(new TextDecoderStream())) {
-    text += part;
-    const [, port] = /^port (\d+)$/m.exec(text) ?? [];
-    if (port !== undefined) return Number(port);
-  }
-  return null;
 }
 
 const HEALTH_MS_MAX = 15_000;

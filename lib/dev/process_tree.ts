@@ -62,6 +62,41 @@ export async function commandOf(pid: number): Promise<string | null> {
   return text === null ? null : text.replaceAll("\0", " ").trim() || null;
 }
 
+/** What a process uses. */
+export interface Usage {
+  /** CPU time since it began. */
+  readonly cpuMs: number;
+  /** Memory that is really there. */
+  readonly rssBytes: number;
+}
+
+/**
+ * Says what a process uses.
+ *
+ * @param pid Its id.
+ * @returns CPU time and memory, or null when there is no such process.
+ */
+export async function usageOf(pid: number): Promise<Usage | null> {
+  if (Deno.build.os !== "linux") {
+    const text = await ps(["-p", String(pid), "-o", "rss=,time="]);
+    const [rss, time] = text.trim().split(/\s+/);
+    if (time === undefined) return null;
+    const seconds = time.split(":").reduce(
+      (sum, part) => sum * 60 + Number(part),
+      0,
+    );
+    return { cpuMs: seconds * 1000, rssBytes: Number(rss) * 1024 };
+  }
+  const stat = await Deno.readTextFile(`/proc/${pid}/stat`).catch(() => null);
+  const status = await Deno.readTextFile(`/proc/${pid}/status`).catch(() => "");
+  const rss = /^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1];
+  if (stat === null || rss === undefined) return null;
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  // Linux counts user and system time in hundredths of a second.
+  const cpuMs = (Number(fields[11]) + Number(fields[12])) * 10;
+  return { cpuMs, rssBytes: Number(rss) * 1024 };
+}
+
 /**
  * Sends SIGKILL to processes and waits until they are gone.
  *

@@ -9,12 +9,15 @@ export interface RecordingProxy extends AsyncDisposable {
   readonly port: number;
   /** The type bytes of the client's messages, "startup" for the first. */
   readonly messages: string[];
+  /** What each connection began with: TLS, a request for it, or a start in clear. */
+  readonly starts: string[];
 }
 
 /** Starts a proxy in front of a server on this machine. */
 export function recordingProxy(to: number): RecordingProxy {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const messages: string[] = [];
+  const starts: string[] = [];
   const open: Deno.Conn[] = [];
   const pipe = async (
     from: Deno.Conn,
@@ -42,13 +45,20 @@ export function recordingProxy(to: number): RecordingProxy {
     for await (const client of listener) {
       const server = await Deno.connect({ hostname: "127.0.0.1", port: to });
       open.push(client, server);
-      pipe(client, server, frontendMessages(messages));
+      const note = frontendMessages(messages);
+      let isFirst = true;
+      pipe(client, server, (bytes) => {
+        if (isFirst) starts.push(startOf(bytes));
+        if (starts.at(-1) === "start") note(bytes);
+        isFirst = false;
+      });
       pipe(server, client);
     }
   })();
   return {
     port: listener.addr.port,
     messages,
+    starts,
     async [Symbol.asyncDispose]() {
       listener.close();
       await served;
@@ -61,6 +71,11 @@ export function recordingProxy(to: number): RecordingProxy {
       }
     },
   };
+}
+
+/** What a connection begins with: a TLS handshake's record, or a length of four. */
+function startOf(bytes: Uint8Array): string {
+  return bytes[0] === 0x16 ? "TLS" : bytes.length === 8 ? "request" : "start";
 }
 
 /** Cuts a client's bytes into messages: a type byte, then a length of four. */

@@ -1,102 +1,107 @@
-import { fileURLToPath } from "node:url";
 import { assertEquals, assertRejects } from "@std/assert";
-import postgres from "postgres";
 import { generate } from "selfsigned";
-import { VERSION } from "../../lib/claim.ts";
+import { openCarrier } from "../../lib/carry.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { startPostgres } from "../../lib/dev/postgres.ts";
-import { makeServerTempDir } from "../../lib/dev/server_user.ts";
-import { migrate, prepareDatabase } from "../../lib/dev/supabase.ts";
-import { completePostgresUrl } from "../../lib/postgres_url.ts";
-import { connectionOptions } from "../../lib/postgres_socket.ts";
-import { createPostgresCarrier } from "../../lib/source_postgres.ts";
 import { recordingProxy } from "./proxy.ts";
 import { Servers } from "./stack.ts";
+import { ownCertificate } from "./transport.ts";
 
 const servers = new Servers();
-Deno.test.afterAll(() => servers.stop());
-
-/** A driver as a worker opens it. */
-function open(text: string): postgres.Sql {
-  const url = completePostgresUrl(text);
-  return postgres(url, {
-    max: 1,
-    prepare: false,
-    fetch_types: false,
-    connect_timeout: 5,
-    ...connectionOptions(url, { answerBytesMax: 1_000_000 }),
-  });
-}
+const secure = new Servers({ tls: true });
+Deno.test.afterAll(async () => {
+  await servers.stop();
+  await secure.stop();
+});
 
 /** One call over a connection string, as a worker opens it. */
-async function callLease(url: string): Promise<unknown> {
-  const sql = open(url);
+async function callRelease(url: string, ca = ""): Promise<unknown> {
+  const way = { pgmqUrl: url, pgmqApiKey: "", pgmqToken: "", pgmqCa: ca };
+  const carrier = openCarrier(way, { timeoutMs: 5_000 });
   try {
-    const carrier = createPostgresCarrier(sql, { timeoutMs: 5_000 });
-    return await carrier.call("lease", {
-      lease: "test",
-      seconds: 1,
-      version: VERSION,
-    });
+    return await carrier.call("release", { lease: "test" });
   } finally {
-    await sql.end({ timeout: 1 });
+    await carrier.close();
   }
 }
 
-Deno.test("carrier.call() works over TLS, from the first byte and by request, and refuses a certificate it cannot verify", async () => {
-  const { cert, private: key } = await generate([
+Deno.test("carrier.call() works over TLS, from the first byte and by request, and verifies unless told not to", async () => {
+  await using proxy = recordingProxy((await secure.postgres()).port);
+  const { cert } = await ownCertificate();
+  const { cert: other } = await generate([
     { name: "commonName", value: "localhost" },
   ]);
-  const root = await makeServerTempDir();
-  const server = await startPostgres({
-    root: fileURLToPath(new URL("../../.dev", import.meta.url)),
-    dataDir: `${root}/pg`,
-    tls: { cert, key },
-    settings: { fsync: "off" },
-  });
-  try {
-    await prepareDatabase(server, { database: "tls" });
-    const url = server.url({ database: "tls" });
-    await migrate(url);
-    const isEncrypted = async (of: string) => {
-      const sql = open(of);
-      try {
-        const [row] = await sql`
-          select ssl from pg_stat_ssl where pid = pg_backend_pid()`.simple();
-        return row!.ssl;
-      } finally {
-        await sql.end({ timeout: 1 });
-      }
-    };
-    for (
-      const [query, encrypted] of [
-        ["", true],
-        ["?sslmode=disable", false],
-        ["?sslmode=require", true],
-        ["?sslnegotiation=direct", true],
-        ["?sslmode=require&sslnegotiation=direct", true],
-      ] as const
-    ) {
-      const answer = await callLease(url + query) as { do: string };
-      assertEquals(answer.do, "granted", query);
-      assertEquals(await isEncrypted(url + query), encrypted, query);
-    }
-    for (
-      const query of [
-        "?sslmode=verify-full",
-        "?sslmode=verify-full&sslnegotiation=direct",
-      ]
-    ) {
-      const error = await assertRejects(
-        () => callLease(url + query),
-        SyncError,
-      );
-      assertEquals(error.code, "source_unreachable");
-    }
-  } finally {
-    await server.stop();
-    await Deno.remove(root, { recursive: true });
+  const database = await secure.database();
+  const url = new URL((await secure.postgres()).url({ database }));
+  url.port = String(proxy.port);
+  const call = (query: string, ca: string, host = "127.0.0.1") => {
+    url.hostname = host;
+    return callRelease(url.href + query, ca);
+  };
+  // What the first bytes are: a request for TLS, TLS, or a start in clear.
+  const works: [query: string, ca: string, first: string][] = [
+    ["", "", "request"],
+    ["", cert, "request"],
+    ["?sslmode=require", "", "request"],
+    ["?sslmode=require", cert, "request"],
+    ["?sslmode=verify-full", cert, "request"],
+    ["?sslmode=disable", "", "start"],
+    ["?sslnegotiation=direct", cert, "TLS"],
+    ["?sslnegotiation=direct&sslmode=verify-ca", cert, "TLS"],
+    ["?sslnegotiation=direct&sslmode=require", "", "TLS"],
+  ];
+  for (const [query, ca, first] of works) {
+    proxy.starts.length = 0;
+    assertEquals(await call(query, ca), { queued: 0, queued_exact: true });
+    assertEquals(proxy.starts, [first], query);
   }
+  assertEquals(await call("?sslnegotiation=direct", cert, "localhost"), {
+    queued: 0,
+    queued_exact: true,
+  });
+  const refused: [query: string, ca: string, host?: string][] = [
+    ["?sslnegotiation=direct", ""],
+    ["?sslnegotiation=direct", other],
+    ["?sslnegotiation=direct&sslmode=require", other],
+    ["?sslmode=verify-full", ""],
+    ["", other],
+    // Another name of the same machine.
+    ["?sslnegotiation=direct", cert, "0x7f.1"],
+    ["?sslmode=verify-full", cert, "0x7f.1"],
+  ];
+  for (const [query, ca, host] of refused) {
+    const error = await assertRejects(
+      () => call(query, ca, host),
+      SyncError,
+      "set PGMQ_CA",
+    );
+    assertEquals(error.code, "config_invalid");
+  }
+});
+
+Deno.test("carrier.call() insists on TLS where a server offers none, and takes no byte before it begins", async () => {
+  const server = await servers.postgres();
+  const url = server.url({ database: await servers.database() });
+  await assertRejects(
+    () => callRelease(`${url}?sslmode=require`),
+    SyncError,
+    "does not offer it",
+  );
+  // Somebody in between sends more than the one byte that says yes.
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const served = (async () => {
+    const conn = await listener.accept();
+    await conn.read(new Uint8Array(8));
+    await conn.write(new TextEncoder().encode("SInjected"));
+    while (await conn.read(new Uint8Array(100)) !== null);
+    conn.close();
+  })();
+  const { port } = listener.addr;
+  await assertRejects(
+    () => callRelease(`postgres://u:p@127.0.0.1:${port}/d?sslmode=require`),
+    SyncError,
+  );
+  await served;
+  listener.close();
 });
 
 Deno.test("carrier.call() needs no session: one simple query a call, so that any pooler may stand in between", async () => {
@@ -105,7 +110,7 @@ Deno.test("carrier.call() needs no session: one simple query a call, so that any
   await using proxy = recordingProxy(server.port);
   const url = new URL(server.url({ database }));
   url.port = String(proxy.port);
-  await callLease(`${url.href}?sslmode=disable&pgbouncer=true`);
+  await callRelease(`${url.href}?sslmode=disable&pgbouncer=true`);
   // Startup and password, then Q (simple query) and X (terminate): no Parse, no Bind.
   const kinds = proxy.messages.filter((kind) =>
     kind !== "p" && kind !== "startup"
@@ -140,7 +145,7 @@ Deno.test("carrier.call() says what to do when the source is missing, not instal
     ],
   ];
   for (const [url, code, words] of cases) {
-    const error = await assertRejects(() => callLease(url), SyncError, words);
+    const error = await assertRejects(() => callRelease(url), SyncError, words);
     assertEquals(error.code, code);
     assertEquals(error.message.includes("postgres:"), false);
     assertEquals(error.message.includes("wrong"), false);

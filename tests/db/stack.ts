@@ -24,7 +24,17 @@ import {
 import { parseSchema, schemaHash, schemaText } from "../../lib/schema.ts";
 import type { Parts } from "../../lib/progress.ts";
 import { createWorker } from "../../lib/worker.ts";
+import { serveBunny } from "../../lib/dev/bunny.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
+import { bundleWorker } from "./bundle.ts";
+import {
+  admitToken,
+  closeWays,
+  IN_ISOLATE,
+  ownCertificate,
+  settingsFor,
+  TRANSPORT,
+} from "./transport.ts";
 
 /** The worker's secret in every test. */
 export const SECRET = "test-webhook-signature";
@@ -51,6 +61,8 @@ export class Servers {
     private readonly options: {
       version?: 15 | 17;
       settings?: Record<string, string>;
+      /** Whether the server offers TLS, by the certificate of this run. */
+      tls?: boolean;
     } = {},
   ) {}
 
@@ -61,6 +73,9 @@ export class Servers {
       root: fileURLToPath(new URL("../../.dev", import.meta.url)),
       dataDir: `${this.#root}/pg`,
       version: this.options.version,
+      ...(this.options.tls || TRANSPORT === "tls"
+        ? { tls: await ownCertificate() }
+        : {}),
       settings: {
         fsync: "off",
         max_connections: "60",
@@ -91,11 +106,13 @@ export class Servers {
         await sql.end();
       }
       await migrate(url);
+      if (TRANSPORT === "rest") await admitToken(server, database);
     }
     return database;
   }
 
   async stop(): Promise<void> {
+    await closeWays();
     await this.#postgres?.stop();
     if (this.#root) await Deno.remove(this.#root, { recursive: true });
   }
@@ -112,7 +129,7 @@ export class Stack implements AsyncDisposable {
     readonly client: Client,
     readonly schema: RawSchema,
     readonly log: Record<string, unknown>[],
-    readonly worker: Deno.HttpServer<Deno.NetAddr>,
+    readonly worker: ServedWorker,
     readonly folder: string,
   ) {}
 
@@ -295,7 +312,7 @@ export class Stack implements AsyncDisposable {
     run: (parts: Parts) => Promise<T>,
     schema: RawSchema = this.schema,
   ): Promise<T> {
-    const config = configOf({
+    const config = await configOf({
       libsqlUrl: this.sqld.url,
       pgmqUrl: this.server.url({ database: this.database }),
     });
@@ -326,37 +343,67 @@ export async function configure(
   }::text::jsonb)`;
 }
 
-/** The settings of a worker, which connects as its own role whoever's URL this is. */
-function configOf(urls: { libsqlUrl: string; pgmqUrl: string }) {
-  const settings: Record<string, string> = {
+/** A worker on a port. */
+export interface ServedWorker {
+  readonly addr: { readonly port: number };
+  shutdown(): Promise<void>;
+}
+
+/** What a worker is told, which connects as its own role whoever's URL this is. */
+async function settingsOf(
+  urls: { libsqlUrl: string; pgmqUrl: string },
+): Promise<Record<string, string>> {
+  return {
     LIBSQL_URL: urls.libsqlUrl,
     LIBSQL_AUTH_TOKEN: "test",
-    PGMQ_URL: urls.pgmqUrl.replace(
-      "postgres://postgres:",
-      `postgres://${WORKER_LOGIN}:`,
-    ),
     WEBHOOK_SIGNATURE: SECRET,
+    ...await settingsFor(
+      urls.pgmqUrl.replace(
+        "postgres://postgres:",
+        `postgres://${WORKER_LOGIN}:`,
+      ),
+    ),
   };
+}
+
+async function configOf(urls: { libsqlUrl: string; pgmqUrl: string }) {
+  const settings = await settingsOf(urls);
   return parseConfig((name) => settings[name]);
 }
 
-/** A worker on a free port, as main.ts puts it together. */
+/** A worker on a free port: as main.ts puts it together, or main.ts itself in the isolate. */
 export function serveWorker(
   urls: { libsqlUrl: string; pgmqUrl: string },
   raw: RawSchema,
   lines: Record<string, unknown>[] = [],
-): Deno.HttpServer<Deno.NetAddr> {
+): ServedWorker {
+  if (IN_ISOLATE) {
+    return serveBunny({
+      script: () => bundleWorker(raw),
+      env: () => settingsOf(urls),
+      // Neither offered nor denied there.
+      modules: TRANSPORT === "tls" || TRANSPORT === "rest" ? [] : ["node:net"],
+      onLine: (line) => {
+        if (line.startsWith("{")) lines.push(JSON.parse(line));
+      },
+    });
+  }
   const log = (level: string, event: string, fields: object) => {
     lines.push({ level, event, ...fields });
   };
-  const handler = createWorker({
-    config: () => configOf(urls),
-    schema: raw,
-    log,
-    now: Date.now,
-  });
+  let worker: Promise<ReturnType<typeof createWorker>> | null = null;
   return Deno.serve(
     { port: 0, hostname: "127.0.0.1", onListen: () => {} },
-    handler,
+    async (request) => {
+      worker ??= settingsOf(urls).then((settings) =>
+        createWorker({
+          config: () => parseConfig((name) => settings[name]),
+          schema: raw,
+          log,
+          now: Date.now,
+        })
+      );
+      return await (await worker)(request);
+    },
   );
 }
