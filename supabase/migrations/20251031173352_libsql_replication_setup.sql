@@ -953,9 +953,11 @@ begin
     and whole - '{v,table,columns,rows,key,deletes,oversize,truncate,failed}'::text[] = '{}'
     and not whole @? '$.**{4}' and not whole @? '$.*.*'
   then
-    -- As ours are, lists of lists of texts: no number is in one.
-    if not whole @? '$ ? (@.rows[*][*] != 0.5 || @.deletes[*][*] != 0.5 || @.oversize[*][*] != 0.5
-      || @.columns[*][*] != 0.5 || @.key[*][*] != 0.5)' then
+    -- As ours are, lists of lists of texts: no number is in one. By < and >=, as
+    -- a null is != to any number.
+    if not whole @? '$ ? (@.rows[*][*] < 1 || @.rows[*][*] >= 1 || @.deletes[*][*] < 1 || @.deletes[*][*] >= 1
+      || @.oversize[*][*] < 1 || @.oversize[*][*] >= 1 || @.columns[*][*] < 1 || @.columns[*][*] >= 1
+      || @.key[*][*] < 1 || @.key[*][*] >= 1)' then
       envelope := whole::text;
     end if;
   else
