@@ -50,7 +50,7 @@ async function claimMs(
     }, schemaJson);
     let claim = await hand.claim({ messages });
     for (let at = 1; at < WARM + CLAIMS; at++) {
-      if (claim.do !== "batch" || claim.messages.length !== messages) {
+      if (claim.do !== "batch" || claim.messageCount !== messages) {
         throw new Error(`expected ${messages} messages, found ${claim.do}`);
       }
       if (await hand.apply(claim) !== "applied") throw new Error("not applied");
