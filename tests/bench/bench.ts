@@ -7,6 +7,7 @@
  * @module
  */
 
+import { childrenOf, killAll } from "../../lib/dev/process_tree.ts";
 import { BUNDLE } from "./bundle.ts";
 import { CALLS } from "./calls.ts";
 import { CAPTURE_BULK } from "./capture_bulk.ts";
@@ -105,6 +106,13 @@ const rounded = (_: string, value: unknown) =>
     ? Number(value.toPrecision(4))
     : value;
 
+/** Ends what this process started: a Ctrl-C in the terminal reaches us alone. */
+async function endChildren(): Promise<void> {
+  const children = await childrenOf(Deno.pid);
+  const theirs = await Promise.all(children.map(childrenOf));
+  await killAll([...children, ...theirs.flat()]);
+}
+
 async function main(args: readonly string[]): Promise<number> {
   const wanted = parseArguments(args);
   if (wanted === null) {
@@ -121,7 +129,21 @@ async function main(args: readonly string[]): Promise<number> {
   const seconds = () => Math.round((performance.now() - started) / 1000);
   const log = (line: string) =>
     console.error(`${String(seconds()).padStart(4)} s  ${line}`);
-  const { figures, details, cost } = await runBench({ parts, sizes, log });
+  const loadBefore = Deno.loadavg().map(round);
+  const onInterrupt = () => {
+    Deno.removeSignalListener("SIGINT", onInterrupt);
+    // Without them the run fails, and cleans up.
+    endChildren();
+  };
+  Deno.addSignalListener("SIGINT", onInterrupt);
+  let result: Result;
+  try {
+    result = await runBench({ parts, sizes, log });
+  } catch (error) {
+    console.error(error);
+    return 1;
+  }
+  const { figures, details, cost } = result;
   if (!isJson) {
     for (const line of table(figures)) console.log(line);
     for (const [what, value] of Object.entries(cost)) {
@@ -130,8 +152,9 @@ async function main(args: readonly string[]): Promise<number> {
   }
   const machine = {
     cores: navigator.hardwareConcurrency,
-    load: Deno.loadavg().map(round),
     memory_mb: Math.round(Deno.systemMemoryInfo().total / 1_048_576),
+    load_before: loadBefore,
+    load_after: Deno.loadavg().map(round),
     os: Deno.build.target,
     deno: Deno.version.deno,
   };

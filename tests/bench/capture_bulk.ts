@@ -16,24 +16,24 @@ import {
 import type { Part } from "./found.ts";
 import type { Pair } from "./lab.ts";
 
-const ROWS = 10_000;
+/** A table has room where a statement updates a few rows of each page. */
+const SHARE = 5;
 
 /** Milliseconds of one statement over rows that lie apart: other ones each turn,
  * whose pages have room from the turn before, as in a table that lives. */
 async function update(
   { sql }: Pair,
-  options: { rows: number; turn: number },
+  options: { rows: number; updated: number; turn: number },
 ): Promise<number> {
-  const step = options.rows / ROWS;
-  const first = 1 + options.turn % step;
+  const { rows, updated, turn } = options;
+  const step = rows / updated;
+  const first = 1 + turn % step;
   const started = performance.now();
   const { count } = await sql`update public.app_versions
-    set checksum = md5(id::text || ${
-    String(options.turn)
-  }), deleted = not deleted
-    where id = any (array(select generate_series(${first}::int, ${options.rows}::int, ${step}::int)))`;
+    set checksum = md5(id::text || ${String(turn)}), deleted = not deleted
+    where id = any (array(select generate_series(${first}::int, ${rows}::int, ${step}::int)))`;
   const ms = performance.now() - started;
-  if (count !== ROWS) throw new Error(`${count} of ${ROWS} rows`);
+  if (count !== updated) throw new Error(`${count} of ${updated} rows`);
   return ms;
 }
 
@@ -41,24 +41,26 @@ async function update(
 export const CAPTURE_BULK: Part = {
   name: "capture_bulk",
   keys: ["capture_bulk_cost", "noop_messages"],
-  run: (lab, { sizes, log }) =>
-    withPairs(lab, sizes.rows, async (pairs) => {
+  run(lab, { sizes, log }) {
+    const updated = sizes.statementRows;
+    const rows = Math.max(sizes.rows, SHARE * updated);
+    return withPairs(lab, rows, async (pairs) => {
       const runs = forEach((): number[] => []);
       for (let turn = 0; turn <= 3 * sizes.rounds; turn++) {
         for (const capture of CAPTURES) {
           await clean(pairs[capture], capture);
-          const ms = await update(pairs[capture], { rows: sizes.rows, turn });
+          const ms = await update(pairs[capture], { rows, updated, turn });
           // The first turn connects and plans.
           if (turn > 0) runs[capture].push(ms);
         }
       }
       const ms = mediansOf(runs);
-      log(`update of ${ROWS} rows: ${describe(ms)} ms`);
+      log(`update of ${updated} rows: ${describe(ms)} ms`);
       const { messages } = await queueOf(pairs.ours, "ours");
 
       await clean(pairs.ours, "ours");
       await pairs.ours.sql`update public.app_versions
-        set checksum = checksum, deleted = deleted where id <= ${ROWS}`;
+        set checksum = checksum, deleted = deleted where id <= ${updated}`;
       const noop = await queueOf(pairs.ours, "ours");
       return {
         figures: {
@@ -70,5 +72,6 @@ export const CAPTURE_BULK: Part = {
           "source: queue rows written by a 10,000-row statement": messages,
         },
       };
-    }),
+    });
+  },
 };

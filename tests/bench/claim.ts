@@ -14,16 +14,17 @@ import type { Part } from "./found.ts";
 import type { Pair } from "./lab.ts";
 import { median } from "./median.ts";
 
-/** Messages of the small queue. */
-const QUEUED = 10_000;
-/** Messages a claim, so that the small queue has some of them. */
-const CLAIMED = 1_000;
 /** The first claims find their way: the floor, and plans. */
 const WARM = 2;
 const CLAIMS = 7;
+/** So that the short queue has as many claims. */
+const SHARE = 10;
 
 /** Milliseconds of a claim that acks the batch before: the median, and the first. */
-async function claimMs(pair: Pair): Promise<{ ms: number; firstMs: number }> {
+async function claimMs(
+  pair: Pair,
+  messages: number,
+): Promise<{ ms: number; firstMs: number }> {
   const settings: Record<string, string> = {
     LIBSQL_URL: pair.sqld.url,
     LIBSQL_AUTH_TOKEN: "bench",
@@ -47,13 +48,13 @@ async function claimMs(pair: Pair): Promise<{ ms: number; firstMs: number }> {
         },
       },
     }, schemaJson);
-    let claim = await hand.claim({ messages: CLAIMED });
+    let claim = await hand.claim({ messages });
     for (let at = 1; at < WARM + CLAIMS; at++) {
-      if (claim.do !== "batch" || claim.messages.length !== CLAIMED) {
-        throw new Error(`expected ${CLAIMED} messages, found ${claim.do}`);
+      if (claim.do !== "batch" || claim.messageCount !== messages) {
+        throw new Error(`expected ${messages} messages, found ${claim.do}`);
       }
       if (await hand.apply(claim) !== "applied") throw new Error("not applied");
-      claim = await hand.again({ messages: CLAIMED });
+      claim = await hand.again({ messages });
     }
     await source.release(hand.lease);
     return { ms: median(times.slice(WARM)), firstMs: times[0]! };
@@ -95,12 +96,13 @@ export const CLAIM: Part = {
   name: "claim",
   keys: ["claim_growth"],
   async run(lab, { sizes, log }) {
+    const messages = sizes.queueShort / SHARE;
     const changed = () =>
       lab.changed({
         capture: "ours",
-        rows: QUEUED,
+        rows: sizes.rows,
         kind: "update",
-        count: QUEUED,
+        count: sizes.queueShort,
       });
     const times = {
       short: [] as number[],
@@ -111,17 +113,17 @@ export const CLAIM: Part = {
     for (let round = 0; round < sizes.rounds; round++) {
       {
         await using pair = await changed();
-        times.short.push((await claimMs(pair)).ms);
+        times.short.push((await claimMs(pair, messages)).ms);
       }
       {
         await using pair = await changed();
-        await multiply(pair, sizes.queueLong / QUEUED);
-        times.long.push((await claimMs(pair)).ms);
+        await multiply(pair, sizes.queueLong / sizes.queueShort);
+        times.long.push((await claimMs(pair, messages)).ms);
       }
       {
         await using pair = await changed();
         await using _holder = await holdDead(pair, sizes.deadRows);
-        const { ms, firstMs: first } = await claimMs(pair);
+        const { ms, firstMs: first } = await claimMs(pair, messages);
         times.dead.push(ms);
         firstMs = first;
       }

@@ -9,8 +9,6 @@ import type { Part } from "./found.ts";
 import type { Lab } from "./lab.ts";
 import { drainOurs, startWorker } from "./worker.ts";
 
-/** Messages of the short drain. */
-const SHORT = 10_000;
 /** Where the worker is deployed it has no more: V8 collects accordingly. */
 const LIMIT_MB = 128;
 
@@ -58,12 +56,12 @@ export const MEMORY: Part = {
   name: "memory",
   keys: ["memory_growth", "memory_mb"],
   async run(lab, { sizes, log }) {
-    const { rows, messages, queueLong } = sizes;
-    const short = await peakMb(lab, { rows, messages: SHORT, copies: 1 });
+    const { rows, messages, queueShort, queueLong } = sizes;
+    const short = await peakMb(lab, { rows, messages: queueShort, copies: 1 });
     const copies = queueLong / messages;
     const long = await peakMb(lab, { rows, messages, copies });
     log(
-      `heap: ${short} MB at ${SHORT} messages, ${long} MB at ${sizes.queueLong}`,
+      `heap: ${short} MB at ${queueShort} messages, ${long} MB at ${sizes.queueLong}`,
     );
     return {
       figures: { memory_growth: long / short, memory_mb: long },

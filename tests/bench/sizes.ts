@@ -17,10 +17,14 @@ export interface Sizes {
   readonly baselineMessages: number;
   /** Rows of a backfill. */
   readonly fillRows: number;
-  /** Messages of a long queue: a multiple of `messages`. */
+  /** Messages of a short queue. */
+  readonly queueShort: number;
+  /** Messages of a long one: a multiple of `messages` and of `queueShort`. */
   readonly queueLong: number;
   /** Rows of the queue that are deleted, and that an old snapshot may see. */
   readonly deadRows: number;
+  /** Rows of a large statement. */
+  readonly statementRows: number;
   /** How often clients update single rows, and how long each time. */
   readonly tpsTurns: number;
   readonly tpsSeconds: number;
@@ -35,8 +39,10 @@ export const FULL: Sizes = {
   messages: 200_000,
   baselineMessages: 30_000,
   fillRows: 500_000,
+  queueShort: 10_000,
   queueLong: 1_000_000,
   deadRows: 5_000_000,
+  statementRows: 10_000,
   tpsTurns: 15,
   tpsSeconds: 1,
   walChanges: 20_000,
@@ -45,15 +51,33 @@ export const FULL: Sizes = {
 /** Under a minute on an idle machine. */
 export const QUICK: Sizes = {
   rounds: 1,
-  rows: 50_000,
-  messages: 20_000,
-  baselineMessages: 4_000,
-  fillRows: 50_000,
-  queueLong: 100_000,
-  deadRows: 500_000,
+  rows: 20_000,
+  messages: 15_000,
+  baselineMessages: 3_000,
+  fillRows: 30_000,
+  queueShort: 10_000,
+  queueLong: 60_000,
+  deadRows: 300_000,
+  statementRows: 10_000,
   tpsTurns: 3,
   tpsSeconds: 0.3,
   walChanges: 2_000,
+};
+
+/** Seconds, for a test that the bench still runs: its figures mean nothing. */
+export const TOY: Sizes = {
+  rounds: 1,
+  rows: 2_000,
+  messages: 1_000,
+  baselineMessages: 1_000,
+  fillRows: 2_000,
+  queueShort: 1_000,
+  queueLong: 2_000,
+  deadRows: 1_000,
+  statementRows: 1_000,
+  tpsTurns: 1,
+  tpsSeconds: 0.05,
+  walChanges: 100,
 };
 
 /**

@@ -179,6 +179,19 @@ Deno.test("sync() parks what is too deep or too large, however small it lies in 
   );
 });
 
+Deno.test("sync() brings what one statement wrote to many rows, nulls among them", async () => {
+  await using stack = await startChain(servers);
+  const { sql } = stack;
+  await sql`insert into item (id, name, size)
+    select i, case when i % 3 > 0 then repeat('x', i % 50) end, nullif(i % 5, 0)
+    from generate_series(1, 1500) i`;
+  const messages = await stack.messages();
+  assertEquals(messages.length, 2);
+  const { parked } = await stack.drain();
+  assertEquals(parked, 0);
+  assertEquals(await stack.assertEqual(), 1_500);
+});
+
 Deno.test("a walk goes on when dead letters have keys of any size and shape", async () => {
   await using stack = await startChain(servers);
   const { sql } = stack;
