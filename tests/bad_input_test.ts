@@ -473,7 +473,7 @@ Deno.test("readRow() returns a row whose fields are what they should be, or says
           const now = found[name as keyof typeof ROW];
           assert(typeof now === typeof was || now === null || was === null);
         }
-        const { damaged, ...clean } = found;
+        const { damaged: _, ...clean } = found;
         assertEquals(readRow(clean, options), clean);
         walkAfter(clean, { page: null, reopen: true });
         walkAfter(clean, { page: null, reopen: false });
