@@ -1567,10 +1567,14 @@ begin
     cross join lateral pg_catalog.jsonb_array_elements(
       case when pg_catalog.jsonb_typeof(e.e -> 'rows') = 'array'
         and pg_catalog.jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> 'rows' else '[]' end) row_cells
+    union all
+    -- A truncate takes every row there was.
+    select e.e ->> 'table', null from envelopes e where e.e -> 'truncate' = 'true'
   )
   delete from pgmq.q_replicate_data_libsql_dlq d
   using touched t
-  where d.message ->> 'table' = t.table_name and d.message -> 'key' = t.key
+  where d.message ->> 'table' = t.table_name
+    and pg_catalog.jsonb_typeof(d.message -> 'key') = 'array' and d.message -> 'key' = coalesce(t.key, d.message -> 'key')
     and not exists (
       select from pg_catalog.jsonb_array_elements(b.parked) p
       where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
