@@ -3,8 +3,9 @@
 -- What:  the queue replicate_data_libsql, statement triggers that fill it, the
 --        private schema libsql_sync whose functions hand out one chain of
 --        batches, and a cron job that calls the worker.
--- Locks: SHARE ROW EXCLUSIVE on each listed table while its triggers are made,
---        3 s at most; only where they are missing or differ.
+-- Locks: SHARE ROW EXCLUSIVE on each listed table while its triggers are made, or
+--        what they send is changed, 3 s at most; only where they are missing or
+--        differ.
 -- Again: safe to run again, and twice at once.
 -- Undo:  select libsql_sync.uninstall('uninstall')
 --
@@ -449,31 +450,34 @@ as $$
   group by t.key
 $$;
 
--- The text of the trigger function: one static branch per table and statement
+-- The branches of the trigger function: one static branch per table and statement
 -- kind (EXECUTE per call costs half of a small statement's time; plpgsql plans
 -- a branch only when it runs).
+create or replace function libsql_sync.branches()
+returns table (relation oid, table_name text, operation text, branch text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.oid, t.name, o.operation, pg_catalog.format(
+    E'      elsif tg_op = %L and tg_argv[0] = %L then\n        messages := array(%s);\n',
+    o.operation, t.name, libsql_sync.capture_sql(r.oid, t.name, o.operation))
+  from libsql_sync.tables t
+  cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+  cross join (values ('INSERT'), ('UPDATE'), ('DELETE')) o (operation)
+  where r.oid is not null
+$$;
+
+-- The text of the trigger function.
 create or replace function libsql_sync.trigger_sql()
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  branches text := '';
-  branch record;
+  branches text := (
+    select coalesce(pg_catalog.string_agg(b.branch, '' order by b.table_name, b.operation), '')
+    from libsql_sync.branches() b);
 begin
-  for branch in
-    select t.name, o.operation, libsql_sync.capture_sql(r.oid, t.name, o.operation) as query
-    from libsql_sync.tables t
-    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
-    cross join (values ('INSERT'), ('UPDATE'), ('DELETE')) o (operation)
-    where r.oid is not null
-    order by t.name, o.operation
-  loop
-    branches := branches || pg_catalog.format(
-      E'      elsif tg_op = %L and tg_argv[0] = %L then\n        messages := array(%s);\n',
-      branch.operation, branch.name, branch.query);
-  end loop;
-
   return $body$
 -- Written by libsql_sync.attach(): do not edit.
 declare
@@ -590,6 +594,7 @@ declare
   problems text[] := '{}';
   missing text;
   body text;
+  previous text;
   made integer := 0;
   handler oid;
 begin
@@ -620,7 +625,23 @@ begin
 
   body := libsql_sync.trigger_sql();
   handler := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
-  if handler is null or body is distinct from (select p.prosrc from pg_catalog.pg_proc p where p.oid = handler) then
+  previous := (select p.prosrc from pg_catalog.pg_proc p where p.oid = handler);
+  -- What a writer sent by the old text lacks a column that is listed now, and may
+  -- be committed after all was walked: he ends first, and then all is walked.
+  for listed in
+    select b.relation from libsql_sync.branches() b
+    where pg_catalog.strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
+  loop
+    begin
+      execute pg_catalog.format('lock table %s in share row exclusive mode', listed.relation::pg_catalog.regclass);
+    exception when lock_not_available then
+      raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
+        listed.relation::pg_catalog.regclass
+        using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+    end;
+    update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+  end loop;
+  if handler is null or body is distinct from previous then
     -- Definer: the writing user may neither read the queue nor write to it.
     execute pg_catalog.format(
       'create or replace function public.trigger_http_queue_post_to_function_libsql() returns trigger'
