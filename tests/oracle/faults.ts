@@ -8,6 +8,8 @@
  */
 
 import { createClient } from "@libsql/client/web";
+import postgres from "postgres";
+import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { type Random, seededRandom } from "../../lib/dev/random.ts";
 import type { Fault } from "../db/http_proxy.ts";
 import type { RawSchema } from "../db/stack.ts";
@@ -298,7 +300,7 @@ export class Faults {
   async #tend(): Promise<void> {
     if (!this.#random.chance(0.3)) return;
     const { stack } = this.#session;
-    await endPrepared(stack.sql, "2 seconds").catch(() => {});
+    await this.#session.patiently(() => endPrepared(stack, "2 seconds"));
     await this.tendReplica();
   }
 
@@ -411,15 +413,30 @@ export class Faults {
   }
 }
 
-/** Commits or rolls back what stayed prepared for so long. */
+/**
+ * Commits what stayed prepared for so long. As the superuser: who prepared it in
+ * another role may not end it.
+ */
 export async function endPrepared(
-  sql: Session["stack"]["sql"],
+  { server, database }: Session["stack"],
   age: string,
 ): Promise<void> {
-  const found = await sql`
-    select gid from pg_prepared_xacts
-    where database = current_database() and prepared < now() - ${age}::text::interval`;
-  for (const { gid } of found) {
-    await sql.unsafe(`commit prepared '${gid}'`).catch(() => {});
+  const admin = postgres(server.url({ user: SUPERUSER, database }), {
+    max: 1,
+    fetch_types: false,
+    onnotice: () => {},
+  });
+  try {
+    const found = await admin`
+      select gid from pg_prepared_xacts
+      where database = current_database() and prepared < now() - ${age}::text::interval`;
+    for (const { gid } of found) {
+      await admin.unsafe(`commit prepared '${gid}'`).catch((error) => {
+        // Its writer was quicker.
+        if (error.code !== "42704") throw error;
+      });
+    }
+  } finally {
+    await admin.end({ timeout: 1 });
   }
 }

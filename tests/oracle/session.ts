@@ -95,6 +95,7 @@ export const SETTINGS = {
 const FORESEEN =
   /^(200|source_unreachable|replica_unreachable|replica_moved|replica_schema|nuke_pending|none)$/;
 const QUEUE_MAX = 40;
+const SETTLE_MS = 300_000;
 
 /** Everything a session has. */
 export class Session implements AsyncDisposable {
@@ -306,8 +307,10 @@ export class Session implements AsyncDisposable {
         counts.rolledBack += written.rolledBack;
         counts.prepared += written.prepared;
       }
-      if (this.failure === null) await settle(this, faults);
-      await this.judged();
+      if (this.failure === null) {
+        await within(SETTLE_MS, settle(this, faults));
+      }
+      await within(SETTLE_MS, this.judged());
       if (this.failure !== null) throw this.failure;
       options.log?.(`seed ${seed} round ${round + 1} of ${rounds}: equal`);
     }

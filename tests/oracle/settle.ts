@@ -30,7 +30,7 @@ export async function settle(session: Session, faults: Faults): Promise<void> {
   await faults.stop();
   await pool.killAll();
   await pool.start();
-  await session.patiently(() => endPrepared(stack.sql, "0 s"));
+  await session.patiently(() => endPrepared(stack, "0 s"));
   await session.patiently(() => stack.sql`select libsql_sync.resume()`);
   await session.patiently(() =>
     stack
