@@ -10,7 +10,6 @@ import { isPromised } from "./checker.ts";
 import { endPrepared, type Faults } from "./faults.ts";
 import type { Session } from "./session.ts";
 import { shadowAt } from "./shadow.ts";
-import { SCHEMA } from "./tables.ts";
 import { sleep } from "./writer.ts";
 
 const DEADLINE_MS = 90_000;
@@ -102,13 +101,14 @@ async function promised(session: Session, when: string): Promise<void> {
   if (session.failure !== null) throw session.failure;
   const state = await session.read();
   assert(state !== null && isPromised(state), `no promise ${when}`);
+  assertEquals(state.schema, session.schema);
   await session.checker.judge(state, {
     isExcused: (table, key) => excused.has(`${table}\0${key}`),
   });
   if (excused.size > 0) return;
   const { found } = session.compare(
     state,
-    await shadowAt(stack.sql, { schema: SCHEMA, snapshot: null }),
+    await shadowAt(stack.sql, { schema: session.schema, snapshot: null }),
   );
   assertEquals(found, [], `not equal to the source as it is ${when}`);
   // Beside the log: the tables themselves, cell by cell.
@@ -121,8 +121,10 @@ async function promised(session: Session, when: string): Promise<void> {
 }
 
 /** Rows whose values the replica cannot hold, as they are now. */
-async function refusedKeys({ stack }: Session): Promise<Set<string>> {
-  const shadow = await shadowAt(stack.sql, { schema: SCHEMA, snapshot: null });
+async function refusedKeys(
+  { stack, schema }: Session,
+): Promise<Set<string>> {
+  const shadow = await shadowAt(stack.sql, { schema, snapshot: null });
   const keys = new Set<string>();
   for (const [table, rows] of shadow) {
     for (const [key, { cells }] of rows) {
@@ -140,7 +142,7 @@ async function letters(session: Session): Promise<void> {
   const refused = await refusedKeys(session);
   const open = (await stack.deadLetters())
     .filter(({ table, key }) =>
-      Array.isArray(key) && String(table) in SCHEMA.tables
+      Array.isArray(key) && String(table) in session.schema.tables
     )
     .map(({ table, key }) => `${table}\0${keyName(key as string[])}`);
   const walks = await stack.sql`
