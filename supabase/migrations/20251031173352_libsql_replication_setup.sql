@@ -4,8 +4,9 @@
 --        private schema libsql_sync whose functions hand out one chain of
 --        batches, role libsql_sync_worker which may call those and nothing
 --        else, and a cron job that calls the worker.
--- Locks: SHARE ROW EXCLUSIVE on each listed table while its triggers are made,
---        3 s at most; only where they are missing or differ.
+-- Locks: SHARE ROW EXCLUSIVE on each listed table while its triggers are made, or
+--        what they send is changed, 3 s at most; only where they are missing or
+--        differ.
 -- Again: safe to run again, and twice at once.
 -- Undo:  select libsql_sync.uninstall('uninstall')
 --
@@ -552,33 +553,15 @@ as $$
   group by t.key
 $$;
 
--- The text of the trigger function: one static branch per table and statement
+-- The branches of the trigger function: one static branch per table and statement
 -- kind (EXECUTE per call costs half of a small statement's time; plpgsql plans
 -- a branch only when it runs).
-create or replace function libsql_sync.trigger_sql()
-returns text
-language plpgsql stable
+create or replace function libsql_sync.branches()
+returns table (relation oid, table_name text, operation text, branch text)
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  branches text := '';
-  branch record;
-begin
-  for branch in
-    select t.name, o.operation, o.transition,
-      libsql_sync.one_row_sql(r.oid, t.name, o.operation) as one_row,
-      libsql_sync.capture_sql(r.oid, t.name, o.operation) as query,
-      pg_catalog.row_number() over (partition by t.name order by o.operation) = 1 as is_first
-    from libsql_sync.tables t
-    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
-    -- An UPDATE's new row may be missing, where a trigger kept it from a partition.
-    cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
-    where r.oid is not null
-    order by t.name, o.operation
-  loop
-    branches := branches || case when branch.is_first
-        then pg_catalog.format(E'      elsif tg_argv[0] = %L then\n', branch.name) else '' end
-      || pg_catalog.format(
+  select r.oid, t.name, o.operation, pg_catalog.format(
 $branch$        if tg_op = %L then
           perform from %s limit 2;
           get diagnostics touched = row_count;
@@ -588,9 +571,30 @@ $branch$        if tg_op = %L then
             messages := array(%s);
           end if;
         end if;
-$branch$, branch.operation, branch.transition, branch.one_row, branch.query);
-  end loop;
+$branch$, o.operation, o.transition,
+    libsql_sync.one_row_sql(r.oid, t.name, o.operation), libsql_sync.capture_sql(r.oid, t.name, o.operation))
+  from libsql_sync.tables t
+  cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+  -- An UPDATE's new row may be missing, where a trigger kept it from a partition.
+  cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
+  where r.oid is not null
+$$;
 
+-- The text of the trigger function.
+create or replace function libsql_sync.trigger_sql()
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  branches text := (
+    select coalesce(pg_catalog.string_agg(t.branches, '' order by t.table_name), '')
+    from (
+      select b.table_name, pg_catalog.format(E'      elsif tg_argv[0] = %L then\n', b.table_name)
+        || pg_catalog.string_agg(b.branch, '' order by b.operation) as branches
+      from libsql_sync.branches() b group by b.table_name
+    ) t);
+begin
   return $body$
 -- Written by libsql_sync.attach(): do not edit.
 declare
@@ -718,6 +722,7 @@ declare
   problems text[] := '{}';
   missing text;
   body text;
+  previous text;
   made integer := 0;
   handler oid;
 begin
@@ -748,7 +753,23 @@ begin
 
   body := libsql_sync.trigger_sql();
   handler := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
-  if handler is null or body is distinct from (select p.prosrc from pg_catalog.pg_proc p where p.oid = handler) then
+  previous := (select p.prosrc from pg_catalog.pg_proc p where p.oid = handler);
+  -- What a writer sent by the old text lacks a column that is listed now, and may
+  -- be committed after all was walked: he ends first, and then all is walked.
+  for listed in
+    select b.relation from libsql_sync.branches() b
+    where pg_catalog.strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
+  loop
+    begin
+      execute pg_catalog.format('lock table %s in share row exclusive mode', listed.relation::pg_catalog.regclass);
+    exception when lock_not_available then
+      raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
+        listed.relation::pg_catalog.regclass
+        using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+    end;
+    update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+  end loop;
+  if handler is null or body is distinct from previous then
     -- Definer: the writing user may neither read the queue nor write to it.
     execute pg_catalog.format(
       'create or replace function public.trigger_http_queue_post_to_function_libsql() returns trigger'
@@ -1868,10 +1889,14 @@ begin
     cross join lateral pg_catalog.jsonb_array_elements(
       case when pg_catalog.jsonb_typeof(e.e -> 'rows') = 'array'
         and pg_catalog.jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> 'rows' else '[]' end) row_cells
+    union all
+    -- A truncate takes every row there was.
+    select e.e ->> 'table', null from envelopes e where e.e -> 'truncate' = 'true'
   )
   delete from pgmq.q_replicate_data_libsql_dlq d
   using touched t
-  where d.message ->> 'table' = t.table_name and d.message -> 'key' = t.key
+  where d.message ->> 'table' = t.table_name
+    and pg_catalog.jsonb_typeof(d.message -> 'key') = 'array' and d.message -> 'key' = coalesce(t.key, d.message -> 'key')
     and not exists (
       select from pg_catalog.jsonb_array_elements(b.parked) p
       where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'

@@ -81,6 +81,24 @@ Deno.test("sync() parks rows whose values the replica cannot hold until they cha
   assertEquals(await stack.assertEqual(), 10);
 });
 
+Deno.test("sync() closes the letters of rows that a truncate took", async () => {
+  await using stack = await startChain(servers);
+  await stack.sql`insert into item values (1, 'half', 0.5), (2, 'half', 0.5)`;
+  await stack.sql`insert into part values (1, 'a', repeat('x', 5100000))`;
+  assertEquals((await stack.drain()).parked, 3);
+  await stack.sql`truncate item`;
+  await stack.sql`insert into item values (2, 'half again', 0.5)`;
+  await stack.drain();
+  assertEquals(
+    (await stack.deadLetters()).map(({ table, key }) => [table, key]),
+    [["part", ["1", "a"]], ["item", ["2"]]],
+  );
+  await stack.sql`truncate item, part`;
+  await stack.drain();
+  assertEquals(await stack.deadLetters(), []);
+  assertEquals(await stack.assertEqual(), 0);
+});
+
 /** Makes a replica's content be refused by hand. */
 const HAND: [name: string, statements: string[], undo: string[]][] = [
   ["a trigger", [

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { createClient } from "@libsql/client/web";
-import { SCHEMA, withWorker } from "./chain.ts";
+import { SCHEMA, until, withWorker } from "./chain.ts";
 import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
 
 const servers = new Servers();
@@ -210,4 +210,61 @@ Deno.test("sync() walks again when attach() finds a table whose triggers were go
   const [walks] = await stack
     .sql`select count(*)::int as n from libsql_sync.walks where kind = 'backfill'`;
   assertEquals(walks!.n, 2);
+});
+
+Deno.test("a change made before its column was listed is not lost when it commits after the walk", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: SCHEMA,
+    setup: SETUP,
+  });
+  await stack.walk();
+  await stack.sql`select libsql_sync.scrub(0)`;
+  const schema = CHANGES[0]![1];
+  const open = Promise.withResolvers<void>();
+  const late = stack.sql.begin(async (tx) => {
+    await tx`update item set extra = null where id = 5`;
+    await open.promise;
+  });
+  let isListed = false;
+  const listing = configure(stack.sql, schema).then(() => isListed = true);
+  await until("the column is listed, or waits for the change", async () => {
+    const [waits] = await stack.sql`
+      select from pg_locks where not granted and relation = 'item'::regclass`;
+    return isListed || waits !== undefined;
+  });
+  const walk = () =>
+    withWorker(stack, { schema }, async (port) => {
+      for (let isDone = false; !isDone;) {
+        const { status, body } = await stack.post("/sync", { port });
+        assertEquals(status, 200, JSON.stringify(body));
+        isDone = body.walk_done === true && body.queued === 0;
+      }
+    });
+  if (isListed) await walk();
+  open.resolve();
+  await late;
+  await listing;
+  await walk();
+  await stack.assertEqual(schema);
+});
+
+Deno.test("a column that was renamed, and back again, is walked", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: SCHEMA,
+    setup: SETUP,
+  });
+  await stack.walk();
+  await stack.sql`select libsql_sync.scrub(0)`;
+  for (const [from, to] of [["name", "was"], ["was", "name"]] as const) {
+    await stack.sql`alter table item rename ${stack.sql(from)} to ${
+      stack.sql(to)
+    }`;
+    await stack.sql`select libsql_sync.attach()`;
+    await stack.sql`update item set ${
+      stack.sql({ [to]: `then ${to}` })
+    } where id = ${to.length}`;
+    await stack.walk();
+    await stack.drain();
+  }
+  await stack.assertEqual();
 });

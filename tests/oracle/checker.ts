@@ -9,7 +9,7 @@
  * @module
  */
 
-import { type Client, createClient } from "@libsql/client/web";
+import { type Client, createClient, type Row } from "@libsql/client/web";
 import type { Sql } from "postgres";
 import { type Cell, keyName } from "../../lib/dev/compare_source.ts";
 import type { RawSchema } from "../db/stack.ts";
@@ -19,6 +19,8 @@ const READ_MS = 5_000;
 
 /** What a replica held at once. */
 export interface ReplicaState {
+  /** What its row says that its tables are. */
+  readonly schema: RawSchema;
   readonly row: Record<string, unknown>;
   /** Rows by table and key. */
   readonly tables: Map<string, Map<string, Record<string, Cell>>>;
@@ -44,50 +46,70 @@ export function readerOf(url: string): Client {
   });
 }
 
+/** Schemas by their hash. */
+export type Schemas = ReadonlyMap<string, RawSchema>;
+
 /**
  * Reads a replica's row and tables in one batch.
  *
  * @param client The replica.
- * @param schema The tables.
+ * @param schemas Those that were ever in force.
  * @returns The state; null while it has no row, or not every table yet.
  */
 export async function readState(
   client: Client,
-  schema: RawSchema,
+  schemas: Schemas,
 ): Promise<ReplicaState | null> {
-  const names = Object.keys(schema.tables);
-  const selects = names.map((table) =>
-    `SELECT ${
-      Object.keys(schema.tables[table]!.columns).map(quote).map((column) =>
-        `typeof(${column}), cast(${column} AS TEXT)`
-      ).join(", ")
-    } FROM ${quote(table)}`
-  );
-  const results = await client.batch(
-    ["SELECT * FROM _libsql_sync", ...selects],
-    "read",
-  ).catch((error) => {
-    if (/no such table/.test(String(error?.message))) return null;
-    throw error;
-  });
-  const row = results?.[0]?.rows[0];
-  if (!results || !row) return null;
-  const tables: ReplicaState["tables"] = new Map();
-  names.forEach((table, at) => {
-    const { columns, key } = schema.tables[table]!;
-    const rows = new Map<string, Record<string, Cell>>();
-    for (const found of results[at + 1]!.rows) {
-      const cells = Object.fromEntries(
-        Object.keys(columns).map((column, i) => [column, {
-          type: String(found[2 * i]),
-          text: found[2 * i + 1] as string | null,
-        }]),
-      );
-      rows.set(keyName([key].flat().map((name) => cells[name]!.text)), cells);
+  try {
+    const { rows } = await client.execute(ROW);
+    const schema = schemas.get(String(rows[0]?.schema_hash));
+    if (schema === undefined) return null;
+    const names = Object.keys(schema.tables);
+    const [found, ...results] = await client.batch(
+      [ROW, ...names.map((table) => selectOf(table, schema))],
+      "read",
+    );
+    const row = found!.rows[0]!;
+    // It was altered meanwhile: the next look sees it.
+    if (schemas.get(String(row.schema_hash)) !== schema) return null;
+    const tables: ReplicaState["tables"] = new Map();
+    names.forEach((table, at) =>
+      tables.set(table, rowsOf(results[at]!.rows, schema.tables[table]!))
+    );
+    return { schema, row: { ...row }, tables };
+  } catch (error) {
+    if (/no such (table|column)/.test(String((error as Error).message))) {
+      return null;
     }
-    tables.set(table, rows);
-  });
-  return { row: { ...row }, tables };
+    throw error;
+  }
+}
+
+const ROW = "SELECT * FROM _libsql_sync";
+
+/** Reads every cell of a table with how it is stored. */
+function selectOf(table: string, schema: RawSchema): string {
+  const cells = Object.keys(schema.tables[table]!.columns).map(quote)
+    .map((column) => `typeof(${column}), cast(${column} AS TEXT)`);
+  return `SELECT ${cells.join(", ")} FROM ${quote(table)}`;
+}
+
+/** A table's rows by key. */
+function rowsOf(
+  found: readonly Row[],
+  { columns, key }: RawSchema["tables"][string],
+): Map<string, Record<string, Cell>> {
+  const rows = new Map<string, Record<string, Cell>>();
+  for (const row of found) {
+    const cells = Object.fromEntries(
+      Object.keys(columns).map((column, i) => [column, {
+        type: String(row[2 * i]),
+        text: row[2 * i + 1] as string | null,
+      }]),
+    );
+    rows.set(keyName([key].flat().map((name) => cells[name]!.text)), cells);
+  }
+  return rows;
 }
 
 /** Whether a state promises to be equal. */
@@ -163,7 +185,6 @@ export class Checker {
   constructor(
     private readonly options: {
       sql: Sql;
-      schema: RawSchema;
       isExcused?: (table: string, key: string) => boolean;
     },
   ) {}
@@ -180,8 +201,8 @@ export class Checker {
     if (state === null) return;
     this.checked.states += 1;
     if (!isPromised(state)) return;
-    const { sql, schema } = this.options;
-    const { row } = state;
+    const { sql } = this.options;
+    const { row, schema } = state;
     const snapshot = String(row.snapshot);
     const shadow = await shadowAt(sql, { schema, snapshot });
     const { found, refused, rows } = compareState(
@@ -192,7 +213,7 @@ export class Checker {
     const where =
       `epoch ${row.epoch} position ${row.position} batch ${row.batch} snapshot ${snapshot} walk_gen ${row.walk_gen}`;
     if (found.length > 0) {
-      throw new Error(await this.describe(where, found));
+      throw new Error(await this.describe(where, found, schema));
     }
     if (Number(row.dead_letters) < refused) {
       throw new Error(
@@ -204,8 +225,12 @@ export class Checker {
   }
 
   /** Puts differences into words, with what was done to the first of them. */
-  async describe(where: string, found: readonly Found[]): Promise<string> {
-    const { sql, schema } = this.options;
+  async describe(
+    where: string,
+    found: readonly Found[],
+    schema: RawSchema,
+  ): Promise<string> {
+    const { sql } = this.options;
     const lines = [`not equal at ${where}: ${found.length} differences`];
     for (const { table, key, what } of found.slice(0, 6)) {
       lines.push(`${table} ${key}: ${what}`);

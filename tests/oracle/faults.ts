@@ -8,11 +8,13 @@
  */
 
 import { createClient } from "@libsql/client/web";
+import postgres from "postgres";
+import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { type Random, seededRandom } from "../../lib/dev/random.ts";
 import type { Fault } from "../db/http_proxy.ts";
-import type { RawSchema } from "../db/stack.ts";
+import { configure } from "../db/stack.ts";
 import type { Session } from "./session.ts";
-import { SCHEMA } from "./tables.ts";
+import { SCHEMA, SCHEMAS } from "./tables.ts";
 import { sleep, within } from "./writer.ts";
 
 /** What the HTTP proxy does with a request that comes. */
@@ -149,14 +151,14 @@ export class Faults {
         await session.stack.sql`
           select pg_cancel_backend(pid) from pg_stat_activity
           where datname = current_database() and pid <> pg_backend_pid()
-            and state = 'active' and backend_type = 'client backend'
+            and state = 'active' and application_name <> 'oracle checker'
           order by random() limit 2`;
       }],
       [2, "table rewritten", async () => {
         await session.stack.sql.unsafe(
           random.pick([
-            "set lock_timeout = '1s'; alter table hot alter column secret type text using secret || ''",
-            "set lock_timeout = '1s'; cluster hot using hot_pkey",
+            "set local lock_timeout = '1s'; alter table hot alter column secret type text using secret || ''",
+            "set local lock_timeout = '1s'; cluster hot using hot_pkey",
           ]),
         ).simple();
       }],
@@ -165,7 +167,7 @@ export class Faults {
         await session.stack.sql`
           select pg_terminate_backend(pid) from pg_stat_activity
           where datname = current_database() and pid <> pg_backend_pid()
-            and backend_type = 'client backend' and application_name = 'postgres.js'
+            and backend_type = 'client backend' and application_name <> 'oracle checker'
           order by random() limit 2`;
       }],
       [2, "/nuke", async () => {
@@ -219,6 +221,7 @@ export class Faults {
       [2, "tidied", async () => {
         await stack.sql`select libsql_sync.tidy()`;
       }],
+      [3, "schema.json changed", () => this.#deploy()],
       [4, "nothing", () => sleep(random.below(800))],
     ];
   }
@@ -298,7 +301,7 @@ export class Faults {
   async #tend(): Promise<void> {
     if (!this.#random.chance(0.3)) return;
     const { stack } = this.#session;
-    await endPrepared(stack.sql, "2 seconds").catch(() => {});
+    await this.#session.patiently(() => endPrepared(stack, "2 seconds"));
     await this.tendReplica();
   }
 
@@ -342,11 +345,25 @@ export class Faults {
     }
   }
 
+  /** The database first, then the workers, one after the other. */
+  async #deploy(): Promise<void> {
+    const { stack, pool, schema } = this.#session;
+    const next = this.#random.pick(SCHEMAS.filter((other) => other !== schema));
+    await configure(stack.sql, next);
+    this.#session.schema = next;
+    pool.schema = next;
+    for (let slot = 0; slot < pool.size; slot++) {
+      await sleep(this.#random.below(300));
+      await pool.kill(slot);
+      await pool.start();
+    }
+  }
+
   /** A worker away for days, in little: what is queued is dropped for a new epoch. */
   async #flood(): Promise<void> {
     const { sql } = this.#session.stack;
     await sql`select libsql_sync.pause()`;
-    await sql.unsafe(`set statement_timeout = '20s';
+    await sql.unsafe(`set local statement_timeout = '20s';
       do $$ begin
         for i in 1..10050 loop
           perform pgmq.send('replicate_data_libsql'::text, '{"v": 1, "table": "nowhere"}'::jsonb);
@@ -372,7 +389,7 @@ export class Faults {
     const rows = [...state?.tables.get(table)?.entries() ?? []];
     if (rows.length === 0) return;
     const [key, cells] = rows[random.below(rows.length)]!;
-    const { columns, key: names } = (SCHEMA as RawSchema).tables[table]!;
+    const { columns, key: names } = SCHEMA.tables[table]!;
     const keys = [names].flat();
     const where = keys.map((name) => `${quote(name)} = ?`).join(" AND ");
     const args = keys.map((name) =>
@@ -411,15 +428,30 @@ export class Faults {
   }
 }
 
-/** Commits or rolls back what stayed prepared for so long. */
+/**
+ * Commits what stayed prepared for so long. As the superuser: who prepared it in
+ * another role may not end it.
+ */
 export async function endPrepared(
-  sql: Session["stack"]["sql"],
+  { server, database }: Session["stack"],
   age: string,
 ): Promise<void> {
-  const found = await sql`
-    select gid from pg_prepared_xacts
-    where database = current_database() and prepared < now() - ${age}::text::interval`;
-  for (const { gid } of found) {
-    await sql.unsafe(`commit prepared '${gid}'`).catch(() => {});
+  const admin = postgres(server.url({ user: SUPERUSER, database }), {
+    max: 1,
+    fetch_types: false,
+    onnotice: () => {},
+  });
+  try {
+    const found = await admin`
+      select gid from pg_prepared_xacts
+      where database = current_database() and prepared < now() - ${age}::text::interval`;
+    for (const { gid } of found) {
+      await admin.unsafe(`commit prepared '${gid}'`).catch((error) => {
+        // Its writer was quicker.
+        if (error.code !== "42704") throw error;
+      });
+    }
+  } finally {
+    await admin.end({ timeout: 1 });
   }
 }

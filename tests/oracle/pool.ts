@@ -33,10 +33,16 @@ export class Pool implements AsyncDisposable {
       size: number;
       libsqlUrl: string;
       pgmqUrl: string;
+      /** What the workers that start from now on are built with. */
       schema: RawSchema;
     },
   ) {
     this.#slots = Array(options.size).fill(null);
+  }
+
+  /** A deployment: workers that run keep what they have. */
+  set schema(schema: RawSchema) {
+    this.options.schema = schema;
   }
 
   get size(): number {

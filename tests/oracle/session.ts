@@ -5,8 +5,10 @@
  * @module
  */
 
+import postgres from "postgres";
 import { compareTables, type Difference } from "../../lib/dev/compare.ts";
 import { type Random, seededRandom } from "../../lib/dev/random.ts";
+import { parseSchema, schemaHash } from "../../lib/schema.ts";
 import { isApply, Proxy } from "../db/http_proxy.ts";
 import { type Servers, Stack } from "../db/stack.ts";
 import {
@@ -16,13 +18,14 @@ import {
   readerOf,
   readState,
   type ReplicaState,
+  type Schemas,
 } from "./checker.ts";
 import { Cutter } from "./cutter.ts";
 import { Faults } from "./faults.ts";
 import { Pool } from "./pool.ts";
 import { settle } from "./settle.ts";
 import { createShadow, type Shadow } from "./shadow.ts";
-import { SCHEMA, TABLES } from "./tables.ts";
+import { SCHEMA, SCHEMAS, TABLES } from "./tables.ts";
 import { sleep, within, Writer } from "./writer.ts";
 
 /** How a session goes. */
@@ -93,8 +96,9 @@ export const SETTINGS = {
 
 /** What a worker under faults may answer; anything else was not foreseen. */
 const FORESEEN =
-  /^(200|source_unreachable|replica_unreachable|replica_moved|replica_schema|nuke_pending|none)$/;
+  /^(200|source_unreachable|replica_unreachable|replica_moved|replica_schema|schema_outdated|nuke_pending|none)$/;
 const QUEUE_MAX = 40;
+const SETTLE_MS = 300_000;
 
 /** Everything a session has. */
 export class Session implements AsyncDisposable {
@@ -105,10 +109,13 @@ export class Session implements AsyncDisposable {
   /** The first thing that is wrong. */
   failure: Error | null = null;
   isOver = false;
+  /** The schema in force. */
+  schema = SCHEMA;
   /** The faults so far, in their order. */
   readonly trace: string[] = [];
   #judging: Promise<void> = Promise.resolve();
   #waiting = 0;
+  readonly #sql: postgres.Sql;
 
   private constructor(
     readonly options: SessionOptions,
@@ -118,9 +125,17 @@ export class Session implements AsyncDisposable {
     readonly httpCutter: Cutter,
     readonly sourceCutter: Cutter,
     readonly pool: Pool,
+    readonly schemas: Schemas,
   ) {
     this.random = seededRandom(options.seed);
-    this.checker = new Checker({ sql: stack.sql, schema: SCHEMA });
+    // Of its own: what is terminated or cancelled is somebody else's.
+    this.#sql = postgres(stack.server.url({ database: stack.database }), {
+      max: 2,
+      prepare: false,
+      onnotice: () => {},
+      connection: { application_name: "oracle checker" },
+    });
+    this.checker = new Checker({ sql: this.#sql });
   }
 
   static async start(
@@ -129,7 +144,7 @@ export class Session implements AsyncDisposable {
     counts: Counts,
   ): Promise<Session> {
     const stack = await Stack.start(servers, { schema: SCHEMA, setup: TABLES });
-    await createShadow(stack.sql, SCHEMA);
+    await createShadow(stack.sql);
     const proxy = new Proxy(() => stack.sqld.url);
     const httpCutter = new Cutter(() => Number(new URL(proxy.url).port));
     const sourceCutter = new Cutter(() => stack.server.port);
@@ -149,6 +164,13 @@ export class Session implements AsyncDisposable {
       httpCutter,
       sourceCutter,
       pool,
+      new Map(
+        await Promise.all(
+          SCHEMAS.map(async (schema) =>
+            [await schemaHash(parseSchema(schema)), schema] as const
+          ),
+        ),
+      ),
     );
     proxy.afterwards = async (body) => {
       if (isApply(body)) await session.look();
@@ -178,7 +200,7 @@ export class Session implements AsyncDisposable {
     // A client of its own: one that met a hanging server hangs as well.
     const client = readerOf(this.stack.sqld.url);
     try {
-      return await readState(client, SCHEMA);
+      return await readState(client, this.schemas);
     } catch {
       return null;
     } finally {
@@ -214,8 +236,10 @@ export class Session implements AsyncDisposable {
   /** Every difference of the tables themselves. */
   async compareTables(): Promise<Difference[]> {
     const { sql, client } = this.stack;
-    const found = await compareTables({ sql, client, schema: SCHEMA });
-    return found.differences;
+    const { schema } = this;
+    const { differences } = await compareTables({ sql, client, schema });
+    // A column that is listed no more stays as it is.
+    return differences.filter(({ kind }) => kind !== "columns");
   }
 
   /** Everything that was read is judged. */
@@ -306,8 +330,10 @@ export class Session implements AsyncDisposable {
         counts.rolledBack += written.rolledBack;
         counts.prepared += written.prepared;
       }
-      if (this.failure === null) await settle(this, faults);
-      await this.judged();
+      if (this.failure === null) {
+        await within(SETTLE_MS, settle(this, faults));
+      }
+      await within(SETTLE_MS, this.judged());
       if (this.failure !== null) throw this.failure;
       options.log?.(`seed ${seed} round ${round + 1} of ${rounds}: equal`);
     }
@@ -356,6 +382,7 @@ export class Session implements AsyncDisposable {
     await this.stack.sqld.kill();
     await this.proxy[Symbol.asyncDispose]();
     await this.sourceCutter[Symbol.asyncDispose]();
+    await this.#sql.end({ timeout: 1 });
     await this.stack[Symbol.asyncDispose]();
   }
 }

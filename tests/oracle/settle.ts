@@ -10,7 +10,6 @@ import { isPromised } from "./checker.ts";
 import { endPrepared, type Faults } from "./faults.ts";
 import type { Session } from "./session.ts";
 import { shadowAt } from "./shadow.ts";
-import { SCHEMA } from "./tables.ts";
 import { sleep } from "./writer.ts";
 
 const DEADLINE_MS = 90_000;
@@ -30,7 +29,7 @@ export async function settle(session: Session, faults: Faults): Promise<void> {
   await faults.stop();
   await pool.killAll();
   await pool.start();
-  await session.patiently(() => endPrepared(stack.sql, "0 s"));
+  await session.patiently(() => endPrepared(stack, "0 s"));
   await session.patiently(() => stack.sql`select libsql_sync.resume()`);
   await session.patiently(() =>
     stack
@@ -45,7 +44,9 @@ export async function settle(session: Session, faults: Faults): Promise<void> {
   if (!isExcused) {
     assertEquals(verified.differences, 0, JSON.stringify(verified));
   }
-  // Nobody's hand is in it any more once every cell was compared and mended.
+  // Nobody's hand is in it any more once every cell was compared and mended. The
+  // first may have been asked for long ago: it closes no letter opened since.
+  await finish(session, "/backfill");
   await finish(session, "/backfill");
   session.excused.clear();
   await rest(session, faults);
@@ -100,13 +101,14 @@ async function promised(session: Session, when: string): Promise<void> {
   if (session.failure !== null) throw session.failure;
   const state = await session.read();
   assert(state !== null && isPromised(state), `no promise ${when}`);
+  assertEquals(state.schema, session.schema);
   await session.checker.judge(state, {
     isExcused: (table, key) => excused.has(`${table}\0${key}`),
   });
   if (excused.size > 0) return;
   const { found } = session.compare(
     state,
-    await shadowAt(stack.sql, { schema: SCHEMA, snapshot: null }),
+    await shadowAt(stack.sql, { schema: session.schema, snapshot: null }),
   );
   assertEquals(found, [], `not equal to the source as it is ${when}`);
   // Beside the log: the tables themselves, cell by cell.
@@ -119,8 +121,10 @@ async function promised(session: Session, when: string): Promise<void> {
 }
 
 /** Rows whose values the replica cannot hold, as they are now. */
-async function refusedKeys({ stack }: Session): Promise<Set<string>> {
-  const shadow = await shadowAt(stack.sql, { schema: SCHEMA, snapshot: null });
+async function refusedKeys(
+  { stack, schema }: Session,
+): Promise<Set<string>> {
+  const shadow = await shadowAt(stack.sql, { schema, snapshot: null });
   const keys = new Set<string>();
   for (const [table, rows] of shadow) {
     for (const [key, { cells }] of rows) {
@@ -138,8 +142,14 @@ async function letters(session: Session): Promise<void> {
   const refused = await refusedKeys(session);
   const open = (await stack.deadLetters())
     .filter(({ table, key }) =>
-      Array.isArray(key) && String(table) in SCHEMA.tables
+      Array.isArray(key) && String(table) in session.schema.tables
     )
     .map(({ table, key }) => `${table}\0${keyName(key as string[])}`);
-  assertEquals(open.sort(), [...refused].sort(), "dead letters");
+  const walks = await stack.sql`
+    select walk_gen, kind, tables, repair, requested_at::text, ended_at::text, found from libsql_sync.walks order by walk_gen`;
+  assertEquals(
+    open.sort(),
+    [...refused].sort(),
+    `dead letters: ${JSON.stringify([await stack.deadLetters(), walks])}`,
+  );
 }

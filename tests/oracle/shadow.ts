@@ -20,6 +20,7 @@ import {
   SETTINGS,
 } from "../../lib/dev/compare_source.ts";
 import type { RawSchema } from "../db/stack.ts";
+import { SCHEMA } from "./tables.ts";
 
 /** A row at a snapshot. */
 export interface ShadowRow {
@@ -63,15 +64,14 @@ end $$;
 `;
 
 /**
- * Makes the log.
+ * Makes the log, of everything that any schema lists.
  *
  * @param sql A connection as the tables' owner.
- * @param schema The tables.
  */
-export async function createShadow(sql: Sql, schema: RawSchema): Promise<void> {
+export async function createShadow(sql: Sql): Promise<void> {
   await sql.unsafe(HISTORY).simple();
   let number = 0;
-  for (const [table, { key, columns }] of Object.entries(schema.tables)) {
+  for (const [table, { key, columns }] of Object.entries(SCHEMA.tables)) {
     number += 1;
     const shapes = (await sql.begin((tx) => readShapes(tx, table)))!;
     const cells = (alias: string, names: readonly string[]) =>
@@ -133,7 +133,7 @@ export async function createShadow(sql: Sql, schema: RawSchema): Promise<void> {
  * Reads what the tables held at a snapshot.
  *
  * @param sql A connection as the log's owner.
- * @param options The tables, and the snapshot as PostgreSQL writes it; null: now.
+ * @param options The schema to read them by, and the snapshot as PostgreSQL writes it; null: now.
  * @returns The rows as the replica must have them.
  */
 export async function shadowAt(
@@ -163,11 +163,14 @@ export async function shadowAt(
   for (const { tbl, cells: text, seq } of rows) {
     // Not the driver's arrays: it knows no null in them.
     const cells: (string | null)[] = JSON.parse(text);
-    const { columns, key } = schema.tables[tbl]!;
+    const listed = schema.tables[tbl];
+    if (listed === undefined) continue;
+    const { columns, key } = listed;
+    const logged = Object.keys(SCHEMA.tables[tbl]!.columns);
     const row = Object.fromEntries(
-      Object.entries(columns).map(([column, declared], i) => [
+      Object.entries(columns).map(([column, declared]) => [
         column,
-        canonicalCell(cells[i] ?? null, declared),
+        canonicalCell(cells[logged.indexOf(column)] ?? null, declared),
       ]),
     );
     const name = keyName([key].flat().map((column) => row[column]!.text));
@@ -189,6 +192,9 @@ export async function lastStatements(
 ): Promise<string[]> {
   const { schema, table, key, rowsMax = 8 } = options;
   const keys = [schema.tables[table]!.key].flat();
+  if (keys.join() !== [SCHEMA.tables[table]!.key].flat().join()) {
+    return ["(the log has them by another key)"];
+  }
   const parts: unknown[] = keys.length === 1 ? [key] : JSON.parse(key);
   const rows = await sql`
     select seq, xid::text, to_json(cells)::text as cells, statement from oracle.history

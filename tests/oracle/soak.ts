@@ -6,6 +6,7 @@
 
 import { parseArgs } from "node:util";
 import { Servers } from "../db/stack.ts";
+import { within } from "./writer.ts";
 import { describeFailure, noCounts, Session, SETTINGS } from "./session.ts";
 
 const { values } = parseArgs({
@@ -47,7 +48,7 @@ try {
       console.log(describeFailure(session));
       break;
     } finally {
-      await session[Symbol.asyncDispose]();
+      await within(60_000, session[Symbol.asyncDispose]());
     }
     console.log(progressLine(seed));
   }

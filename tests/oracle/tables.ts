@@ -129,6 +129,45 @@ export const SCHEMA: RawSchema = {
   },
 };
 
+const { other: _, toy: __, ...fewer } = SCHEMA.tables;
+const { note: ___, ...narrowHot } = SCHEMA.tables.hot!.columns;
+
+/** What schema.json is changed to and from: the first is the whole of it. */
+export const SCHEMAS: readonly RawSchema[] = [
+  SCHEMA,
+  // Two tables and two columns fewer, a type and an index changed.
+  {
+    tables: {
+      ...fewer,
+      hot: { ...SCHEMA.tables.hot!, columns: narrowHot, indexes: [] },
+      pair: {
+        ...SCHEMA.tables.pair!,
+        columns: { a: "INTEGER", b: "TEXT" },
+      },
+      touch: {
+        ...SCHEMA.tables.touch!,
+        columns: { id: "INTEGER", n: "TEXT", seen: "INTEGER" },
+      },
+      child: { ...SCHEMA.tables.child!, indexes: ["label", "parent"] },
+    },
+  },
+  // A key changed, what was refused is none any more.
+  {
+    tables: {
+      ...SCHEMA.tables,
+      other: { ...SCHEMA.tables.other!, key: "code" },
+      strict: {
+        ...SCHEMA.tables.strict!,
+        columns: { id: "INTEGER", n: "TEXT", b: "TEXT" },
+      },
+      part: {
+        ...SCHEMA.tables.part!,
+        columns: { region: "TEXT", id: "INTEGER" },
+      },
+    },
+  },
+];
+
 /** What makes the tables; run as the owner before the worker's triggers are made. */
 export const TABLES = `
 create table public.hot (id bigint primary key, name text, size numeric, note jsonb, secret text);
