@@ -96,7 +96,7 @@ export type Claim =
       /** How many positions are left to replay. */
       readonly behind: number;
     } & Queued
-    | { readonly do: "busy" }
+    | { readonly do: "busy" | "none" }
     | { readonly do: "stop"; readonly error: StopCode }
   );
 
@@ -301,6 +301,7 @@ export function claimOf(value: unknown): Claim {
     "alter",
     "idle",
     "settled",
+    "none",
     "busy",
     "stop",
   ]);
@@ -334,6 +335,7 @@ export function claimOf(value: unknown): Claim {
         ...queuedIn(answer),
       };
     case "busy":
+    case "none":
       return { acked, do: verb };
     case "stop":
       return {

@@ -42,6 +42,8 @@ export interface Source {
     row: ReplicaRow | null;
     size: BatchSize;
     split?: { batch: string; messages: number };
+    /** The batch that is being applied on top of the row: the one after it is asked for. */
+    ahead?: string;
     /** Whether a replica of another source becomes ours, emptied. */
     takeOver?: boolean;
     /** What a page may hold; without it none is handed out. */
@@ -94,7 +96,9 @@ export function createSource(
     async release(lease) {
       return queuedOf(await carrier.call("release", { lease }));
     },
-    async claim({ lease, row, size, split, takeOver, page, walked = [] }) {
+    async claim(
+      { lease, row, size, split, ahead, takeOver, page, walked = [] },
+    ) {
       return claimOf(
         await carrier.call("claim", {
           lease,
@@ -104,6 +108,7 @@ export function createSource(
           messages_max: size.messages,
           bytes_max: size.bytes,
           ...(split ? { split } : {}),
+          ...(ahead ? { ahead } : {}),
           ...(takeOver ? { take_over: true } : {}),
           ...(page ? { page: pageJson(page) } : {}),
           walked: walked.map(({ walkGen, ...found }) => ({

@@ -8,7 +8,7 @@
  */
 
 import { applyBatch } from "./apply.ts";
-import type { BatchSize, Claim, PageRequest, Queued } from "./claim.ts";
+import type { Batch, BatchSize, Claim, PageRequest, Queued } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { buildIndexes } from "./indexes.ts";
 import { namesIn, parsePlace } from "./page.ts";
@@ -91,25 +91,33 @@ export async function follow(
 ): Promise<SyncResult> {
   const { source, budget, log } = parts;
   const progress = newProgress();
+  const isDone = () =>
+    !options.batches || progress.isSpent || !hasBudget(budget);
+  const claimNext = async (): Promise<Claim> => {
+    const done = isDone();
+    const claim = await source.claim({
+      lease,
+      row: progress.row,
+      size: done ? NOTHING : progress.size,
+      ...(progress.split ? { split: progress.split } : {}),
+      ...(options.takeOver ? { takeOver: true } : {}),
+      ...(done ? {} : { page: await pageRequest(parts, progress) }),
+      walked: [...progress.walked.values()],
+    });
+    progress.walked.clear();
+    progress.processed += claim.acked;
+    return claim;
+  };
+  let ahead: Claim & Batch | null = null;
   try {
     for (;;) {
-      const isDone = () =>
-        !options.batches || progress.isSpent || !hasBudget(budget);
       try {
         if (progress.isUnsure) await ask(parts, progress);
         if (!isDone()) await buildIndexes(parts, progress);
-        const done = isDone();
-        const claim = await source.claim({
-          lease,
-          row: progress.row,
-          size: done ? NOTHING : progress.size,
-          ...(progress.split ? { split: progress.split } : {}),
-          ...(options.takeOver ? { takeOver: true } : {}),
-          ...(done ? {} : { page: await pageRequest(parts, progress) }),
-          walked: [...progress.walked.values()],
-        });
-        progress.walked.clear();
-        progress.processed += claim.acked;
+        const claim: Claim = ahead !== null && !isDone()
+          ? ahead
+          : await claimNext();
+        ahead = null;
         progress.warnings = roomWarnings(progress.row, parts.replicaMbMax);
         switch (claim.do) {
           case "idle":
@@ -123,6 +131,20 @@ export async function follow(
               ...report(progress, await source.release(lease)),
               busy: true,
             };
+          case "none":
+            throw new SyncError(
+              "source_failed",
+              "Cannot read the source's answer: expected a batch or that there is none to come, found neither",
+            );
+          case "batch": {
+            const next = claimAhead(parts, progress, { lease, batch: claim });
+            try {
+              await obey(parts, progress, claim);
+            } finally {
+              ahead = await next();
+            }
+            break;
+          }
           default:
             await obey(parts, progress, claim);
         }
@@ -144,6 +166,41 @@ export async function follow(
   }
 }
 
+/**
+ * Claims the batch after one that is about to be applied, meanwhile. It is not
+ * asked for where that one is the last, where it was handed out before, and
+ * where there is little time left for another.
+ *
+ * @returns Waits for it, and returns it where it may be applied: the one before
+ * it was, and whole.
+ */
+function claimAhead(
+  { source, budget }: Parts,
+  progress: Progress,
+  { lease, batch }: { lease: string; batch: Batch },
+): () => Promise<Claim & Batch | null> {
+  const { drained, kind, reopen } = batch;
+  const { parked, row, size } = progress;
+  if (
+    drained || reopen || kind !== "new" || progress.split !== null ||
+    budget.msLeft() < AHEAD_MS_MIN || !hasBudget(budget)
+  ) return () => Promise.resolve(null);
+  const claim = source.claim({ lease, row, size, ahead: batch.batch });
+  // Whatever it is, the next claim meets it again.
+  const claimed = claim.catch(() => null);
+  return async () => {
+    const next = await claimed;
+    progress.processed += next?.acked ?? 0;
+    return next?.do === "batch" && next.prev === progress.row?.batch &&
+        next.prev === batch.batch && progress.parked === parked &&
+        batch.parked.length === 0
+      ? next
+      : null;
+  };
+}
+
+/** Less is no time for one more batch. */
+const AHEAD_MS_MIN = 1_500;
 const FAILURES_MAX = 3;
 const NOTHING: BatchSize = { messages: 0, bytes: 0 };
 
@@ -151,7 +208,7 @@ const NOTHING: BatchSize = { messages: 0, bytes: 0 };
 async function obey(
   parts: Parts,
   progress: Progress,
-  claim: Exclude<Claim, { do: "idle" | "settled" | "busy" }>,
+  claim: Exclude<Claim, { do: "idle" | "settled" | "busy" | "none" }>,
 ): Promise<void> {
   const { replica, log } = parts;
   switch (claim.do) {

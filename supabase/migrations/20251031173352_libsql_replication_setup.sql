@@ -181,7 +181,9 @@ alter table libsql_sync.chain
   add column if not exists floor_awaits text[],
   add column if not exists floor_queue oid;
 alter table libsql_sync.batches
-  add column if not exists reopen boolean not null default false;
+  add column if not exists reopen boolean not null default false,
+  -- Handed out while the one before it was pending: it is acked, never issued again.
+  add column if not exists ahead boolean not null default false;
 
 -- Only where it is off: the lock waits for every open transaction that wrote to
 -- the queue, and every writer waits behind it.
@@ -1077,15 +1079,15 @@ begin
 end
 $$;
 
--- The head of the queue from the floor on in msg_id order, as far as the bounds go
--- (one message at least), and whether that was all. STABLE: it sees the caller's
+-- The head of the queue from the floor on in msg_id order, besides what is handed
+-- out, as far as the bounds go (one message at least), and whether that was all. STABLE: it sees the caller's
 -- one snapshot. pgmq.read is not used: it promises no order.
 --
 -- "envelopes" is a JSON array of [id, message]. Where all that a table has in it
 -- are messages of one row each with the same columns, they come as one, [[id, ...],
 -- message], with a row for each id: their columns are named once.
 create or replace function libsql_sync.head(
-  lowest bigint, messages_max integer, bytes_max integer,
+  lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
 )
 language sql stable
@@ -1100,7 +1102,8 @@ as $$
       ) over (order by q.msg_id rows between unbounded preceding and 1 preceding) as bytes_before
     from (
       select m.msg_id, m.message from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= lowest order by m.msg_id limit messages_max + 1
+      where m.msg_id >= lowest and not m.msg_id operator(pg_catalog.<@) besides
+      order by m.msg_id limit messages_max + 1
     ) q
   ), rendered as (
     select r.*, pg_catalog.row_number() over (order by r.msg_id) as n,
@@ -1119,7 +1122,7 @@ as $$
             and pg_catalog.jsonb_typeof(q.message #> '{rows,0}') = 'array'
             and q.message #> '{rows,1}' is null, false) as is_row
         from pgmq.q_replicate_data_libsql q
-        where q.msg_id >= lowest and q.msg_id <= (
+        where q.msg_id >= lowest and not q.msg_id operator(pg_catalog.<@) besides and q.msg_id <= (
           select pg_catalog.max(l.msg_id) from looked l
           where l.n <= messages_max and (l.bytes_before < bytes_max or l.n = 1))
         order by q.msg_id
@@ -1931,8 +1934,10 @@ begin
     message = excluded.message, archived_at = pg_catalog.now();
   get diagnostics settled = row_count;
 
+  -- What was handed out on top of another version can never be applied.
   delete from libsql_sync.batches v
-  where v.epoch = b.epoch and v.position = b.position and v.batch <> b.batch;
+  where v.epoch = b.epoch and (v.position = b.position and v.batch <> b.batch
+    or v.position = b.position + 1 and v.prev <> b.batch);
   update libsql_sync.batches v set state = 'acked', acked_at = pg_catalog.clock_timestamp()
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
   update libsql_sync.chain set position = b.position, batch = b.batch where id = 1;
@@ -1988,6 +1993,9 @@ $$;
 -- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
 --  "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "split": {"batch", "messages"}?} -> {"do": bootstrap | adopt | alter | batch |
 --  idle | settled | busy | stop, "acked", ...}
+-- With "ahead": a batch that is being applied on top of "row", it hands out the one
+-- after that: batch | none. It is never issued again, but may be acked: whoever
+-- does not hold it gets another for its position.
 -- With "take_over": true a replica of another source becomes ours, emptied.
 -- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
 -- gives the lease back and counts the queue.
@@ -2001,6 +2009,8 @@ as $$
 declare
   c libsql_sync.chain;
   b libsql_sync.batches;
+  ahead libsql_sync.batches;
+  proved libsql_sync.batches;
   h record;
   mine bigint;
   theirs bigint;
@@ -2076,6 +2086,19 @@ begin
     perform libsql_sync.trim();
     c.position := b.position;
     c.batch := b.batch;
+  elsif at_position = c.position + 2 then
+    -- It was handed out ahead: what it stands on was applied before it.
+    select * into proved from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
+    select * into b from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = c.position + 1 and v.batch = proved.prev and v.prev = c.batch;
+    if not found then
+      return '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+    end if;
+    acked := libsql_sync.ack(b) + libsql_sync.ack(proved);
+    perform libsql_sync.trim();
+    c.position := proved.position;
+    c.batch := proved.batch;
   elsif at_position > c.position then
     return '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
   else
@@ -2100,8 +2123,18 @@ begin
     -- 5. A batch is pending: the same again, its newest version.
     select * into b from libsql_sync.batches v
     where v.epoch = c.epoch and v.position = c.position + 1
+      and (not v.ahead or v.batch = request ->> 'ahead')
     order by v.version desc limit 1;
     kind := case when b.batch is null then 'new' else 'again' end;
+  end if;
+
+  if request ->> 'ahead' is not null then
+    -- The one before has no page and leaves something: else there is nothing yet.
+    if b.batch is distinct from request ->> 'ahead' or kind <> 'again' or b.drained or c.reopen then
+      return pg_catalog.json_build_object('do', 'none', 'acked', acked);
+    end if;
+    ahead := b;
+    kind := 'new';
   end if;
 
   if kind = 'again' and b.batch = request #>> '{split,batch}'
@@ -2155,27 +2188,36 @@ begin
     case when d.drained and w.walk_gen is not null
       then libsql_sync.page(w, at, (request -> 'page')::jsonb) end as page
   into h
-  from libsql_sync.head(f.lowest, (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
+  from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
+    (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
   if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-      else greatest(f.lowest, least(f.settled, pg_catalog.lower(h.msg_ids))) end);
+      else greatest(f.lowest, least(f.settled, pg_catalog.lower(h.msg_ids), pg_catalog.lower(ahead.msg_ids))) end);
+  end if;
+  if h.messages = 0 and ahead.batch is not null then
+    return pg_catalog.json_build_object('do', 'none', 'acked', acked);
   end if;
   if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
     return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
       || libsql_sync.release(request)::jsonb;
   end if;
   b.epoch := c.epoch;
-  b.position := c.position + 1;
+  b.position := coalesce(ahead.position, c.position) + 1;
   b.batch := pg_catalog.gen_random_uuid();
-  b.prev := c.batch;
-  b.version := 1;
+  b.prev := coalesce(ahead.batch, c.batch);
+  b.version := 1 + (
+    select coalesce(pg_catalog.max(v.version), 0) from libsql_sync.batches v
+    where v.epoch = b.epoch and v.position = b.position);
+  b.ahead := ahead.batch is not null;
   b.msg_ids := h.msg_ids;
   b.messages := h.messages;
   b.drained := h.drained;
   b.snapshot := h.snapshot;
-  b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
+  b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
+    + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]'));
   b.parked := '[]';
   b.state := 'pending';
+  b.acked_at := null;
   b.reopen := c.reopen;
   insert into libsql_sync.batches select b.*;
   update libsql_sync.chain set reopen = false where id = 1;

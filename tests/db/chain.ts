@@ -210,15 +210,30 @@ export class Hand {
     options: {
       split?: { batch: string; messages: number };
       messages?: number;
+      ahead?: string;
     } = {},
   ): Promise<Claim> {
-    const { split, messages } = options;
+    const { split, messages, ahead } = options;
     return await this.source.claim({
       lease: this.lease,
       row: await this.replica.probe(),
       size: { ...ALL, ...(messages === undefined ? {} : { messages }) },
       ...(split ? { split } : {}),
+      ...(ahead ? { ahead } : {}),
     });
+  }
+
+  /** Claims the batch on top of another. */
+  async ahead(
+    batch: Batch,
+    messages?: number,
+  ): Promise<Batch & { acked: number }> {
+    const claim = await this.again({
+      ahead: batch.batch,
+      ...(messages === undefined ? {} : { messages }),
+    });
+    assertEquals(claim.do, "batch", JSON.stringify(claim));
+    return claim as Batch & { acked: number };
   }
 
   /** Claims what must be a batch. */
