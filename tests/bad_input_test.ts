@@ -203,7 +203,7 @@ Deno.test("createHandler() answers any request, and runs a flow for none but a s
         if (calls.length > 0) {
           ran += 1;
           assertEquals(new URL(url).pathname, calls[0]);
-          assertEquals(method, "POST");
+          assertEquals(method, calls[0] === "/doctor" ? "GET" : "POST");
           assertEquals(given.get("x-webhook-signature"), SECRET);
           assertEquals(response.status, 200);
           return;
