@@ -35,6 +35,8 @@ export function parsePgmq(
   read: (name: string) => string,
   report: Report,
 ) {
+  const pgmqApiKey = read("PGMQ_API_KEY");
+  const pgmqToken = read("PGMQ_TOKEN");
   const ca = parseCa(read("PGMQ_CA"));
   if (ca === null) {
     report(
@@ -54,8 +56,6 @@ export function parsePgmq(
       pgmqCa: ca ?? "",
     };
   }
-  const pgmqApiKey = read("PGMQ_API_KEY");
-  const pgmqToken = read("PGMQ_TOKEN");
   if (
     !/^[\x21-\x7e]*$/.test(pgmqApiKey) || pgmqApiKey.startsWith("sb_secret_")
   ) {

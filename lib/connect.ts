@@ -7,7 +7,7 @@
  * @module
  */
 
-import { createClient } from "@libsql/client/web";
+import { type Client, createClient } from "@libsql/client/web";
 import { fetchWithin } from "./bounded_fetch.ts";
 import { openCarrier } from "./carry.ts";
 import type { Carrier } from "./claim.ts";
@@ -51,19 +51,10 @@ export async function withParts<T>(
   const now = () => performance.now();
   const deadline = now() + WALL_MS;
   let calls = 0;
-  const client = usable("LIBSQL_URL", () =>
-    createClient({
-      url: config.libsqlUrl,
-      authToken: config.libsqlAuthToken,
-      intMode: "number",
-      fetch: (request: Request) => {
-        calls += 1;
-        return fetchWithin(request, {
-          timeoutMs: REPLICA_TIMEOUT_MS,
-          bytesMax: ANSWER_BYTES_MAX,
-        });
-      },
-    }));
+  const client = openClient(config, {
+    timeoutMs: REPLICA_TIMEOUT_MS,
+    onCall: () => void (calls += 1),
+  });
   let connections = 0;
   const carrier = openCarrier(config, {
     timeoutMs: SOURCE_TIMEOUT_MS,
@@ -101,6 +92,31 @@ export async function withParts<T>(
     client.close();
     await carrier.close();
   }
+}
+
+/**
+ * Makes libSQL's client.
+ *
+ * @param config The settings.
+ * @param options How long a call may take, in milliseconds; told of each.
+ * @returns The client, to be closed at the end.
+ * @throws {SyncError} `config_invalid`: the client refuses the address.
+ */
+export function openClient(
+  config: Pick<Config, "libsqlUrl" | "libsqlAuthToken">,
+  options: { timeoutMs: number; onCall?: () => void },
+): Client {
+  const { timeoutMs, onCall } = options;
+  return usable("LIBSQL_URL", () =>
+    createClient({
+      url: config.libsqlUrl,
+      authToken: config.libsqlAuthToken,
+      intMode: "number",
+      fetch: (request: Request) => {
+        onCall?.();
+        return fetchWithin(request, { timeoutMs, bytesMax: ANSWER_BYTES_MAX });
+      },
+    }));
 }
 
 /** Makes a client; its words may show the setting, so they are not passed on. */

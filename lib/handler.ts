@@ -34,6 +34,8 @@ export interface Flows {
   backfill(config: Config, query: Query): Promise<Record<string, unknown>>;
   /** Compares every cell, and mends what differs when asked. */
   verify(config: Config, query: Query): Promise<Record<string, unknown>>;
+  /** Tries the ways to both databases. */
+  doctor(config: Config): Promise<Record<string, unknown>>;
 }
 
 /** What the handler needs. */
@@ -102,6 +104,7 @@ const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["/nuke", { allow: "POST", flow: "nuke", query: ["refill", "epoch"] }],
   ["/backfill", { allow: "POST", flow: "backfill", query: ["table"] }],
   ["/verify", { allow: "POST", flow: "verify", query: ["table", "repair"] }],
+  ["/doctor", { allow: "GET", flow: "doctor" }],
 ]);
 
 /**

@@ -89,11 +89,13 @@ export async function openSocket(
 
 /** node:net, which not every runtime has. */
 function tcp(): typeof import("node:net") {
+  let net: typeof import("node:net") | undefined;
   try {
-    return process.getBuiltinModule("node:net");
+    net = process.getBuiltinModule("node:net");
   } catch {
-    // No such function, or no such module.
+    // There is no such function either.
   }
+  if (net !== undefined) return net;
   throw new SyncError(
     "config_invalid",
     "Cannot connect to PostgreSQL: this runtime has no plain TCP; add sslnegotiation=direct to PGMQ_URL (PostgreSQL 17), or use https://",

@@ -230,6 +230,7 @@ async function start(session: Session, address: PostgresAddress) {
 
 /** The hash an md5 password is sent as. */
 function md5(user: string, password: string, salt: Bytes): string {
+  // Web Crypto has no md5; where this is not there, nothing can be done.
   const { createHash } = process.getBuiltinModule("node:crypto");
   const hash = (...parts: (string | Bytes)[]) =>
     parts.reduce((made, part) => made.update(part), createHash("md5"))

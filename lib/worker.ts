@@ -15,6 +15,7 @@ import { parseSchema } from "./schema.ts";
 import type { Parts } from "./progress.ts";
 import { sync } from "./sync.ts";
 import { walk } from "./walk.ts";
+import { describeWays, tryWays } from "./ways.ts";
 
 /**
  * Makes the function that answers requests.
@@ -67,6 +68,12 @@ export function createWorker(options: {
           settings,
           (parts) => walk(parts, { kind: "verify", ...query }),
         ),
+      async doctor(settings) {
+        const ways = await tryWays(settings);
+        const says = describeWays(ways);
+        log("info", "doctor", { says });
+        return { says, ways };
+      },
     },
     log,
     now,

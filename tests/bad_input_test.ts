@@ -103,11 +103,15 @@ Deno.test("createHandler() answers any request, and runs a flow for none but a s
       nuke: flow("/nuke"),
       backfill: flow("/backfill"),
       verify: flow("/verify"),
+      doctor: flow("/doctor"),
     },
     log: () => {},
     now: () => 0,
   });
-  const paths = ["/sync", "/nuke", "/backfill", "/verify", "/health", "/ok"];
+  const paths = [
+    ...["/sync", "/nuke", "/backfill", "/verify", "/doctor"],
+    ...["/health", "/ok"],
+  ];
   const near = fc.constantFrom(
     ...[SECRET, SECRET + "x", SECRET.slice(1), SECRET.toUpperCase(), ""],
     ...[
@@ -199,7 +203,7 @@ Deno.test("createHandler() answers any request, and runs a flow for none but a s
         if (calls.length > 0) {
           ran += 1;
           assertEquals(new URL(url).pathname, calls[0]);
-          assertEquals(method, "POST");
+          assertEquals(method, calls[0] === "/doctor" ? "GET" : "POST");
           assertEquals(given.get("x-webhook-signature"), SECRET);
           assertEquals(response.status, 200);
           return;

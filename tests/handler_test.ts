@@ -51,6 +51,10 @@ function setUp(change: Change = {}) {
         calls.push(`verify ${JSON.stringify(query)}`);
         return Promise.resolve({ done: true });
       },
+      doctor: () => {
+        calls.push("doctor");
+        return Promise.resolve({ says: "fine" });
+      },
     },
     log: (level, event, fields) => void logged.push([level, event, fields]),
     now: () => (time += 5),

@@ -136,7 +136,9 @@ export function readSettings(
   const problems: string[] = [];
   let config;
   try {
-    config = parseConfig((name) => isNeeded(name) ? get(name) : UNUSED[name]);
+    const isRead = (name: string) =>
+      isNeeded(name) || isNeeded("PGMQ_URL") && /^PGMQ_/.test(name);
+    config = parseConfig((name) => isRead(name) ? get(name) : UNUSED[name]);
   } catch (error) {
     if (!(error instanceof SyncError)) throw error;
     problems.push(error.message.replace("Cannot use the settings: ", ""));
@@ -155,6 +157,11 @@ export function readSettings(
         }; set it to the worker's address.`,
       );
     } else workerUrl = url.origin;
+  }
+  if (isNeeded("PGMQ_URL") && /^https?:/.test(config?.pgmqUrl ?? "")) {
+    problems.push(
+      "PGMQ_URL must be postgres:// here: found https://, which is for the worker alone; set it to the connection string of the role that ran the migration.",
+    );
   }
   if (problems.length > 0) {
     throw new UsageError(`Cannot use the settings: ${problems.join(" ")}`);
@@ -265,12 +272,26 @@ const WORKER_TIMEOUT_MS = 60_000;
  * @returns The answer, whatever its status.
  * @throws {CommandError} Where there is none.
  */
-export async function post(
+export function post(
   settings: Pick<Settings, "workerUrl" | "secrets">,
   path: string,
 ): Promise<WorkerAnswer> {
+  return ask(settings, { method: "POST", path });
+}
+
+/**
+ * Sends a signed request to the worker.
+ *
+ * @param settings Its address and secrets.
+ * @param request The method, and the path with its query.
+ * @returns The answer, whatever its status.
+ * @throws {CommandError} Where there is none.
+ */
+export async function ask(
+  settings: Pick<Settings, "workerUrl" | "secrets">,
+  { method, path }: { method: "GET" | "POST"; path: string },
+): Promise<WorkerAnswer> {
   const url = new URL(settings.workerUrl + path);
-  const method = "POST";
   const signature = await sign(settings.secrets, {
     method,
     path: url.pathname + url.search,

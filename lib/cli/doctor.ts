@@ -12,7 +12,9 @@ import { parseConfig } from "../config.ts";
 import { SyncError } from "../errors.ts";
 import { indexName, type Schema } from "../schema.ts";
 import { INSPECT } from "../replica_schema.ts";
+import { describeWays, type Tried, tryWays } from "../ways.ts";
 import {
+  ask,
   CommandError,
   describeRefusal,
   parseCall,
@@ -203,6 +205,7 @@ async function lookAtWorker(
   const right = await post(settings, path);
   if (right.status === 400) {
     add(ok("secret at the worker", "accepted"));
+    await lookAtItsWays(settings, add);
   } else {
     add(failure(
       "secret at the worker",
@@ -222,6 +225,50 @@ async function lookAtWorker(
       "see that nothing stands in between, and that WEBHOOK_SIGNATURE is set",
     ));
   }
+}
+
+/** Tries the ways to PostgreSQL from here. */
+async function lookAtWays(
+  { pgmqUrl }: Settings,
+  add: (finding: Finding) => void,
+): Promise<void> {
+  const ways = await tryWays({
+    pgmqUrl,
+    pgmqApiKey: "",
+    pgmqToken: "",
+    pgmqCa: "",
+    libsqlUrl: "",
+    libsqlAuthToken: "",
+  });
+  add(waysOf("ways from here", ways));
+}
+
+/** Has the worker try its own ways. */
+async function lookAtItsWays(
+  settings: Settings,
+  add: (finding: Finding) => void,
+): Promise<void> {
+  const answer = await ask(settings, { method: "GET", path: "/doctor" });
+  if (answer.status !== 200 || !Array.isArray(answer.body.ways)) {
+    add(failure(
+      "ways from the worker",
+      describeRefusal(answer),
+      "see the sentence before",
+    ));
+    return;
+  }
+  add(waysOf("ways from the worker", answer.body.ways));
+}
+
+function waysOf(name: string, ways: readonly Tried[]): Finding {
+  const found = describeWays(ways);
+  return ways.some(({ chosen, works }) => chosen && !works)
+    ? failure(
+      name,
+      found,
+      "take one that works: README, Which way to PostgreSQL",
+    )
+    : ok(name, found);
 }
 
 /** Has the worker sync. */
@@ -438,6 +485,7 @@ async function run(args: readonly string[]): Promise<number> {
       add(failure(name, error.message, "see the sentence before"));
     }
   };
+  if (source !== null) await lookAtWays(settings, add);
   await attempt("worker", () => lookAtWorker(settings, add));
   if ("sync" in flags) await attempt("sync", () => trySync(settings, add));
   if (Deno.env.get("LIBSQL_URL") || Deno.env.get("BUNNY_DATABASE_URL")) {

@@ -13,6 +13,7 @@
  */
 
 import postgres from "postgres";
+import { hs256 } from "./jwt.ts";
 
 /** A running stand-in. */
 export interface Postgrest extends AsyncDisposable {
@@ -206,39 +207,4 @@ async function verify(
     throw refuse(401, "PGRST303", "JWT expired");
   }
   return claims;
-}
-
-/**
- * Signs a token (HS256).
- *
- * @param claims What it says.
- * @param secret What it is signed with.
- * @returns The JWT.
- */
-export async function signToken(
-  claims: Record<string, unknown>,
-  secret: string,
-): Promise<string> {
-  const text = [{ alg: "HS256", typ: "JWT" }, claims]
-    .map((part) => base64Url(new TextEncoder().encode(JSON.stringify(part))))
-    .join(".");
-  return `${text}.${await hs256(text, secret)}`;
-}
-
-async function hs256(text: string, secret: string): Promise<string> {
-  const bytes = new TextEncoder();
-  const key = await crypto.subtle.importKey(
-    "raw",
-    bytes.encode(secret),
-    { name: "HMAC", hash: "SHA-256" },
-    false,
-    ["sign"],
-  );
-  const made = await crypto.subtle.sign("HMAC", key, bytes.encode(text));
-  return base64Url(new Uint8Array(made));
-}
-
-function base64Url(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes))
-    .replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 }

@@ -1,6 +1,7 @@
 /** The operator's commands, run as processes against a real stack. */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { parsePgmq } from "../../lib/config_pgmq.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { SECRET, Servers, Stack } from "./stack.ts";
 
@@ -665,10 +666,59 @@ Deno.test("commands answer a wrong call with exit code 2 and their usage", async
     assertMatch(unset.err, new RegExp(`${setting} must be`));
   }
   for (
-    const name of ["status", "backfill", "verify", "nuke", "dlq", "doctor"]
+    const name of [
+      "status",
+      "backfill",
+      "verify",
+      "nuke",
+      "dlq",
+      "doctor",
+      "token",
+    ]
   ) {
     const help = await command({}, name, "--help");
     assertEquals([help.code, help.err], [0, ""]);
     assertMatch(help.out, new RegExp(`^Usage: deno task ${name}`));
   }
+});
+
+Deno.test("token prints what PGMQ_TOKEN takes, by a secret that is neither shown nor short", async () => {
+  const JWT_SECRET = "hunter2-hunter2-hunter2-hunter2-hunter2";
+  const made = await command({ JWT_SECRET }, "token", "--days", "1");
+  assertEquals([made.code, made.err], [0, ""]);
+  const token = made.out.trim();
+  assertEquals(made.out.includes("hunter2"), false);
+  const settings: Record<string, string> = {
+    PGMQ_URL: "https://p.supabase.co/rest/v1",
+    PGMQ_TOKEN: token,
+  };
+  const problems: string[] = [];
+  const read = (name: string) => settings[name] ?? "";
+  parsePgmq(read, (problem) => problems.push(problem));
+  assertEquals(problems, []);
+  const claims = JSON.parse(atob(token.split(".")[1]!));
+  assertEquals(claims.role, "libsql_sync_worker");
+  assert(claims.exp * 1000 < Date.now() + 86_400_000 + 1_000);
+  for (
+    const [env, args] of [
+      [{ JWT_SECRET: "hunter2" }, []],
+      [{}, []],
+      [{ JWT_SECRET }, ["--days", "0"]],
+    ] as const
+  ) {
+    const refused = await command({ ...env }, "token", ...args);
+    assertEquals([refused.code, refused.out], [2, ""]);
+    assertEquals(refused.err.includes("hunter2"), false);
+  }
+});
+
+Deno.test("a command refuses the worker's https:// in PGMQ_URL", async () => {
+  const { code, err } = await command({
+    PGMQ_URL: "https://p.supabase.co/rest/v1",
+    PGMQ_TOKEN: "eyJhbGciOiJub25lIn0.eyJyb2xlIjoiciJ9.c2ln",
+    WORKER_URL: "https://x.example",
+    WEBHOOK_SIGNATURE: "s",
+  }, "status");
+  assertEquals(code, 2);
+  assertMatch(err, /PGMQ_URL must be postgres:\/\/ here/);
 });

@@ -237,9 +237,24 @@ PORT=8000
     ],
   ]);
 
+  // {"alg":"none"} and {"role":"r"}
+  const token = "eyJhbGciOiJub25lIn0.eyJyb2xlIjoiciJ9.c2ln";
+  await Deno.writeTextFile(
+    file,
+    `PGMQ_URL=https://p.supabase.co/rest/v1
+PGMQ_API_KEY=sb_publishable_x
+PGMQ_TOKEN=${token}
+`,
+  );
+  const rest = await command(env, "secrets", file);
+  assertEquals([rest.code, rest.err], [0, ""]);
+  assertEquals(bunny.secrets.get("PGMQ_TOKEN"), token);
+  assertEquals(bunny.secrets.get("PGMQ_API_KEY"), "sb_publishable_x");
+
   bunny.calls.length = 0;
   for (
     const [text, said] of [
+      [`PGMQ_URL=https://p.example.com/rest/v1`, /PGMQ_TOKEN must be a JWT/],
       ["PGMQ_URL=mysql://hunter2\nNUKE_SIGNATURE=n", /PGMQ_URL must be/],
       ["AWS_SECRET_ACCESS_KEY=hunter2", /the file has none of ours/],
       [`NUKE_SIGNATURE=${"x".repeat(2049)}`, /expected 2048 bytes at most/],

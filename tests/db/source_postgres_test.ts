@@ -1,7 +1,17 @@
+import { createHash } from "node:crypto";
 import { assertEquals, assertRejects } from "@std/assert";
 import { generate } from "selfsigned";
 import { openCarrier } from "../../lib/carry.ts";
 import { SyncError } from "../../lib/errors.ts";
+import {
+  COLUMNS,
+  concat,
+  DONE,
+  int32,
+  message,
+  READY,
+  row,
+} from "./hostile.ts";
 import { recordingProxy } from "./proxy.ts";
 import { Servers } from "./stack.ts";
 import { ownCertificate } from "./transport.ts";
@@ -149,5 +159,52 @@ Deno.test("carrier.call() says what to do when the source is missing, not instal
     assertEquals(error.code, code);
     assertEquals(error.message.includes("postgres:"), false);
     assertEquals(error.message.includes("wrong"), false);
+  }
+});
+
+/** A server that asks for a password in one way, and the bytes it is sent. */
+async function challenged(challenge: Uint8Array): Promise<{
+  sent: string;
+  outcome: unknown;
+}> {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const buffer = new Uint8Array(1_000);
+  let sent = "";
+  const served = (async () => {
+    const conn = await listener.accept();
+    await conn.read(buffer);
+    await conn.write(concat(message("R", challenge)));
+    const length = await conn.read(buffer);
+    if (length !== null) {
+      sent = new TextDecoder().decode(buffer.subarray(0, length));
+      await conn.write(READY);
+      await conn.read(buffer);
+      await conn.write(concat(COLUMNS, row("5"), DONE));
+      while (await conn.read(buffer) !== null);
+    }
+    conn.close();
+  })();
+  const url =
+    `postgres://me:p%C3%A4ss@127.0.0.1:${listener.addr.port}/d?sslmode=disable`;
+  const outcome = await callRelease(url).catch((error) => error);
+  await served;
+  listener.close();
+  return { sent, outcome };
+}
+
+Deno.test("carrier.call() proves a password by md5, and sends one in clear to nobody unverified", async () => {
+  const md5 = (...parts: (string | Uint8Array)[]) =>
+    parts.reduce((hash, part) => hash.update(part), createHash("md5"))
+      .digest("hex");
+  const salt = Uint8Array.of(1, 2, 254, 255);
+  const asked = await challenged(concat(int32(5), salt));
+  assertEquals(asked.outcome, 5);
+  const proof = `md5${md5(md5("pässme"), salt)}\0`;
+  assertEquals(asked.sent, `p\0\0\0${String.fromCharCode(4 + 36)}${proof}`);
+
+  for (const kind of [3, 7]) {
+    const { sent, outcome } = await challenged(concat(int32(kind)));
+    assertEquals(sent, "");
+    assertEquals((outcome as SyncError).code, "config_invalid");
   }
 });

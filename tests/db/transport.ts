@@ -10,11 +10,8 @@
 import postgres from "postgres";
 import { generate } from "selfsigned";
 import { type PostgresServer, SUPERUSER } from "../../lib/dev/postgres.ts";
-import {
-  type Postgrest,
-  signToken,
-  startPostgrest,
-} from "../../lib/dev/postgrest.ts";
+import { signToken } from "../../lib/dev/jwt.ts";
+import { type Postgrest, startPostgrest } from "../../lib/dev/postgrest.ts";
 import { type Pooler, startPooler } from "./pooler.ts";
 
 /** Every way: plain TCP, TLS from the first byte, a pooler in between, PostgREST. */
