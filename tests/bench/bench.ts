@@ -130,7 +130,9 @@ async function main(args: readonly string[]): Promise<number> {
   const log = (line: string) =>
     console.error(`${String(seconds()).padStart(4)} s  ${line}`);
   const loadBefore = Deno.loadavg().map(round);
+  let isInterrupted = false;
   const onInterrupt = () => {
+    isInterrupted = true;
     Deno.removeSignalListener("SIGINT", onInterrupt);
     // Without them the run fails, and cleans up.
     endChildren();
@@ -140,6 +142,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     result = await runBench({ parts, sizes, log });
   } catch (error) {
+    if (isInterrupted) return 130;
     console.error(error);
     return 1;
   }

@@ -37,7 +37,7 @@ export const FULL: Sizes = {
   rounds: 3,
   rows: 200_000,
   messages: 200_000,
-  baselineMessages: 30_000,
+  baselineMessages: 20_000,
   fillRows: 500_000,
   queueShort: 10_000,
   queueLong: 1_000_000,
