@@ -206,6 +206,9 @@ function parseTable(name: string, value: unknown, report: Report): Table {
   if (/^(_libsql_sync|sqlite_)/i.test(name)) {
     report(where, "names that begin with _libsql_sync or sqlite_ are reserved");
   }
+  if (/^(json_each$|pragma_)/i.test(name)) {
+    report(where, "a table of this name would hide a function of SQLite's");
+  }
   const given = objectOf(value, ["key", "columns", "indexes"], where, report);
   if (given === undefined) return { name, key: [], columns: [], indexes: [] };
   const columns = parseColumns(given.columns, where, report);

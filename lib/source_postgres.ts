@@ -76,7 +76,7 @@ export function createPostgresCarrier(
       // table's name holds, it stays data, whatever the session's settings.
       const argument = base64(JSON.stringify(request));
       const query =
-        `select libsql_sync.${name}(convert_from(decode('${argument}', 'base64'), 'UTF8')::json)::text as answer`;
+        `select libsql_sync.${name}(pg_catalog.convert_from(pg_catalog.decode('${argument}', 'base64'), 'UTF8')::pg_catalog.json)::pg_catalog.text as answer`;
       const mine = turn.then(async () => {
         const attempt: Attempt = { session: null, isOver: false };
         try {

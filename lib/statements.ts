@@ -59,6 +59,8 @@ export function stepToStatement(
   }
 }
 
+/** The new rows; no listed table has such a name, as one named like it would hide. */
+const ROWS = "_libsql_sync_rows";
 /** sqld answers with 10 MB at most, and JSON may make six bytes of one. */
 const KEYS_BYTES_MAX = 1_000_000;
 
@@ -99,9 +101,11 @@ SELECT *, count(*) OVER () AS keys, row_number() OVER w AS place, sum(${
       table.key.map((name, n) =>
         `${quote(name)} AS k${n}, CAST(${quote(name)} AS TEXT) AS t${n}`
       ).join(", ")
-    } FROM ${storedName(table, rebuilding)} WHERE ${
+    } FROM ${storedName(table, rebuilding)} AS t WHERE ${
       [...own, ...bound].join(" AND ")
-    } ORDER BY ${names(table.key)} LIMIT ?)
+    } ORDER BY ${
+      // A column named t0 would stand for ours of that name.
+      table.key.map((name) => `t.${quote(name)}`).join(", ")} LIMIT ?)
 WINDOW w AS (ORDER BY ${at.join(", ")} ROWS UNBOUNDED PRECEDING)
 ) WHERE place = 1 OR bytes <= ${KEYS_BYTES_MAX} ORDER BY ${at.join(", ")}`,
     args: [...(after ?? []), BigInt(keysMax)],
@@ -153,15 +157,17 @@ function rowStatement(step: RowStep, stored: string): Statement {
     case "update": {
       const loose = looseColumns(table, columns);
       const kept = columns.filter((name) => !loose.includes(name));
-      const [of, from] = [`${stored}.`, "r."];
+      const [of, from] = ["t.", `${ROWS}.`];
       return {
-        sql: `WITH r AS MATERIALIZED (SELECT ${
+        sql: `WITH ${ROWS} AS MATERIALIZED (SELECT ${
           cellsOf(table, columns, (at) => `value->>${at}`).map((cell, at) =>
             `${cell} AS ${quote(columns[at]!)}`
           ).join(", ")
-        } FROM json_each(?)) UPDATE ${stored} SET ${
-          loose.map((name) => `${quote(name)} = r.${quote(name)}`).join(", ")
-        } FROM r WHERE ${same(table.key, of, "=", from)} AND ${
+        } FROM json_each(?)) UPDATE ${stored} AS t SET ${
+          loose.map((name) => `${quote(name)} = ${from}${quote(name)}`).join(
+            ", ",
+          )
+        } FROM ${ROWS} WHERE ${same(table.key, of, "=", from)} AND ${
           same(kept, of, "IS", from)
         } AND ${same(loose, of, "IS NOT", from)}`,
         args: [json],
@@ -174,19 +180,19 @@ function rowStatement(step: RowStep, stored: string): Statement {
         ? "CASE WHEN changes() < ? THEN ? ELSE '[]' END"
         : "?";
       return {
-        sql: `WITH r AS MATERIALIZED (SELECT ${
+        sql: `WITH ${ROWS} AS MATERIALIZED (SELECT ${
           cells.join(", ")
-        } FROM json_each(${value})) INSERT INTO ${stored} (${
+        } FROM json_each(${value})) INSERT INTO ${stored} AS t (${
           names(columns)
-        }) SELECT * FROM r WHERE true ${onConflict(table, columns, stored)}`,
+        }) SELECT * FROM ${ROWS} WHERE true ${onConflict(table, columns)}`,
         args: follows ? [BigInt(rows.length), json] : [json],
       };
     }
     case "row":
       return {
-        sql: `INSERT INTO ${stored} (${names(columns)}) VALUES (${
+        sql: `INSERT INTO ${stored} AS t (${names(columns)}) VALUES (${
           cellsOf(table, columns, () => "?").join(", ")
-        }) ${onConflict(table, columns, stored)}`,
+        }) ${onConflict(table, columns)}`,
         args: [...rows[0]!.cells],
       };
   }
@@ -209,18 +215,18 @@ function compareStatement(
   }
   const rest = columns.filter((name) => !table.key.includes(name));
   const same = [
-    ...table.key.map((name) => `t.${quote(name)} = r.${quote(name)}`),
-    ...rest.map((name) => `t.${quote(name)} IS r.${quote(name)}`),
+    ...table.key.map((name) => `t.${quote(name)} = ${ROWS}.${quote(name)}`),
+    ...rest.map((name) => `t.${quote(name)} IS ${ROWS}.${quote(name)}`),
   ];
   // A large row is bound cell by cell: its JSON might pass 5,000,000 bytes.
   const isLarge = of === "row";
   const values = isLarge ? cellsOf(table, columns, () => "?") : cells;
   return countInto(walk, "differing", {
-    sql: `WITH r AS MATERIALIZED (SELECT ${
+    sql: `WITH ${ROWS} AS MATERIALIZED (SELECT ${
       values.map((cell, at) => `${cell} AS ${quote(columns[at]!)}`).join(", ")
     }${
       isLarge ? "" : " FROM json_each(?)"
-    }) SELECT count(*) FROM r WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
+    }) SELECT count(*) FROM ${ROWS} WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
       same.join(" AND ")
     })`,
     args: isLarge ? [...rows[0]!.cells] : [json],
@@ -309,15 +315,12 @@ function same(
 }
 
 /** The row changes where it differs, and only then. */
-function onConflict(
-  table: Table,
-  columns: readonly string[],
-  stored: string,
-): string {
+function onConflict(table: Table, columns: readonly string[]): string {
   const rest = columns.filter((name) => !table.key.includes(name));
   if (rest.length === 0) return `ON CONFLICT (${names(table.key)}) DO NOTHING`;
   const set = rest.map((name) => `${quote(name)} = excluded.${quote(name)}`);
-  const before = rest.map((name) => `${stored}.${quote(name)}`);
+  // A table named "excluded" would stand for the new row, but for the alias.
+  const before = rest.map((name) => `t.${quote(name)}`);
   const after = rest.map((name) => `excluded.${quote(name)}`);
   return `ON CONFLICT (${names(table.key)}) DO UPDATE SET ${
     set.join(", ")

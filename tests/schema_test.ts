@@ -308,6 +308,18 @@ Deno.test("parseSchema() names all problems when there are several", () => {
   );
 });
 
+Deno.test("parseSchema() refuses tables that would hide SQLite's functions from our statements", () => {
+  const table = { key: "a", columns: { a: "TEXT" } };
+  for (const name of ["json_each", "JSON_Each", "pragma_table_info"]) {
+    assertThrows(
+      () => parseSchema({ tables: { [name]: table } }),
+      SyncError,
+      "would hide a function of SQLite's",
+    );
+  }
+  parseSchema({ tables: { json_each_2: table, pragma: table } });
+});
+
 Deno.test("parseSchema() takes two names for two when they differ in the case of other letters than A to Z", () => {
   const columns = { "é": "TEXT", "É": "TEXT" };
   assertEquals(

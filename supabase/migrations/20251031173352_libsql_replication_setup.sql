@@ -15,6 +15,9 @@
 -- enqueued_at, vt and message are used, by name.
 
 set client_min_messages = notice;
+-- Where somebody else may create in public, his function or operator for just our
+-- types would run here, as the owner. It ends with the file.
+set search_path = pg_catalog, pg_temp;
 select pg_advisory_xact_lock(hashtext('libsql_sync install'));
 
 create extension if not exists pgmq;
@@ -3564,3 +3567,5 @@ begin
   end if;
 end
 $$;
+
+reset search_path;
