@@ -721,6 +721,8 @@ begin
     )
   loop
     execute pg_catalog.format('drop trigger %I on %s', stale.name, stale.relation);
+    -- A partition that was detached took its rows along.
+    update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
   return made;
 end

@@ -197,6 +197,69 @@ export async function shadowAt(
   return shadow;
 }
 
+/** What a key held from an entry of the log on; null: nothing. */
+export interface Entry {
+  readonly seq: number;
+  readonly cells: Record<string, Cell> | null;
+}
+
+/**
+ * Reads everything that was committed, key by key, in its order.
+ *
+ * @param sql A connection as the log's owner.
+ * @param schema The schema to read it by; tables with another key are left out.
+ * @returns The entries by table and key.
+ */
+export async function shadowLog(
+  sql: Sql,
+  schema: RawSchema,
+): Promise<Map<string, Map<string, Entry[]>>> {
+  const log = new Map<string, Map<string, Entry[]>>();
+  const leaves = new Map<string, string | null>();
+  const query = sql<
+    {
+      seq: string;
+      tbl: string;
+      key: string | null;
+      leaf: string | null;
+      cells: string | null;
+    }[]
+  >`select seq, tbl, to_json(key)::text as key, leaf, to_json(cells)::text as cells
+    from oracle.history order by seq`;
+  for (const { seq, tbl, key, leaf, cells } of await query) {
+    const listed = schema.tables[tbl];
+    const logged = SCHEMA.tables[tbl]!;
+    if (!listed || String(listed.key) !== String(logged.key)) continue;
+    const table = log.get(tbl) ?? new Map<string, Entry[]>();
+    log.set(tbl, table);
+    if (key === null) {
+      for (const [name, entries] of table) {
+        if (leaf === null || leaves.get(`${tbl} ${name}`) === leaf) {
+          entries.push({ seq: Number(seq), cells: null });
+        }
+      }
+      continue;
+    }
+    const name = keyName(JSON.parse(key));
+    leaves.set(`${tbl} ${name}`, leaf);
+    const texts: (string | null)[] | null = cells && JSON.parse(cells);
+    const row = texts && Object.fromEntries(
+      Object.entries(listed.columns).map(([column, declared]) => [
+        column,
+        canonicalCell(
+          texts[Object.keys(logged.columns).indexOf(column)]!,
+          declared,
+        ),
+      ]),
+    );
+    table.set(name, [
+      ...table.get(name) ?? [],
+      { seq: Number(seq), cells: row },
+    ]);
+  }
+  return log;
+}
+
 /**
  * Tells what the source did to a row, newest first.
  *
