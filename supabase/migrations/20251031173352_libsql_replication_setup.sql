@@ -435,14 +435,23 @@ begin
         select array[%s]::text[] as touched_key, t.%I is distinct from null as found,
           array[%s]::text[] as live_key, array[%s]::text[] as cells, (%s) as respelled
         from (%s) k (%s)
-        left join lateral (select %s from %s t where %s offset 0) t on true
+        left join lateral (select %s from %s t where %s and (
+          (select pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) 'read committed')
+          or %s) offset 0) t on true
       ) $sql$,
       -- Lateral with offset 0: the plan is a session's and made for its first
       -- statement. A join made for one of many rows would read the whole table
       -- for every single row that follows.
       -- "is distinct from null": a composite with a null in it is no null.
       touched_key, key_columns[1], live_key, cells, respelled, touched, key_names, live_columns,
-      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'))
+      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'),
+      -- A transaction with one snapshot still sees rows that were deleted since,
+      -- under keys that it gave to rows of its own: what is there now is its own.
+      -- xmin has the lower 32 bits of an id that is near ours.
+      $own$pg_catalog.pg_xact_status((
+          (select pg_catalog.pg_current_xact_id()::text::bigint)
+          + (t.xmin::text::bigint - (select pg_catalog.pg_current_xact_id()::text::bigint) + 6442450944) % 4294967296 - 2147483648
+        )::text::pg_catalog.xid8) = 'in progress'$own$)
     || pg_catalog.format(
       -- Deletes come first, so that where an old and a new key are one in the
       -- replica, the row stays.
@@ -849,6 +858,8 @@ begin
     )
   loop
     execute pg_catalog.format('drop trigger %I on %s', stale.name, stale.relation);
+    -- A partition that was detached took its rows along.
+    update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
   return made;
 end

@@ -1157,6 +1157,40 @@ Deno.test("capture() leaves the replica equal when sessions of every isolation l
   await stack.settle();
 });
 
+for (const level of ["repeatable read", "serializable"]) {
+  Deno.test(`capture() sends no row that somebody deleted since a ${level} transaction's snapshot`, async () => {
+    await using stack = await Stack.start(servers, {
+      schema: BULK,
+      setup: BULK_SETUP,
+      walks: false,
+    });
+    const { sql } = stack;
+    await sql`insert into bulk select i, 'start', 0 from generate_series(1, 500) i`;
+    // Room on the first page: a new row lies before an old one there.
+    await sql`delete from bulk where id < 100`;
+    await stack.drain();
+    await sql`vacuum bulk`;
+    await sql.begin(`isolation level ${level}`, async (tx) => {
+      await tx`select count(*) from most`;
+      // What the snapshot still sees under keys that are free.
+      await sql`delete from bulk where id in (400, 401, 402, 403, 404)`;
+      await tx`insert into bulk values (400, 'mine', 1)`;
+      await tx`insert into bulk values (401, 'moves', 1)`;
+      await tx`update bulk set id = 1001 where a = 'moves'`;
+      await tx`savepoint a`;
+      await tx`insert into bulk values (402, 'mine', 1), (403, 'goes', 1)`;
+      await tx`delete from bulk where a = 'goes'`;
+      await tx`release savepoint a`;
+      await tx`update bulk set n = 2 where a = 'mine'`;
+      await tx`savepoint b`;
+      await tx`insert into bulk values (404, 'undone', 1)`;
+      await tx`rollback to savepoint b`;
+      await tx`update bulk set n = n + 1 where id between 300 and 310`;
+    });
+    assertEquals(await stack.settle(), 399);
+  });
+}
+
 Deno.test("capture() leaves the last state when transactions commit in the opposite order of their statements", async () => {
   await using stack = await Stack.start(servers, {
     schema: BULK,

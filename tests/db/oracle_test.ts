@@ -114,3 +114,25 @@ Deno.test("the oracle reports a transaction of which half is there", async () =>
     'hot 3: name: source text "two", replica text "row 3"',
   );
 });
+
+Deno.test("the oracle reports a row that went back to what it was", async () => {
+  await using session = await quiet();
+  const { order, stack } = session;
+  const nobody = () => false;
+  const look = async () => (await session.read())!;
+  order.note(await look(), 0);
+  await stack.sql`update swap set label = 'newer' where id = 3`;
+  await stack.drain();
+  const newer = await look();
+  order.note(newer, 0);
+  await stack.sql`update swap set label = 'newest' where id = 3`;
+  await stack.drain();
+  const newest = await look();
+  order.note(newest, 0);
+  assertEquals(await order.judge(stack.sql, nobody), []);
+  order.note(newest, 0);
+  const row = { ...newer.row, position: Number(newest.row.position) + 1 };
+  order.note({ ...newer, row }, 0);
+  const found = await order.judge(stack.sql, nobody);
+  assertEquals(found.map(({ table, key }) => [table, key]), [["swap", "3"]]);
+});

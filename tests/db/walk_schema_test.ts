@@ -268,3 +268,22 @@ Deno.test("a column that was renamed, and back again, is walked", async () => {
   }
   await stack.assertEqual();
 });
+
+Deno.test("the rows of a partition that was detached go with the next attach()", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: SCHEMA,
+    setup:
+      `create table item (id bigint primary key, name text, size numeric) partition by range (id);
+      create table item_low partition of item for values from (0) to (10);
+      create table item_high partition of item for values from (10) to (100);
+      insert into item select i, 'item ' || i, i from generate_series(1, 20) i;
+      create table part (item bigint, code text, note text, primary key (item, code));`,
+  });
+  await stack.walk();
+  await stack.sql`select libsql_sync.scrub(0)`;
+  await stack.sql`alter table item detach partition item_high`;
+  await stack.sql`select libsql_sync.attach()`;
+  await stack.sql`insert into item_high values (50, 'nobody''s', 1)`;
+  await stack.walk();
+  assertEquals(await stack.assertEqual(), 9);
+});

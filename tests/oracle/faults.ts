@@ -221,6 +221,7 @@ export class Faults {
       [2, "tidied", async () => {
         await stack.sql`select libsql_sync.tidy()`;
       }],
+      [2, "replica refuses rows", () => this.#refuse()],
       [3, "schema.json changed", () => this.#deploy()],
       [4, "nothing", () => sleep(random.below(800))],
     ];
@@ -257,6 +258,8 @@ export class Faults {
     this.#armed.length = 0;
     this.#release();
     await Promise.all(this.#late);
+    await this.tendReplica();
+    await this.#allow();
   }
 
   /** Sets the replica's data aside. */
@@ -275,6 +278,7 @@ export class Faults {
     // What was wrong in it then is wrong again.
     for (const row of this.#saved.excused) this.#session.excused.add(row);
     await stack.sqld.kill();
+    this.#session.order.failovers += 1;
     await stack.sqld.restore(this.#saved.folder);
   }
 
@@ -378,6 +382,45 @@ export class Faults {
   async #expireLease(): Promise<void> {
     await this.#session.stack.sql`
       update libsql_sync.chain set lease_until = now() - interval '1 second'`;
+  }
+
+  /** A rule of somebody's in the replica: what it refuses is set aside. */
+  async #refuse(): Promise<void> {
+    const { stack, excused } = this.#session;
+    for (let id = 3; id < 400; id += 7) excused.add(`tag\0${id}`);
+    const client = createClient({ url: stack.sqld.url, authToken: "test" });
+    try {
+      await within(
+        HANG_MS,
+        client.batch(
+          ["INSERT", "UPDATE"].map((verb) =>
+            `CREATE TRIGGER IF NOT EXISTS by_hand_${verb} BEFORE ${verb} ON tag WHEN NEW.id % 7 = 3
+             BEGIN SELECT RAISE(ABORT, 'by hand'); END`
+          ),
+          "write",
+        ),
+      );
+    } catch {
+      // sqld is away or hangs, or has no such table: it may have happened.
+    } finally {
+      client.close();
+    }
+  }
+
+  /** The rule goes; what it refused is tried again by `settle`. */
+  async #allow(): Promise<void> {
+    const client = createClient({ url: this.#session.stack.sqld.url });
+    try {
+      await within(
+        HANG_MS,
+        client.batch([
+          "DROP TRIGGER IF EXISTS by_hand_INSERT",
+          "DROP TRIGGER IF EXISTS by_hand_UPDATE",
+        ], "write"),
+      );
+    } finally {
+      client.close();
+    }
   }
 
   /** A hand in the replica: a cell, a row or a ghost. */

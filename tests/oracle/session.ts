@@ -22,6 +22,7 @@ import {
 } from "./checker.ts";
 import { Cutter } from "./cutter.ts";
 import { Faults } from "./faults.ts";
+import { Order } from "./order.ts";
 import { Pool } from "./pool.ts";
 import { settle } from "./settle.ts";
 import { createShadow, type Shadow } from "./shadow.ts";
@@ -104,6 +105,7 @@ const SETTLE_MS = 300_000;
 export class Session implements AsyncDisposable {
   readonly random: Random;
   readonly checker: Checker;
+  readonly order = new Order();
   /** Rows that somebody's hand was in: table, NUL, key. */
   excused = new Set<string>();
   /** The first thing that is wrong. */
@@ -188,8 +190,10 @@ export class Session implements AsyncDisposable {
   /** Reads the replica's state, and judges it in its turn. */
   async look(): Promise<void> {
     if (this.#waiting >= QUEUE_MAX) return;
+    const { failovers } = this.order;
     const state = await this.read();
     if (state === null) return;
+    this.order.note(state, failovers);
     this.#waiting += 1;
     const excused = new Set(this.excused);
     this.#judging = this.#judging.then(() => this.#judge(state, excused));

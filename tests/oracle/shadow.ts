@@ -56,6 +56,17 @@ create function oracle.leaf_of(region text, id bigint) returns text language sql
     when 'b' then case when id < 12 then 'part_b_low' else 'part_b_high' end
     else 'part_rest' end
 $$;
+-- Whether this transaction, or a part of it, wrote a row version. With one
+-- snapshot for all, a row that somebody deleted since is still seen under the
+-- key that we gave to another.
+create function oracle.is_ours(written_by xid) returns boolean language plpgsql as $$
+declare
+  newest constant bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+  full_id bigint := (newest >> 32 << 32) + written_by::text::bigint;
+begin
+  -- Sessions are too short for ids to come round.
+  return pg_xact_status(full_id::text::xid8) = 'in progress';
+end $$;
 create function oracle.emptied() returns trigger language plpgsql security definer as $$
 begin
   insert into oracle.history (tbl, leaf) values (tg_argv[0], nullif(tg_argv[1], ''));
@@ -93,7 +104,9 @@ export async function createShadow(sql: Sql): Promise<void> {
       (select array[${cells("t", Object.keys(columns))}]::text[] from public.${
         quote(table)
       } t
-       where (${values("t")}) = (${values(alias)})
+       where (current_setting('transaction_isolation') = 'read committed' or oracle.is_ours(t.xmin)) and (${
+        values("t")
+      }) = (${values(alias)})
          and array[${cells("t", keys)}]::text[] collate "C" = array[${
         cells(alias, keys)
       }]::text[] collate "C"));`;
@@ -141,7 +154,7 @@ export async function shadowAt(
   options: { schema: RawSchema; snapshot: string | null },
 ): Promise<Shadow> {
   const { schema, snapshot } = options;
-  const rows = await sql<{ tbl: string; cells: string; seq: string }[]>`
+  const [answer] = await sql<{ rows: string }[]>`
     with emptied as materialized (
       select h.tbl, h.leaf, max(h.seq) as seq from oracle.history h
       where h.key is null and pg_visible_in_snapshot(h.xid,
@@ -153,16 +166,21 @@ export async function shadowAt(
         coalesce(${snapshot}::pg_snapshot, pg_current_snapshot()))
       order by h.tbl, h.key, h.seq desc
     )
-    select l.tbl, to_json(l.cells)::text as cells, l.seq from latest l
+    select coalesce(json_agg(json_build_array(l.tbl, l.cells, l.seq)), '[]')::text as rows
+    from latest l
     where l.cells is not null and not exists (
       select from emptied e
       where e.tbl = l.tbl and e.seq > l.seq and (e.leaf is null or e.leaf = l.leaf))`;
   const shadow: Shadow = new Map(
     Object.keys(schema.tables).map((table) => [table, new Map()]),
   );
-  for (const { tbl, cells: text, seq } of rows) {
-    // Not the driver's arrays: it knows no null in them.
-    const cells: (string | null)[] = JSON.parse(text);
+  if (answer === undefined) {
+    // The driver's result of a query whose connection went while it was read.
+    throw Object.assign(new Error("no answer"), { code: "CONNECTION_CLOSED" });
+  }
+  const rows: [tbl: string, cells: (string | null)[], seq: number][] = JSON
+    .parse(answer.rows);
+  for (const [tbl, cells, seq] of rows) {
     const listed = schema.tables[tbl];
     if (listed === undefined) continue;
     const { columns, key } = listed;
@@ -174,9 +192,72 @@ export async function shadowAt(
       ]),
     );
     const name = keyName([key].flat().map((column) => row[column]!.text));
-    shadow.get(tbl)!.set(name, { cells: row, seq: Number(seq) });
+    shadow.get(tbl)!.set(name, { cells: row, seq });
   }
   return shadow;
+}
+
+/** What a key held from an entry of the log on; null: nothing. */
+export interface Entry {
+  readonly seq: number;
+  readonly cells: Record<string, Cell> | null;
+}
+
+/**
+ * Reads everything that was committed, key by key, in its order.
+ *
+ * @param sql A connection as the log's owner.
+ * @param schema The schema to read it by; tables with another key are left out.
+ * @returns The entries by table and key.
+ */
+export async function shadowLog(
+  sql: Sql,
+  schema: RawSchema,
+): Promise<Map<string, Map<string, Entry[]>>> {
+  const log = new Map<string, Map<string, Entry[]>>();
+  const leaves = new Map<string, string | null>();
+  const query = sql<
+    {
+      seq: string;
+      tbl: string;
+      key: string | null;
+      leaf: string | null;
+      cells: string | null;
+    }[]
+  >`select seq, tbl, to_json(key)::text as key, leaf, to_json(cells)::text as cells
+    from oracle.history order by seq`;
+  for (const { seq, tbl, key, leaf, cells } of await query) {
+    const listed = schema.tables[tbl];
+    const logged = SCHEMA.tables[tbl]!;
+    if (!listed || String(listed.key) !== String(logged.key)) continue;
+    const table = log.get(tbl) ?? new Map<string, Entry[]>();
+    log.set(tbl, table);
+    if (key === null) {
+      for (const [name, entries] of table) {
+        if (leaf === null || leaves.get(`${tbl} ${name}`) === leaf) {
+          entries.push({ seq: Number(seq), cells: null });
+        }
+      }
+      continue;
+    }
+    const name = keyName(JSON.parse(key));
+    leaves.set(`${tbl} ${name}`, leaf);
+    const texts: (string | null)[] | null = cells && JSON.parse(cells);
+    const row = texts && Object.fromEntries(
+      Object.entries(listed.columns).map(([column, declared]) => [
+        column,
+        canonicalCell(
+          texts[Object.keys(logged.columns).indexOf(column)]!,
+          declared,
+        ),
+      ]),
+    );
+    table.set(name, [
+      ...table.get(name) ?? [],
+      { seq: Number(seq), cells: row },
+    ]);
+  }
+  return log;
 }
 
 /**

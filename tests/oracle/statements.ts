@@ -56,6 +56,11 @@ const HOT: Make[] = [
     } and not exists (select from hot o where o.id = hot.id + ${KEYS})`,
   (r) => `update hot set id = ${id(r)} where id = ${id(r)}`,
   (r) => `delete from hot where id in (${id(r)}, ${id(r)}, ${KEYS + id(r)})`,
+  (r) => `update hot set id = ${id(r)} where name = 'mine'`,
+  (r) =>
+    `insert into hot (id, name) values (${
+      id(r)
+    }, 'mine') on conflict do nothing`,
   (r) => `delete from hot where id > ${KEYS}`,
   (r) =>
     `merge into hot t using (select i, ${
@@ -297,6 +302,8 @@ const OTHERS: Make[] = [
     }) on conflict do nothing`,
   (r) => `update other set code = ${word(r)} where id = ${id(r)}`,
   (r) => `update other set id = ${id(r)} where id = ${id(r)}`,
+  (r) => `update other set id = ${id(r)} where code = 'mine'`,
+  (r) => `insert into other values ('mine', ${id(r)}) on conflict do nothing`,
   (r) => `delete from other where id = ${id(r)}`,
   (r) =>
     `insert into ${ODD} values (${r.below(6)}, ${label(r)}, ${

@@ -79,6 +79,11 @@ export function makeTransaction(random: Random): Transaction {
     run(`select pg_advisory_xact_lock(${random.below(3)})`);
   }
   if (random.chance(0.15)) run("set local timezone = 'America/St_Johns'");
+  if (oneSnapshot && random.chance(0.5)) {
+    // The snapshot is taken now, and grows old.
+    run("select count(*) from hot");
+    steps.push({ do: "pause", ms: random.below(400) });
+  }
   const open: string[] = [];
   const length = 1 + random.below(random.chance(0.1) ? 30 : 6);
   for (let i = 0; i < length; i++) {

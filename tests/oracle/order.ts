@@ -1,0 +1,112 @@
+/**
+ * Ring 3. Looks at one replica's states in their order: a row may lag behind the
+ * source, but it only ever goes on.
+ *
+ * Promise: a row of the replica is at each position one that the source had, and
+ * none that is older than it was a position before.
+ *
+ * @module
+ */
+
+import type { Sql } from "postgres";
+import type { Cell } from "../../lib/dev/compare_source.ts";
+import type { RawSchema } from "../db/stack.ts";
+import type { Found, ReplicaState } from "./checker.ts";
+import { type Entry, shadowLog } from "./shadow.ts";
+
+/** A state, with its rows packed. */
+interface Look {
+  readonly schema: RawSchema;
+  readonly chain: string;
+  readonly position: number;
+  readonly tables: Map<string, Map<string, string>>;
+}
+
+/** Equal rows give equal texts. */
+function pack(cells: Record<string, Cell>): string {
+  return JSON.stringify(
+    Object.values(cells).map(({ type, text }) => [type, text]),
+  );
+}
+
+/** The states of one replica, as they were read. */
+export class Order {
+  #looks: Look[] = [];
+  /** How many failovers there were: each may take the replica back. */
+  failovers = 0;
+
+  /** Keeps a state of a replica that was walked, after so many failovers. */
+  note({ schema, row, tables }: ReplicaState, failovers: number): void {
+    if (Number(row.walk_done) !== 1) return;
+    this.#looks.push({
+      schema,
+      chain: `${row.epoch} ${row.schema_hash} ${failovers}`,
+      position: Number(row.position),
+      tables: new Map(
+        [...tables].map(([table, rows]) => [
+          table,
+          new Map([...rows].map(([key, cells]) => [key, pack(cells)])),
+        ]),
+      ),
+    });
+  }
+
+  /**
+   * Judges what was kept, and forgets it.
+   *
+   * @param sql A connection as the log's owner; nobody writes any more.
+   * @param isExcused Whether somebody's hand was in a row.
+   * @returns Rows that were never so, or went back.
+   */
+  async judge(
+    sql: Sql,
+    isExcused: (table: string, key: string) => boolean,
+  ): Promise<Found[]> {
+    const found: Found[] = [];
+    const looks = this.#looks;
+    this.#looks = [];
+    for (const schema of new Set(looks.map(({ schema }) => schema))) {
+      const log = await shadowLog(sql, schema);
+      const chains = Map.groupBy(
+        looks.filter((look) => look.schema === schema),
+        ({ chain }) => chain,
+      );
+      for (const chain of chains.values()) {
+        chain.sort((a, b) => a.position - b.position);
+        for (const [table, keys] of log) {
+          for (const [key, entries] of keys) {
+            if (isExcused(table, key)) continue;
+            const what = follow(chain, { table, key, entries });
+            if (what !== null) found.push({ table, key, what });
+          }
+        }
+      }
+    }
+    return found;
+  }
+}
+
+/** Follows a row through the states; what is wrong with it, if anything. */
+function follow(
+  looks: readonly Look[],
+  row: { table: string; key: string; entries: readonly Entry[] },
+): string | null {
+  const { table, key } = row;
+  const texts = [
+    null,
+    ...row.entries.map(({ cells }) => cells && pack(cells)),
+  ];
+  let at = 0;
+  for (const { position, tables } of looks) {
+    const text = tables.get(table)!.get(key) ?? null;
+    const next = texts.indexOf(text, at);
+    if (next < 0) {
+      const before = texts.lastIndexOf(text);
+      return before < 0
+        ? `at position ${position} a row that never was: ${text}`
+        : `at position ${position} back to entry ${before} of ${texts.length} from ${at}: ${text}`;
+    }
+    at = next;
+  }
+  return null;
+}
