@@ -131,8 +131,9 @@ export function testReplica(
       ) {
         assertEquals(await codeOf(apply(replica, wrong, row)), "replica_moved");
       }
+      const elsewhere = { ...row, walk_gen: 7 };
       assertEquals(
-        await codeOf(apply(replica, second, start)),
+        await codeOf(apply(replica, second, elsewhere)),
         "replica_moved",
       );
       assertEquals(await read(READ), [[1, "a", 5]]);

@@ -291,7 +291,7 @@ export function testSource(
 
   test(
     "claim() takes another source's replica over when told",
-    async (source, hand) => {
+    async (_, hand) => {
       await hand.drain();
       await hand.source.lease(LEASE);
       hand.row = { ...hand.row!, epoch: OTHER };
@@ -473,7 +473,7 @@ export function testSource(
 
   test(
     "requestWalk() answers the same walk again, and refuses a table it has not",
-    async (source, hand) => {
+    async (_, hand) => {
       await hand.drain();
       const request = { kind: "verify", table: "item", repair: false } as const;
       const walk = await hand.source.requestWalk(request);
