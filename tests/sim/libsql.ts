@@ -99,6 +99,18 @@ export class MemoryDatabase {
     this.#commits = kept;
   }
 
+  /** What is there stays, whatever is lost later. */
+  keep(): void {
+    this.#database.exec("COMMIT; BEGIN");
+    this.#commits = 0;
+  }
+
+  /** Goes back to what was kept. */
+  reset(): void {
+    this.#database.exec("ROLLBACK; BEGIN");
+    this.#commits = 0;
+  }
+
   /** Lets go of it. */
   close(): void {
     this.#statements.clear();

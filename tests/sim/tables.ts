@@ -43,6 +43,13 @@ export type UserStatement =
   | { kind: "delete"; table: string; keys: readonly string[] }
   | { kind: "truncate"; table: string };
 
+/** A row that went, and when. */
+export interface Gone {
+  readonly table: string;
+  readonly key: string;
+  readonly stamp: number;
+}
+
 /** A transaction of the user's that is open. */
 interface Transaction {
   readonly xid: number;
@@ -50,6 +57,8 @@ interface Transaction {
   readonly wrote: Map<string, Map<string, Row | null>>;
   /** The tables it truncated. */
   readonly truncated: Set<string>;
+  /** Rows it took away. */
+  readonly gone: Gone[];
   /** What it queued: seen when it commits. */
   readonly queued: [number, Message][];
 }
@@ -80,8 +89,10 @@ export class UserTables {
   faults: CaptureFaults = {};
   /** Told of every write that goes past the queue. */
   onBypass: (table: string, key: string) => void = () => {};
-  /** Told of every row that becomes visible. */
-  onCommit: () => void = () => {};
+  /** Told of every row that is gone, when that is committed. */
+  onGone: (gone: Gone) => void = () => {};
+  /** Numbers what is made, in order. */
+  stamp: () => number = () => 0;
 
   /** Begins a transaction under a name. */
   begin(name: number): boolean {
@@ -90,6 +101,7 @@ export class UserTables {
       xid: this.nextXid++,
       wrote: new Map(),
       truncated: new Set(),
+      gone: [],
       queued: [],
     });
     return true;
@@ -103,6 +115,7 @@ export class UserTables {
     if (how === "rollback") return true;
     const rows: Record<string, ReadonlyMap<string, Row>> = { ...this.rows };
     for (const table of transaction.truncated) rows[table] = new Map();
+    for (const gone of transaction.gone) this.onGone(gone);
     for (const [table, wrote] of transaction.wrote) {
       const after = new Map(rows[table]);
       for (const [key, row] of wrote) {
@@ -113,7 +126,6 @@ export class UserTables {
     }
     this.rows = rows;
     for (const [id, message] of transaction.queued) this.queue.set(id, message);
-    this.onCommit();
     return true;
   }
 
@@ -181,12 +193,18 @@ export class UserTables {
       : [];
     if (!keysOf.every(isFree)) return false;
     const wrote = transaction.wrote.get(table) ?? new Map<string, Row | null>();
-    const write = (key: string, row: Row | null) => void wrote.set(key, row);
+    const write = (key: string, row: Row | null) => {
+      wrote.set(key, row);
+      if (row === null) goes(key);
+    };
+    const goes = (key: string) =>
+      transaction.gone.push({ table, key, stamp: this.stamp() });
     // Also where no row is changed, the table is held against a truncate.
     if (statement.kind !== "truncate") transaction.wrote.set(table, wrote);
     switch (statement.kind) {
       case "truncate":
         if (others.some((other) => other.wrote.has(table))) return false;
+        for (const key of before.keys()) goes(key);
         transaction.truncated.add(table);
         transaction.wrote.delete(table);
         if (this.detached.has(table)) {

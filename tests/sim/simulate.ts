@@ -1,0 +1,115 @@
+/**
+ * One schedule after another: decisions by chance, invariants after each, and
+ * an end at which the replica is equal.
+ *
+ * @module
+ */
+
+import {
+  act,
+  type Action,
+  decide,
+  makeStatement,
+  type Profile,
+} from "./actions.ts";
+import { finishWorld } from "./finish.ts";
+import { Violation } from "./invariants.ts";
+import { settle } from "./network.ts";
+import { oneOf, randomOf } from "./random.ts";
+import { LARGE, type Mutation, type Setup, World } from "./world.ts";
+
+/** A schedule: where it begins, and what is decided. */
+export interface Schedule {
+  readonly seed: number;
+  readonly setup: Setup;
+  readonly actions: readonly Action[];
+}
+
+/** What came of one. */
+export interface Outcome {
+  readonly violation: Violation | null;
+  /** What happened, to be read. */
+  readonly lines: readonly string[];
+  readonly counts: ReadonlyMap<string, number>;
+}
+
+/** Makes the schedule of a seed. */
+export function makeSchedule(seed: number, profile: Profile): Schedule {
+  const random = randomOf(seed);
+  const setup: Setup = {
+    batchMax: oneOf(random, [1, 2, 2, 100]),
+    pageMax: oneOf(random, [1, 2, 100]),
+    keysMax: oneOf(random, [1, 2, 100]),
+    scrubRows: oneOf(random, [0, 1, 1000]),
+    refill: random(8) > 0,
+    schema: random(3),
+    isFilled: random(3) > 0,
+  };
+  const steps = oneOf(random, [20, 40, 60, 100]);
+  const actions = Array.from(
+    { length: steps },
+    () => decide(random, profile),
+  );
+  return { seed, setup, actions };
+}
+
+/** Worlds at rest, by schema: most schedules go on from one. */
+const resting = new Map<number, Promise<World>>();
+
+function restingWorld(schema: number): Promise<World> {
+  let made = resting.get(schema);
+  if (made === undefined) resting.set(schema, made = makeRestingWorld(schema));
+  return made;
+}
+
+async function makeRestingWorld(schema: number): Promise<World> {
+  const world = new World({
+    ...LARGE,
+    scrubRows: 1000,
+    refill: true,
+    schema,
+    isFilled: false,
+  });
+  const random = randomOf(schema);
+  for (let n = 0; n < 5; n++) {
+    world.source.user.run(makeStatement(world, world.source.user, random));
+  }
+  await finishWorld(world, 1, () => {});
+  world.replica.keep();
+  return world;
+}
+
+/**
+ * Runs a schedule.
+ *
+ * @param schedule What is decided.
+ * @param options A deliberate bug; whether to keep what happened, to be read.
+ * @returns What came of it.
+ */
+export async function run(
+  schedule: Schedule,
+  { mutation, tells = false }: { mutation?: Mutation; tells?: boolean } = {},
+): Promise<Outcome> {
+  const { setup } = schedule;
+  const from = setup.isFilled ? await restingWorld(setup.schema) : undefined;
+  const world = new World(setup, { mutation, from });
+  const lines: string[] = [];
+  const tell = (line: string | null) => {
+    if (tells && line !== null) lines.push(line);
+  };
+  try {
+    for (const action of schedule.actions) {
+      tell(act(world, action));
+      await settle();
+      if (world.invariants.broken) throw world.invariants.broken;
+    }
+    tell("faults stop");
+    await finishWorld(world, schedule.seed, tell);
+    return { violation: null, lines, counts: world.counts };
+  } catch (error) {
+    if (!(error instanceof Violation)) throw error;
+    return { violation: error, lines, counts: world.counts };
+  } finally {
+    world.close();
+  }
+}
