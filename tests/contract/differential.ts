@@ -249,7 +249,7 @@ function makeDrive(
         ) {
           const { epoch, position, batch, kind } = claim;
           const changes = [{
-            msg_id: claim.messages[0]![0],
+            msg_id: [claim.messages[0]![0]].flat()[0]!,
             table: "item",
             key: [parks],
             reason: size > 2 ? "libSQL refused it" : "r",
@@ -353,7 +353,7 @@ function makePark(
   [first]: readonly [Side, Side],
 ): [string, Step | null] {
   if (first.batch === null) return ["nothing", null];
-  const msgId = first.batch.messages[0]?.[0] ?? null;
+  const msgId = [first.batch.messages[0]?.[0] ?? null].flat()[0]!;
   const changes = [{
     msg_id: random(4) === 0 ? null : msgId,
     table: oneOf(random, ["item", "part", null]),
@@ -553,6 +553,14 @@ function normal(value: Json | undefined, names: Map<string, string>): unknown {
     if (CHANCE.has(name)) continue;
     if (NESTED.has(name) && typeof field === "string") {
       made[name] = normal(JSON.parse(field), names);
+    } else if (name === "messages" && Array.isArray(field)) {
+      // Rows that came as one belong to their ids, in order.
+      made[name] = (field as Json[][]).map(([ids, message]) =>
+        Array.isArray(ids) ? [ids, JSON.parse(JSON.stringify(message))] : [
+          ids,
+          normal(message, names),
+        ]
+      );
     } else if (UNORDERED.has(name) && Array.isArray(field)) {
       made[name] = normal(
         [...field].sort((a, b) => canonical(a) < canonical(b) ? -1 : 1),

@@ -63,6 +63,9 @@ function standingOf({ state, user }: SourceModel): Fields {
       refill: chain.refill,
       reopen: chain.reopen,
       paused: chain.paused,
+      floor: chain.floor,
+      floor_next: chain.floorNext,
+      floor_awaits: chain.floorAwaits.length,
     },
     epochs: state.epochs.map(({ epoch, wipe, reason }) => ({
       epoch,

@@ -42,6 +42,7 @@ function batchAfter(row: ReplicaRow, messages: readonly Fields[]): Batch {
     reopen: false,
     page: null,
     messages: messages.map((message, at) => [String(at), message]),
+    messageCount: messages.length,
   };
 }
 
@@ -194,9 +195,8 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
         code: "SQLITE_CONSTRAINT",
       });
       assertEquals(await replica.refusedOf(steps, []), 0);
-      const [step] = steps as [Step & { rows: [] }];
-      const good = { ...step, rows: step.rows.slice(0, 1) };
-      assertEquals(await replica.refusedOf([good as Step], []), null);
+      const good = planOf(batchAfter(start, [items(["1", "a", "5"])])).steps;
+      assertEquals(await replica.refusedOf(good, []), null);
       assertEquals(await read(READ), []);
       assertEquals((await replica.probe())!.position, 0);
     },
@@ -225,7 +225,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
       );
       assert(row !== null);
       const place = { table: "item", half: "back", scrubRows: null } as const;
-      const options = { keysMax: 2, rebuilding: [] };
+      const options = { keysMax: 2, rebuilding: [], walkGen: 1 };
       assertEquals(await replica.keys({ ...place, after: null }, options), {
         keys: [["1"], ["2"]],
         after: ["2"],

@@ -10,7 +10,13 @@ import { type Call, deliver, lost, outcomeOf } from "./network.ts";
 import { oneOf, type Random, randomOf, weighted } from "./random.ts";
 import type { SourceModel } from "./source_model.ts";
 import { redrive, requestWalk } from "./source_walks.ts";
-import { keyOf, type Message, type Row, USER_TABLES, type UserStatement } from "./tables.ts";
+import {
+  keyOf,
+  type Message,
+  type Row,
+  USER_TABLES,
+  type UserStatement,
+} from "./tables.ts";
 import type { Flow, Worker, World } from "./world.ts";
 
 /** One decision: what, and the chance inside it. */
@@ -64,7 +70,9 @@ const KINDS = {
     release(world, call);
     const ms = waits(world, call, random);
     call.fail(lost(call.target));
-    return `${titleOf(call)} ${tell(outcome)}, the answer is lost after ${ms} ms`;
+    return `${titleOf(call)} ${
+      tell(outcome)
+    }, the answer is lost after ${ms} ms`;
   },
   /** It never arrives. */
   drop: (world, random) => {
@@ -165,7 +173,9 @@ const KINDS = {
     const lose = random(12) === 0 ? commits : 1 + random(Math.min(commits, 8));
     world.replica.rewind(commits - lose);
     world.invariants.rewound(commits - lose);
-    return `the replica loses ${lose} of ${commits} commits: ${rowShown(world)}`;
+    return `the replica loses ${lose} of ${commits} commits: ${
+      rowShown(world)
+    }`;
   },
   backup: (world) => {
     if (world.backups.length >= 3) return null;
@@ -214,7 +224,8 @@ const KINDS = {
     if (world.invariants.row === null) return null;
     for (const event of ["INSERT", "UPDATE"]) {
       world.replica.batch([{
-        sql: `CREATE TRIGGER IF NOT EXISTS strict_${event} BEFORE ${event} ON item
+        sql:
+          `CREATE TRIGGER IF NOT EXISTS strict_${event} BEFORE ${event} ON item
 WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`,
         args: [],
       }]);
@@ -239,10 +250,11 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`,
     user.detached.delete(table);
     const isKnown = random(4) > 0;
     if (isKnown) source.state.chain.reopen = true;
-    return `past the queue: ${shown(statement)}${isKnown ? ", attached again" : ""}`;
+    return `past the queue: ${shown(statement)}${
+      isKnown ? ", attached again" : ""
+    }`;
   },
-  cap: (world) =>
-    world.source.capQueue() ? "the queue is over its cap" : null,
+  cap: (world) => world.source.capQueue() ? "the queue is over its cap" : null,
   send: (world, random) => {
     const { user } = world.source;
     const message = oneOf<Message>(random, [
@@ -480,7 +492,10 @@ function rowShown({ invariants: { row } }: World): string {
 function shown(statement: UserStatement): string {
   return JSON.stringify(
     "rows" in statement
-      ? { ...statement, rows: statement.rows.map((row) => keyOf(statement.table, row)) }
+      ? {
+        ...statement,
+        rows: statement.rows.map((row) => keyOf(statement.table, row)),
+      }
       : statement,
   );
 }

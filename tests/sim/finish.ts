@@ -114,7 +114,9 @@ async function once(
   // What a source of another past says, and a nuke mends.
   const isOfAnotherPast = code === "replica_ahead" ||
     code === "replica_foreign" || code === "schema_outdated";
-  if (flow.kind !== "nuke" && isOfAnotherPast && world.invariants.hasOtherPast) {
+  if (
+    flow.kind !== "nuke" && isOfAnotherPast && world.invariants.hasOtherPast
+  ) {
     await once(world, { kind: "nuke", refill: true }, tell);
     return await once(world, flow, tell);
   }

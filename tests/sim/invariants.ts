@@ -85,8 +85,6 @@ export class Invariants {
   readonly #drifted = new Set<string>();
   /** Those of them that no walk that is open has to mend. */
   #unmended = new Set<string>();
-  /** Those of them that were changed at the source. */
-  readonly #bypassed = new Set<string>();
   /** Whether messages of a recorded batch may be gone. */
   mayTrim = false;
   /** Whether another past, or another source, is about. */
@@ -179,12 +177,6 @@ export class Invariants {
     }
   }
 
-  /** A row of the source changed past the queue. */
-  bypass(table: string, key: string): void {
-    this.#bypassed.add(nameOf(table, key));
-    this.drift(table, key);
-  }
-
   /** A row changed past the queue, of the replica or the source. */
   drift(table: string, key: string): void {
     const name = nameOf(table, key);
@@ -237,14 +229,12 @@ export class Invariants {
     }
   }
 
-  /** No walk is on: the one that closes begins after this, and mends. Only of
-   * tables that were created empty it does not ask for the replica's keys. */
+  /** No walk is on: the one that closes begins after this, and mends. Of tables
+   * that were created empty it does not ask for the replica's keys. */
   #walkBegins(row: Row): void {
     const fresh: string[] = JSON.parse(row.fresh);
     this.#unmended = new Set(
-      [...this.#unmended].filter((name) =>
-        this.#bypassed.has(name) && fresh.includes(name.split(" ")[0]!)
-      ),
+      [...this.#unmended].filter((name) => fresh.includes(name.split(" ")[0]!)),
     );
   }
 
@@ -350,8 +340,15 @@ export class Invariants {
     const [cells] = this.world.replica.read(ROW);
     if (cells === undefined) return null;
     const [epoch, position, batch, prev, from_epoch, walk_gen] = cells;
-    const [walk_at, walk_done, drained, snapshot, schema_hash, rebuilding, fresh] =
-      cells.slice(6);
+    const [
+      walk_at,
+      walk_done,
+      drained,
+      snapshot,
+      schema_hash,
+      rebuilding,
+      fresh,
+    ] = cells.slice(6);
     return {
       epoch,
       position,

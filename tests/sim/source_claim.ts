@@ -5,10 +5,11 @@
  * @module
  */
 
+import type { Json } from "../../lib/json.ts";
 import { fileLetters, heal } from "./source_letters.ts";
 import type { Early, SourceModel } from "./source_model.ts";
-import type { Fields, Version } from "./source_state.ts";
-import { nextWalk, noteWalked, page } from "./source_walks.ts";
+import { type Fields, isSame, type Version } from "./source_state.ts";
+import { holdPage, nextWalk, noteWalked, page } from "./source_walks.ts";
 import type { Message } from "./tables.ts";
 
 /** libsql_sync.begin_epoch */
@@ -230,6 +231,32 @@ export function claim(
   return { ...claimNew(source, request, { at, early }), acked };
 }
 
+/** libsql_sync.floor */
+function floorOf(source: SourceModel): {
+  lowest: number;
+  settled: number | null;
+} {
+  const { state: { chain }, user } = source;
+  const isOurs = user.nextMsgId > 1 && user.nextMsgId >= chain.floor;
+  if (!isOurs) return { lowest: 0, settled: null };
+  const writers = source.writers();
+  const isAwaited = chain.floorAwaits.some((writer) =>
+    writers.includes(writer)
+  );
+  return {
+    lowest: chain.floor,
+    settled: isAwaited ? null : chain.floorNext,
+  };
+}
+
+/** libsql_sync.keep_floor */
+function keepFloor(source: SourceModel, lowest: number): void {
+  const { state: { chain }, user } = source;
+  chain.floor = lowest;
+  chain.floorNext = user.nextMsgId > 1 ? user.nextMsgId : null;
+  chain.floorAwaits = source.writers();
+}
+
 /** The next batch, from one snapshot, recorded before it is answered. */
 function claimNew(
   source: SourceModel,
@@ -240,20 +267,28 @@ function claimNew(
   const { chain } = state;
   const sourceTime = source.clock();
   const mayPage = request.page !== undefined && !chain.reopen;
-  const walk = mayPage
-    ? nextWalk(
-      source,
-      faults.progressAtAck ? { ...at, ...source.progress } : at,
-      (request.page as Fields).scrub === true,
-    )
+  const walkedAt = faults.progressAtAck ? { ...at, ...source.progress } : at;
+  const next = mayPage
+    ? nextWalk(source, walkedAt, (request.page as Fields).scrub === true)
     : null;
-  const { messages, drained } = head(source, request, early);
+  const walk = next !== null && holdPage(source, next, walkedAt) ? next : null;
+  const { lowest, settled } = floorOf(source);
+  const { messages, drained } = head(source, request, { lowest, early });
   const paged = (drained || faults.pageUndrained) && walk !== null
     ? page(source, walk, {
-      at: faults.progressAtAck ? { ...at, ...source.progress } : at,
+      at: walkedAt,
       request: request.page as Fields,
     })
     : null;
+  if (
+    settled !== null || lowest !== chain.floor || chain.floorNext === null
+  ) {
+    const first = messages[0]?.[0] ?? Infinity;
+    keepFloor(
+      source,
+      settled === null ? lowest : Math.max(lowest, Math.min(settled, first)),
+    );
+  }
   if (
     messages.length === 0 && at.drained === 1 && paged === null && !chain.reopen
   ) {
@@ -344,10 +379,11 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
 function head(
   { user, faults, state }: SourceModel,
   request: Fields,
-  early?: Early,
+  { lowest, early }: { lowest: number; early?: Early },
 ): { messages: [number, Message][]; drained: boolean } {
   const queue = faults.snapshotBeforeLock && early ? early : user.queue;
-  let ids = [...queue.keys()].sort((a, b) => a - b);
+  let ids = [...queue.keys()].filter((id) => id >= lowest)
+    .sort((a, b) => a - b);
   if (faults.cursor) {
     const newest = Math.max(0, ...state.archive.keys());
     ids = ids.filter((id) => id > newest);
@@ -396,8 +432,47 @@ function batchAnswer(
     parked: version.parked,
     reopen: version.reopen,
     page,
-    messages: messages.map(([id, message]) => [String(id), message]),
+    messages: kind === "new"
+      ? merged(messages)
+      : messages.map(([id, message]) => [String(id), message]),
   };
+}
+
+/** Messages of one row each that follow each other in their table, as one. */
+function merged(messages: readonly [number, Message][]): Json[] {
+  const made: { ids: string[]; message: Message; isRow: boolean }[] = [];
+  const newest = new Map<Json, typeof made[number]>();
+  for (const [id, message] of messages) {
+    const fields = message as Fields;
+    const table = fields.table ?? null;
+    const isRow = isOneRow(fields);
+    const before = newest.get(table);
+    if (
+      isRow && before?.isRow &&
+      isSame((before.message as Fields).columns, fields.columns)
+    ) {
+      const { rows } = before.message as { rows: Json[] };
+      before.ids.push(String(id));
+      before.message = {
+        ...before.message as Fields,
+        rows: [...rows, ...fields.rows as Json[]],
+      };
+      continue;
+    }
+    const one = { ids: [String(id)], message, isRow };
+    newest.set(table, one);
+    made.push(one);
+  }
+  return made.map(({ ids, message, isRow }) => [
+    isRow ? ids : ids[0]!,
+    message,
+  ]);
+}
+
+function isOneRow({ v, columns, rows, ...rest }: Fields): boolean {
+  return v === 1 && Array.isArray(columns) && Array.isArray(rows) &&
+    rows.length === 1 && Array.isArray(rows[0]) &&
+    !["deletes", "oversize", "truncate", "failed"].some((name) => name in rest);
 }
 
 function stop(error: string): Fields {

@@ -95,6 +95,9 @@ export class SourceModel {
         refill: true,
         reopen: false,
         paused: false,
+        floor: 0,
+        floorNext: null,
+        floorAwaits: [],
       },
       batches: [],
       walks: [],
@@ -200,6 +203,13 @@ export class SourceModel {
         return requestWalk(this, request);
     }
     throw new Error(`no function libsql_sync.${name}`);
+  }
+
+  /** libsql_sync.queue_writers */
+  writers(): string[] {
+    return [...this.user.open.values()]
+      .filter(({ isWriter }) => isWriter)
+      .map(({ xid }) => String(xid));
   }
 
   /** libsql_sync.queued */

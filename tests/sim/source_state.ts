@@ -39,6 +39,11 @@ export interface Chain {
   refill: boolean;
   reopen: boolean;
   paused: boolean;
+  /** No message below it is in the queue, or can appear there. */
+  floor: number;
+  floorNext: number | null;
+  /** Transactions that keep the floor from rising. */
+  floorAwaits: readonly string[];
 }
 
 /** What a position contains, in one version. */

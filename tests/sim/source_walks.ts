@@ -90,6 +90,33 @@ function nextPlace(walk: AskedWalk, at: Fields, place: Fields): Fields | null {
   return next === undefined ? null : { table: next, half: "forward" };
 }
 
+/** libsql_sync.place_of */
+function placeOf(source: SourceModel, walk: AskedWalk, at: Fields): Fields {
+  const place = at.walk_gen === walk.walkGen && at.walk_at !== null
+    ? JSON.parse(at.walk_at as string) as Fields
+    : null;
+  const table = source.tables().find(({ name }) => name === place?.table);
+  const length = place?.half === "keys" ? 1 : table?.key.length;
+  const isOfWalk = place !== null &&
+    walk.tables.includes(place.table as string) &&
+    (place.half === "keys") === (walk.keys !== null) &&
+    (table === undefined || !Array.isArray(place.after) ||
+      place.after.length === length);
+  return isOfWalk ? place : {
+    table: walk.tables[0]!,
+    half: walk.keys === null ? "forward" : "keys",
+  };
+}
+
+/** libsql_sync.hold_page */
+export function holdPage(
+  source: SourceModel,
+  walk: AskedWalk,
+  at: Fields,
+): boolean {
+  return !source.user.isLocked(placeOf(source, walk, at).table as string);
+}
+
 /** libsql_sync.page */
 export function page(
   source: SourceModel,
@@ -101,14 +128,8 @@ export function page(
   const rowsMax = walk.kind === "scrub"
     ? Math.min(Number(request.rows), scrubRows)
     : Number(request.rows);
-  let place: Fields | null = at.walk_gen === walk.walkGen && at.walk_at !== null
-    ? JSON.parse(at.walk_at as string)
-    : null;
-  const unread = Number(place?.unread ?? 0);
-  place ??= {
-    table: walk.tables[0]!,
-    half: walk.keys === null ? "forward" : "keys",
-  };
+  let place = placeOf(source, walk, at);
+  const unread = Number(place.unread ?? 0);
   const starts = !("after" in place) && place.half !== "back";
   const name = place.table as string;
   const listed = source.tables().find((table) => table.name === name);
@@ -120,10 +141,7 @@ export function page(
   } else if (place.half === "back") {
     const keys = request.keys as Fields | null;
     if (keys === null || keys.at !== at.walk_at) return null;
-    if (source.user.isLocked(name)) return null;
     found = lookBack(source, listed, keys);
-  } else if (source.user.isLocked(name)) {
-    return null;
   } else {
     found = place.half === "keys"
       ? lookUp(source, listed, { walk, place, rowsMax })

@@ -59,6 +59,8 @@ interface Transaction {
   readonly truncated: Set<string>;
   /** Rows it took away. */
   readonly gone: Gone[];
+  /** Whether it holds the lock that an INSERT takes on the queue. */
+  isWriter: boolean;
   /** What it queued: seen when it commits. */
   readonly queued: [number, Message][];
 }
@@ -102,6 +104,7 @@ export class UserTables {
       wrote: new Map(),
       truncated: new Set(),
       gone: [],
+      isWriter: false,
       queued: [],
     });
     return true;
@@ -265,6 +268,9 @@ export class UserTables {
             before.get(key)![name] !== outer.get(key)![name]
           )
         );
+        if (keys.length > 1 && !this.detached.has(table)) {
+          transaction.isWriter = true;
+        }
         this.#capture(transaction, table, changed, outer);
         return true;
       }
@@ -303,6 +309,7 @@ export class UserTables {
 
   #queue(transaction: Transaction, messages: Message[]): void {
     for (const message of messages) {
+      transaction.isWriter = true;
       transaction.queued.push([this.nextMsgId++, message]);
     }
   }

@@ -252,7 +252,7 @@ export class World {
     source.user.faults = {
       transitionImage: this.mutation.transitionImage ?? false,
     };
-    source.user.onBypass = (table, key) => this.invariants.bypass(table, key);
+    source.user.onBypass = (table, key) => this.invariants.drift(table, key);
     source.user.stamp = () => ++this.stamps;
     source.user.onGone = (gone) => this.invariants.gone(gone);
     return source;
@@ -355,7 +355,9 @@ export class World {
     const answer = source.call(name, request, {
       isLocked: this.holder?.source === source,
     });
-    this.count(`${name} ${answer.do ?? ""} ${answer.kind ?? answer.error ?? ""}`);
+    this.count(
+      `${name} ${answer.do ?? ""} ${answer.kind ?? answer.error ?? ""}`,
+    );
     this.invariants.asked(source);
     return answer;
   }
