@@ -24,7 +24,6 @@ export function fileLetters(
   );
   for (const change of changes) {
     const id = Number(change.msg_id);
-    const parkedAt = source.clock();
     const message: Fields = {
       ...change,
       epoch: version.epoch,
@@ -34,7 +33,7 @@ export function fileLetters(
     if (change.key == null) {
       message.message = user.queue.get(id) ?? state.archive.get(id) ?? null;
     }
-    state.letters.push({ id: state.nextLetter++, parkedAt, message });
+    state.letters.push({ id: state.nextLetter++, message });
   }
 }
 

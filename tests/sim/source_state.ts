@@ -73,7 +73,8 @@ export interface AskedWalk {
   readonly keys: readonly Json[] | null;
   readonly repair: boolean;
   readonly closes: boolean;
-  readonly requestedAt: number;
+  /** Dead letters up to this id were filed before. */
+  readonly lettersUntil: number;
   endedAt: number | null;
   found: Fields;
 }
@@ -81,7 +82,6 @@ export interface AskedWalk {
 /** A change that was set aside. */
 export interface Letter {
   readonly id: number;
-  readonly parkedAt: number;
   readonly message: Fields;
 }
 

@@ -72,7 +72,7 @@ export function ask(
     keys,
     repair,
     closes,
-    requestedAt: source.clock(),
+    lettersUntil: Math.max(0, ...source.state.letters.map(({ id }) => id)),
     endedAt: null,
     found: {},
   };
@@ -275,10 +275,10 @@ function openKeys(source: SourceModel, walk: AskedWalk, table: string): Json[] {
     .filter(({ message }) =>
       message.table === table && Array.isArray(message.key)
     )
-    .map(({ message, parkedAt }) => ({
+    .map(({ message, id }) => ({
       key: message.key!,
       skip: isRefused(message) &&
-        (walk.kind !== "redrive" || parkedAt > walk.requestedAt),
+        (walk.kind !== "redrive" || id > walk.lettersUntil),
     }));
 }
 
@@ -296,8 +296,8 @@ export function noteWalked(
       walk.endedAt = source.clock();
     }
     if (!found.ended || !walk.repair || found.failed !== null) continue;
-    state.letters = state.letters.filter(({ message, parkedAt }) =>
-      !(message.table === table && parkedAt < walk.requestedAt &&
+    state.letters = state.letters.filter(({ message, id }) =>
+      !(message.table === table && id <= walk.lettersUntil &&
         (walk.kind === "redrive" || !isRefused(message)) &&
         (walk.keys === null ||
           walk.keys.some((key) => isSame(key, message.key))))
