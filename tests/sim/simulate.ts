@@ -34,7 +34,11 @@ export interface Outcome {
 }
 
 /** Makes the schedule of a seed. */
-export function makeSchedule(seed: number, profile: Profile): Schedule {
+export function makeSchedule(
+  seed: number,
+  profile: Profile,
+  settings: Partial<Setup> = {},
+): Schedule {
   const random = randomOf(seed);
   const setup: Setup = {
     batchMax: oneOf(random, [1, 2, 2, 100]),
@@ -44,6 +48,7 @@ export function makeSchedule(seed: number, profile: Profile): Schedule {
     refill: random(8) > 0,
     schema: random(3),
     isFilled: random(3) > 0,
+    ...settings,
   };
   const steps = oneOf(random, [20, 40, 60, 100]);
   const actions = Array.from(
@@ -54,22 +59,28 @@ export function makeSchedule(seed: number, profile: Profile): Schedule {
 }
 
 /** Worlds at rest, by schema: most schedules go on from one. */
-const resting = new Map<number, Promise<World>>();
+const resting = new Map<Mutation, Map<number, Promise<World>>>();
+const NONE: Mutation = {};
 
-function restingWorld(schema: number): Promise<World> {
-  let made = resting.get(schema);
-  if (made === undefined) resting.set(schema, made = makeRestingWorld(schema));
-  return made;
+function restingWorld(schema: number, mutation: Mutation): Promise<World> {
+  const made = resting.get(mutation) ?? new Map<number, Promise<World>>();
+  resting.set(mutation, made);
+  const world = made.get(schema) ?? makeRestingWorld(schema, mutation);
+  made.set(schema, world);
+  return world;
 }
 
-async function makeRestingWorld(schema: number): Promise<World> {
+async function makeRestingWorld(
+  schema: number,
+  mutation: Mutation,
+): Promise<World> {
   const world = new World({
     ...LARGE,
     scrubRows: 1000,
     refill: true,
     schema,
     isFilled: false,
-  });
+  }, { mutation });
   const random = randomOf(schema);
   for (let n = 0; n < 5; n++) {
     world.source.user.run(makeStatement(world, world.source.user, random));
@@ -88,16 +99,22 @@ async function makeRestingWorld(schema: number): Promise<World> {
  */
 export async function run(
   schedule: Schedule,
-  { mutation, tells = false }: { mutation?: Mutation; tells?: boolean } = {},
+  { mutation = NONE, tells = false }: {
+    mutation?: Mutation;
+    tells?: boolean;
+  } = {},
 ): Promise<Outcome> {
   const { setup } = schedule;
-  const from = setup.isFilled ? await restingWorld(setup.schema) : undefined;
-  const world = new World(setup, { mutation, from });
   const lines: string[] = [];
+  let world: World | null = null;
   const tell = (line: string | null) => {
     if (tells && line !== null) lines.push(line);
   };
   try {
+    const from = setup.isFilled
+      ? await restingWorld(setup.schema, mutation)
+      : undefined;
+    world = new World(setup, { mutation, from });
     for (const action of schedule.actions) {
       tell(act(world, action));
       await settle();
@@ -108,8 +125,8 @@ export async function run(
     return { violation: null, lines, counts: world.counts };
   } catch (error) {
     if (!(error instanceof Violation)) throw error;
-    return { violation: error, lines, counts: world.counts };
+    return { violation: error, lines, counts: world?.counts ?? new Map() };
   } finally {
-    world.close();
+    world?.close();
   }
 }
