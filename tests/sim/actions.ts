@@ -51,19 +51,27 @@ const KINDS = {
     const callsMax = oneOf(random, [45, 45, 16, 9]);
     return started(world.start(flow, { schema, source, callsMax }), world);
   },
+  /** The most ordinary request. */
+  sync: (world) => {
+    if (world.running().length >= 3) return null;
+    return started(world.start({ kind: "sync" }), world);
+  },
   nuke: (world, random) => {
     if (world.running().length >= 3) return null;
     const refill = random(4) > 0;
     return started(world.start({ kind: "nuke", refill }), world);
   },
-  step: (world, random) => {
-    const call = pending(world, random);
-    if (call === null || !mayRun(world, call)) return null;
-    return `${titleOf(call)} ${finish(world, call)}`;
+  step,
+  /** Workers go on until one of them is where faults strike. */
+  reach: (world, random) => {
+    const { faultsAt } = world.setup;
+    const calls = world.running().flatMap((worker) => [...worker.calls]);
+    if (calls.some(({ name }) => name === faultsAt)) return null;
+    return step(world, random);
   },
   /** It is carried out, and the worker never hears of it. */
   lose: (world, random) => {
-    const call = pending(world, random);
+    const call = struck(world, random);
     if (call === null || !mayRun(world, call)) return null;
     if (call.target === "sleep") return null;
     const outcome = call.held ?? outcomeOf(call);
@@ -76,7 +84,7 @@ const KINDS = {
   },
   /** It never arrives. */
   drop: (world, random) => {
-    const call = pending(world, random);
+    const call = struck(world, random);
     if (call === null || call.target === "sleep" || call.held) return null;
     const ms = waits(world, call, random);
     call.fail(lost(call.target));
@@ -84,7 +92,7 @@ const KINDS = {
   },
   /** It arrives later, when its worker has given it up. */
   stall: (world, random) => {
-    const call = pending(world, random);
+    const call = struck(world, random);
     if (call === null || call.target === "sleep" || call.held) return null;
     world.limbo.push(call);
     const ms = waits(world, call, random);
@@ -93,20 +101,20 @@ const KINDS = {
   },
   /** It arrives now, and again later. */
   twice: (world, random) => {
-    const call = pending(world, random);
+    const call = struck(world, random);
     if (call === null || call.target === "sleep") return null;
     if (!mayRun(world, call)) return null;
-    const again = { ...call, held: null };
+    const again = { ...call, held: null, early: null };
     const told = `${titleOf(call)} ${finish(world, call)}`;
     world.limbo.push(again);
     return `${told}, and comes again later`;
   },
   /** It is carried out and keeps the chain's row locked. */
   hold: (world, random) => {
-    const call = pending(world, random);
+    const call = struck(world, random);
     if (call === null || call.target !== "source") return null;
     if (world.holder !== null || call.held) return null;
-    world.count("hold");
+    world.beforeHolder = call.source!.look();
     call.held = outcomeOf(call);
     world.holder = call;
     return `${titleOf(call)} ${tell(call.held)}, and holds the lock`;
@@ -116,16 +124,16 @@ const KINDS = {
     if (world.limbo.length === 0) return null;
     const at = random(world.limbo.length);
     const call = world.limbo[at]!;
-    if (!mayRun(world, call)) return null;
+    if (!mayRun(world, call)) return wait(world, call);
     world.limbo.splice(at, 1);
     world.count(`land ${call.target}`);
     return `late: ${titleOf(call)} ${tell(outcomeOf(call))}`;
   },
   kill: (world, random) => {
-    const running = world.running();
-    if (running.length === 0) return null;
-    const worker = oneOf(random, running);
-    kill(world, worker, random(2) === 0);
+    const call = struck(world, random);
+    if (call === null) return null;
+    const worker = world.workers[call.by - 1]!;
+    kill(world, worker, random(4) > 0);
     return `worker ${worker.id} dies`;
   },
   write: (world, random) => {
@@ -170,7 +178,10 @@ const KINDS = {
   rewind: (world, random) => {
     const { commits } = world.replica;
     if (commits === 0) return null;
-    const lose = random(12) === 0 ? commits : 1 + random(Math.min(commits, 8));
+    const { rewindMax = 8 } = world.setup;
+    const lose = random(12) === 0
+      ? commits
+      : 1 + random(Math.min(commits, rewindMax));
     world.replica.rewind(commits - lose);
     world.invariants.rewound(commits - lose);
     return `the replica loses ${lose} of ${commits} commits: ${
@@ -215,22 +226,21 @@ const KINDS = {
         ? `INSERT OR IGNORE INTO item (id, name) VALUES (${id}, 'ghost')`
         : `INSERT OR IGNORE INTO part VALUES (${id}, '${code}', 'ghost')`,
     ]);
+    if (!byHand(world, [sql])) return null;
     world.invariants.drift(table, key);
-    world.replica.batch([{ sql, args: [] }]);
     return `a hand in the replica: ${sql}`;
   },
   /** The replica takes no row whose name is "bad ..." any more. */
   strict: (world) => {
     if (world.invariants.row === null) return null;
-    for (const event of ["INSERT", "UPDATE"]) {
-      world.replica.batch([{
-        sql:
-          `CREATE TRIGGER IF NOT EXISTS strict_${event} BEFORE ${event} ON item
-WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`,
-        args: [],
-      }]);
-    }
-    return "a trigger in the replica refuses bad items";
+    const isMade = byHand(
+      world,
+      ["INSERT", "UPDATE"].map((event) =>
+        `CREATE TRIGGER IF NOT EXISTS strict_${event} BEFORE ${event} ON item
+WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
+      ),
+    );
+    return isMade ? "a trigger in the replica refuses bad items" : null;
   },
   deploy: (world, random) => {
     const schema = random(3);
@@ -325,6 +335,14 @@ export const EVERYTHING: Profile = {
   operate: 1.5,
 };
 
+/** A call is answered as it should be. */
+function step(world: World, random: Random): string | null {
+  const call = pending(world, random);
+  if (call === null) return null;
+  if (!mayRun(world, call)) return wait(world, call);
+  return `${titleOf(call)} ${finish(world, call)}`;
+}
+
 /** Makes a decision. */
 export function decide(random: Random, profile: Profile): Action {
   return {
@@ -366,6 +384,14 @@ export function kill(world: World, worker: Worker, mayLand: boolean): void {
 export function mayRun(world: World, call: Call): boolean {
   return call.held !== null || call.name === "lease" ||
     call.source === null || world.holder?.source !== call.source;
+}
+
+/** A call waits for the chain's row. */
+function wait(world: World, call: Call): string | null {
+  if (call.early !== null) return null;
+  call.early = world.beforeHolder;
+  world.count("wait");
+  return `${titleOf(call)} waits for the lock`;
 }
 
 /** The lock goes with the call that holds it. */
@@ -456,11 +482,30 @@ function pending(world: World, random: Random): Call | null {
   return oneOf(random, [...oneOf(random, running).calls]);
 }
 
+/** A call that a fault may strike. */
+function struck(world: World, random: Random): Call | null {
+  const { faultsAt } = world.setup;
+  if (faultsAt === undefined) return pending(world, random);
+  const calls = world.running().flatMap((worker) => [...worker.calls])
+    .filter(({ name }) => name === faultsAt);
+  return calls.length === 0 ? null : oneOf(random, calls);
+}
+
 /** How long a worker waits for what does not come. */
 function waits(world: World, call: Call, random: Random): number {
   const ms = oneOf(random, [0, 0, 3_000, 10_000]);
   world.workers[call.by - 1]!.waitedMs += ms;
   return ms;
+}
+
+/** Statements of somebody else's in the replica; false where they fail. */
+function byHand(world: World, statements: readonly string[]): boolean {
+  try {
+    world.replica.batch(statements.map((sql) => ({ sql, args: [] })));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function schemaOf(source: SourceModel): number {

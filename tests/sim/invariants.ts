@@ -89,8 +89,8 @@ export class Invariants {
   mayTrim = false;
   /** Whether another past, or another source, is about. */
   hasOtherPast = false;
-  /** The first violation found where nobody could be told. */
-  broken: Violation | null = null;
+  /** The first violation found, or what broke the simulation itself. */
+  broken: Error | null = null;
 
   constructor(readonly world: World) {}
 
@@ -241,6 +241,9 @@ export class Invariants {
   /** What the replica's tables hold. */
   found(): Found {
     const found: Found = new Map();
+    const there = this.world.replica.read(
+      "SELECT name FROM sqlite_master WHERE type = 'table'",
+    ).map(([name]) => name);
     const rebuilding: string[] = JSON.parse(this.#row?.rebuilding ?? "[]");
     for (const { name, key, columns: all } of this.#schema().tables) {
       // Readers see the table as it was: some of its columns.
@@ -248,7 +251,7 @@ export class Invariants {
         ? all.filter((column) => COMMON.includes(column.name))
         : all;
       const rows = new Map<string, (string | number | null)[]>();
-      const cells = this.world.replica.read(
+      const cells = !there.includes(name) ? [] : this.world.replica.read(
         `SELECT ${columns.map((column) => column.name).join()} FROM ${name}`,
       );
       const at = key.map((part) =>
@@ -320,7 +323,7 @@ export class Invariants {
 
   /** The harness itself failed. */
   fail(error: unknown): void {
-    this.#break("the simulation failed", (error as Error).stack ?? "");
+    this.broken ??= error as Error;
   }
 
   #break(rule: string, detail: string): void {

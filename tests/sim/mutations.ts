@@ -7,6 +7,7 @@
 
 import type { Statement } from "../../lib/sql.ts";
 import { EVERYTHING, type Profile } from "./actions.ts";
+import { makeSchedule, type Phases, type Schedule } from "./simulate.ts";
 import type { Mutation, Setup } from "./world.ts";
 
 /** A bug, and the schedules in which it shows. */
@@ -15,9 +16,13 @@ export interface Mutant {
   readonly mutation: Mutation;
   /** What happens more often than elsewhere. */
   readonly profile?: Profile;
+  /** What happens one after the other, and for how many steps. */
+  readonly phases?: Phases;
   readonly setup?: Partial<Setup>;
 }
 
+/** Workers and users to whom nothing happens. */
+const CALM: Profile = { start: 8, step: 60, write: 16 };
 const GUARDS = ["_libsql_sync_insert", "_libsql_sync_update"];
 
 /** Every bug that must be found. */
@@ -39,7 +44,29 @@ export const MUTANTS: readonly Mutant[] = [
         ["AND NEW.prev = OLD.batch", ""],
       ]),
     },
-    profile: { stall: 12, land: 6, rewind: 8, backup: 4, clone: 4, restore: 4 },
+    // A source of another past makes another batch of the same position, and
+    // what follows the first one comes late.
+    phases: [
+      [4, { write: 1 }],
+      [1, { sync: 1 }],
+      [40, { reach: 9, step: 1 }],
+      [1, { kill: 1 }],
+      [1, { rewind: 1 }],
+      [1, { restore: 1 }],
+      [3, { write: 1 }],
+      [1, { sync: 1 }],
+      [8, { step: 1 }],
+      [2, { land: 1 }],
+    ],
+    setup: {
+      batchMax: 1,
+      refill: false,
+      scrubRows: 0,
+      isFilled: true,
+      isBackedUp: true,
+      faultsAt: "apply",
+      rewindMax: 3,
+    },
   },
   { name: "ack before apply", mutation: { source: { ackBeforeApply: true } } },
   {
@@ -128,8 +155,18 @@ export const MUTANTS: readonly Mutant[] = [
         ["AND NEW.schema_hash = OLD.schema_hash", ""],
       ]),
     },
-    profile: { stall: 12, land: 8, deploy: 6 },
-    setup: { isFilled: false, refill: false },
+    phases: [
+      [4, { write: 1 }],
+      [1, { sync: 1 }],
+      [40, { reach: 9, step: 1 }],
+      [1, { kill: 1 }],
+      [1, { deploy: 1 }],
+      [2, { skew: 1 }],
+      [1, { sync: 1 }],
+      [12, { step: 1 }],
+      [2, { land: 1 }],
+    ],
+    setup: { isFilled: false, refill: false, faultsAt: "apply" },
   },
   {
     name: "cursor by max msg_id",
@@ -155,9 +192,13 @@ export const MUTANTS: readonly Mutant[] = [
   },
 ];
 
-/** The profile of a mutant's schedules. */
-export function profileOf({ profile }: Mutant): Profile {
-  return { ...EVERYTHING, ...profile };
+/** The schedule of a mutant for a seed. */
+export function mutantSchedule(seed: number, mutant: Mutant): Schedule {
+  const { profile, phases, setup } = mutant;
+  return makeSchedule(seed, {
+    phases: phases ?? { ...EVERYTHING, ...profile },
+    setup,
+  });
 }
 
 /** Changes the text of statements. */

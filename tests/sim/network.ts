@@ -6,7 +6,7 @@
  */
 
 import { SyncError } from "../../lib/errors.ts";
-import type { SourceModel } from "./source_model.ts";
+import type { Early, SourceModel } from "./source_model.ts";
 
 /** Where a call goes. */
 export type Target = "source" | "replica" | "sleep";
@@ -20,14 +20,16 @@ export interface Call {
   readonly source: SourceModel | null;
   /** What it asks for, in a word. */
   readonly name: string;
-  /** Carries it out. */
-  readonly run: () => unknown;
+  /** Carries it out; what it saw before it had the lock is for a bug alone. */
+  readonly run: (early: Early | null) => unknown;
   /** Answers it. */
   readonly answer: (value: unknown) => void;
   /** Fails it. */
   readonly fail: (error: unknown) => void;
   /** What it gave, where it was carried out and holds the chain's lock. */
   held: Outcome | null;
+  /** What it would have seen when it came, while it waits for the lock. */
+  early: Early | null;
 }
 
 /** What came of a call. */
@@ -36,7 +38,7 @@ export type Outcome = { value: unknown } | { error: unknown };
 /** Carries a call out. */
 export function outcomeOf(call: Call): Outcome {
   try {
-    return { value: call.run() };
+    return { value: call.run(call.early) };
   } catch (error) {
     return { error };
   }

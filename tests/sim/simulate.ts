@@ -9,6 +9,7 @@ import {
   act,
   type Action,
   decide,
+  EVERYTHING,
   makeStatement,
   type Profile,
 } from "./actions.ts";
@@ -33,11 +34,13 @@ export interface Outcome {
   readonly counts: ReadonlyMap<string, number>;
 }
 
+/** Profiles, one after the other, and for how many steps each at most. */
+export type Phases = readonly (readonly [number, Profile])[];
+
 /** Makes the schedule of a seed. */
 export function makeSchedule(
   seed: number,
-  profile: Profile,
-  settings: Partial<Setup> = {},
+  options: { phases?: Profile | Phases; setup?: Partial<Setup> } = {},
 ): Schedule {
   const random = randomOf(seed);
   const setup: Setup = {
@@ -48,13 +51,17 @@ export function makeSchedule(
     refill: random(8) > 0,
     schema: random(3),
     isFilled: random(3) > 0,
-    ...settings,
+    ...options.setup,
   };
   const steps = oneOf(random, [20, 40, 60, 100]);
-  const actions = Array.from(
-    { length: steps },
-    () => decide(random, profile),
-  );
+  const { phases = EVERYTHING } = options;
+  const decisions = (length: number, profile: Profile) =>
+    Array.from({ length }, () => decide(random, profile));
+  const isList = (value: Profile | Phases): value is Phases =>
+    Array.isArray(value);
+  const actions = isList(phases)
+    ? phases.flatMap(([most, profile]) => decisions(1 + random(most), profile))
+    : decisions(steps, phases);
   return { seed, setup, actions };
 }
 
@@ -124,7 +131,9 @@ export async function run(
     await finishWorld(world, schedule.seed, tell);
     return { violation: null, lines, counts: world.counts };
   } catch (error) {
-    if (!(error instanceof Violation)) throw error;
+    if (!(error instanceof Violation)) {
+      throw Object.assign(error as Error, { lines });
+    }
     return { violation: error, lines, counts: world?.counts ?? new Map() };
   } finally {
     world?.close();

@@ -99,7 +99,7 @@ function trim(source: SourceModel): void {
 export function claim(
   source: SourceModel,
   request: Fields,
-  early?: Early,
+  early: Early | null = null,
 ): Fields {
   const { state, faults, options } = source;
   const { chain, schemas, epochs } = state;
@@ -148,8 +148,9 @@ export function claim(
 
   // 3. What does it prove?
   const position = at.position as number;
+  const seen = faults.snapshotBeforeLock ? early : null;
   const versions = () =>
-    state.batches.filter(({ epoch }) => epoch === chain.epoch);
+    (seen ?? state).batches.filter(({ epoch }) => epoch === chain.epoch);
   let acked = 0;
   const known = faults.sourceBeforeProbe
     ? source.seenEarly.get(request.lease as string)!
@@ -228,7 +229,7 @@ export function claim(
     const again = faults.pageAgain ? pageFor(source, request, at) : null;
     return batchAnswer(version, { kind, messages, acked, page: again });
   }
-  return { ...claimNew(source, request, { at, early }), acked };
+  return { ...claimNew(source, request, { at, seen }), acked };
 }
 
 /** libsql_sync.floor */
@@ -261,7 +262,7 @@ function keepFloor(source: SourceModel, lowest: number): void {
 function claimNew(
   source: SourceModel,
   request: Fields,
-  { at, early }: { at: Fields; early?: Early },
+  { at, seen }: { at: Fields; seen: Early | null },
 ): Fields {
   const { state, faults, options, user } = source;
   const { chain } = state;
@@ -273,7 +274,7 @@ function claimNew(
     : null;
   const walk = next !== null && holdPage(source, next, walkedAt) ? next : null;
   const { lowest, settled } = floorOf(source);
-  const { messages, drained } = head(source, request, { lowest, early });
+  const { messages, drained } = head(source, request, { lowest, seen });
   const paged = (drained || faults.pageUndrained) && walk !== null
     ? page(source, walk, {
       at: walkedAt,
@@ -379,9 +380,9 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
 function head(
   { user, faults, state }: SourceModel,
   request: Fields,
-  { lowest, early }: { lowest: number; early?: Early },
+  { lowest, seen }: { lowest: number; seen: Early | null },
 ): { messages: [number, Message][]; drained: boolean } {
-  const queue = faults.snapshotBeforeLock && early ? early : user.queue;
+  const queue = seen?.queue ?? user.queue;
   let ids = [...queue.keys()].filter((id) => id >= lowest)
     .sort((a, b) => a - b);
   if (faults.cursor) {

@@ -50,8 +50,11 @@ export interface SourceEvents {
   epoch(reason: string, wipe: boolean): void;
 }
 
-/** A claim that saw the queue before it got the chain's lock. */
-export type Early = ReadonlyMap<number, Message>;
+/** What a claim sees whose snapshot is older than the chain's lock. */
+export interface Early {
+  readonly queue: ReadonlyMap<number, Message>;
+  readonly batches: readonly Version[];
+}
 
 /** A source. */
 export class SourceModel {
@@ -186,7 +189,10 @@ export class SourceModel {
   call(
     name: string,
     request: Fields,
-    { early, isLocked = false }: { early?: Early; isLocked?: boolean } = {},
+    { early = null, isLocked = false }: {
+      early?: Early | null;
+      isLocked?: boolean;
+    } = {},
   ): Fields {
     switch (name) {
       case "lease":
@@ -216,6 +222,14 @@ export class SourceModel {
   queued(): Fields {
     const n = this.user.queue.size;
     return { queued: Math.min(n, 10_000), queued_exact: n <= 10_000 };
+  }
+
+  /** What a transaction that begins now would see. */
+  look(): Early {
+    return {
+      queue: new Map(this.user.queue),
+      batches: this.state.batches.map((version) => ({ ...version })),
+    };
   }
 
   #lease(request: Fields, isLocked: boolean): Fields {

@@ -19,7 +19,7 @@ import { HASHES, SCHEMAS } from "../contract/source.ts";
 import { Invariants } from "./invariants.ts";
 import { clientOf, MemoryDatabase, type Result } from "./libsql.ts";
 import type { Call, Target } from "./network.ts";
-import { SourceFaults, SourceModel } from "./source_model.ts";
+import { type Early, type SourceFaults, SourceModel } from "./source_model.ts";
 import type { Fields, SourceState } from "./source_state.ts";
 
 /** What a worker was started for. */
@@ -69,6 +69,12 @@ export interface Setup {
   readonly schema: number;
   /** Whether the replica is equal at the start, or not there yet. */
   readonly isFilled: boolean;
+  /** The calls that faults strike; any, unless told. */
+  readonly faultsAt?: string;
+  /** Whether there is a backup of the start. */
+  readonly isBackedUp?: boolean;
+  /** Commits that a failover loses at most. */
+  readonly rewindMax?: number;
 }
 
 /** Bounds that nothing in these worlds reaches. */
@@ -94,6 +100,8 @@ export class World {
   readonly limbo: Call[] = [];
   /** The call that holds a source's chain row. */
   holder: Call | null = null;
+  /** What was there before it. */
+  beforeHolder: Early | null = null;
   readonly backups: SourceState[] = [];
   readonly invariants: Invariants;
   /** How often what happened. */
@@ -141,6 +149,7 @@ export class World {
       scrubRows: setup.scrubRows,
       refill: setup.refill,
     });
+    if (setup.isBackedUp) this.backups.push(this.source.backup());
   }
 
   /** Notes that something happened. */
@@ -279,7 +288,8 @@ export class World {
           call: (name, request) =>
             this.#call(worker, "source", {
               name,
-              run: () => this.#ask(worker, name, request as Fields),
+              run: (early) =>
+                this.#ask(worker, name, { request: request as Fields, early }),
             }),
         },
         { schemaHash, leaseSeconds: LEASE_SECONDS },
@@ -312,7 +322,7 @@ export class World {
   #call(
     worker: Worker,
     target: Target,
-    { name, run }: { name: string; run: () => unknown },
+    { name, run }: Pick<Call, "name" | "run">,
   ): Promise<unknown> {
     worker.callsMade += target === "sleep" ? 0 : 1;
     return new Promise((resolve, reject) => {
@@ -331,13 +341,18 @@ export class World {
           reject(error);
         },
         held: null,
+        early: null,
       };
       worker.calls.add(call);
     });
   }
 
   /** A call of the source, with the sizes that this simulation allows. */
-  #ask(worker: Worker, name: string, asked: Fields): Fields {
+  #ask(
+    worker: Worker,
+    name: string,
+    { request: asked, early }: { request: Fields; early: Early | null },
+  ): Fields {
     const { batchMax, pageMax } = this.setup;
     const request = name !== "claim" ? asked : {
       ...asked,
@@ -353,6 +368,7 @@ export class World {
     };
     const { source } = worker;
     const answer = source.call(name, request, {
+      early,
       isLocked: this.holder?.source === source,
     });
     this.count(

@@ -1,5 +1,5 @@
-import { MUTANTS, profileOf } from "./mutations.ts";
-import { makeSchedule, run } from "./simulate.ts";
+import { MUTANTS, mutantSchedule } from "./mutations.ts";
+import { run } from "./simulate.ts";
 const max = Number(Deno.args[0] ?? 2000);
 for (const m of MUTANTS) {
   if (Deno.args[1] && !m.name.includes(Deno.args[1])) continue;
@@ -9,8 +9,12 @@ for (const m of MUTANTS) {
   let first = 0, n = 0;
   for (let seed = 1; seed <= max; seed++) {
     n++;
-    const o = await run(makeSchedule(seed, profileOf(m), m.setup), {
+    const o = await run(mutantSchedule(seed, m), {
       mutation: m.mutation,
+      tells: !!Deno.args[2],
+    }).catch((e) => {
+      console.log("SEED", seed, e.message, e.lines?.slice(-40).join("\n"));
+      throw e;
     });
     if (o.violation) {
       found++;

@@ -1,4 +1,3 @@
-import { EVERYTHING } from "./actions.ts";
 import { makeSchedule, run } from "./simulate.ts";
 const from = Number(Deno.args[0] ?? 1), n = Number(Deno.args[1] ?? 100);
 const counts = new Map<string, number>();
@@ -6,7 +5,7 @@ const rules = new Map<string, number[]>();
 import process from "node:process";
 const c0 = process.cpuUsage();
 for (let seed = from; seed < from + n; seed++) {
-  const s = makeSchedule(seed, EVERYTHING);
+  const s = makeSchedule(seed);
   const o = await run(s, { tells: n === 1 });
   for (const [k, v] of o.counts) counts.set(k, (counts.get(k) ?? 0) + v);
   if (o.violation) {
