@@ -187,6 +187,9 @@ alter table libsql_sync.batches
   add column if not exists reopen boolean not null default false,
   -- Handed out while the one before it was pending: it is acked, never issued again.
   add column if not exists ahead boolean not null default false;
+-- Dead letters up to this id were filed before the walk was asked for.
+alter table libsql_sync.walks
+  add column if not exists letters_until bigint not null default 0;
 
 -- Only where it is off: the lock waits for every open transaction that wrote to
 -- the queue, and every writer waits behind it.
@@ -1209,6 +1212,14 @@ $$;
 -- Walk: pages of the tables, riding on drained batches
 -- ---------------------------------------------------------------------------
 
+-- The newest dead letter's id: ids say what came first, a clock may go back. Letters
+-- are filed under the chain's lock, so that none with a smaller id appears late.
+create or replace function libsql_sync.newest_letter()
+returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select coalesce(pg_catalog.max(d.msg_id), 0) from pgmq.q_replicate_data_libsql_dlq d $$;
+
 -- A walk that was asked for, next to nothing if nobody asks: a replica that is
 -- not walked yet gets one over everything, a walked one is scrubbed. The
 -- progress lies in the replica's row, never here.
@@ -1243,12 +1254,12 @@ begin
         and v.walk_gen = (at ->> 'walk_gen')::bigint and v.tables = everything
         and exists (select from pg_catalog.jsonb_each(v.found) f where f.value ->> 'failed' <> '42P01')
     ) then
-      insert into libsql_sync.walks (kind, tables, repair, closes, reason)
-      values ('backfill', everything, true, true, 'the replica was not walked yet')
+      insert into libsql_sync.walks (kind, tables, repair, closes, reason, letters_until)
+      values ('backfill', everything, true, true, 'the replica was not walked yet', libsql_sync.newest_letter())
       returning * into w;
     elsif (at ->> 'walk_done')::integer = 1 and c.scrub_rows > 0 and may_scrub then
-      insert into libsql_sync.walks (kind, tables, repair, closes, reason)
-      values ('scrub', everything, true, true, 'for ever')
+      insert into libsql_sync.walks (kind, tables, repair, closes, reason, letters_until)
+      values ('scrub', everything, true, true, 'for ever', libsql_sync.newest_letter())
       returning * into w;
     end if;
   end if;
@@ -1432,9 +1443,9 @@ as $$
   select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
     'key', d.message -> 'key',
     'skip', d.message ->> 'reason' like 'libSQL refused%'
-      and (w.kind <> 'redrive' or (d.message ->> 'parked_at')::timestamptz > w.requested_at))), '[]')
+      and (w.kind <> 'redrive' or d.msg_id > w.letters_until))), '[]')
   from (
-    select m.message, pg_catalog.sum(pg_catalog.octet_length((m.message -> 'key')::text)) over (order by m.msg_id) as bytes
+    select m.msg_id, m.message, pg_catalog.sum(pg_catalog.octet_length((m.message -> 'key')::text)) over (order by m.msg_id) as bytes
     from (
       select m.msg_id, m.message from pgmq.q_replicate_data_libsql_dlq m
       where m.message ->> 'table' = table_name and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
@@ -1670,7 +1681,7 @@ as $$
   join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint
   where (f.value ->> 'ended')::boolean and w.repair and f.value ->> 'failed' is null
     and d.message ->> 'table' = f.value ->> 'table'
-    and (d.message ->> 'parked_at')::timestamptz < w.requested_at
+    and d.msg_id <= w.letters_until
     and (w.kind = 'redrive' or d.message ->> 'reason' not like 'libSQL refused%')
     and (w.keys is null or w.keys @> pg_catalog.jsonb_build_array(d.message -> 'key'))
 $$;
@@ -1704,8 +1715,8 @@ begin
       - case when c.seen ->> 'walk_at' is null then 0 else 1 end
   order by v.walk_gen limit 1;
   if not found then
-    insert into libsql_sync.walks (kind, tables, repair, closes, reason)
-    values (request ->> 'kind', asked, repairs, repairs and asked = everything, 'asked for')
+    insert into libsql_sync.walks (kind, tables, repair, closes, reason, letters_until)
+    values (request ->> 'kind', asked, repairs, repairs and asked = everything, 'asked for', libsql_sync.newest_letter())
     returning * into w;
   end if;
   return pg_catalog.json_build_object('do', 'requested', 'walk_gen', w.walk_gen, 'tables', w.tables);
@@ -2377,8 +2388,8 @@ begin
   loop
     tried := tried + r.letters;
     if r.keys is not null then
-      insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason)
-      values ('redrive', array[r.table_name], r.keys, true, false, 'asked for');
+      insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason, letters_until)
+      values ('redrive', array[r.table_name], r.keys, true, false, 'asked for', libsql_sync.newest_letter());
     end if;
     if r.whole then
       perform libsql_sync.backfill(r.table_name);

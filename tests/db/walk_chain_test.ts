@@ -274,6 +274,20 @@ Deno.test("dead letters stay open where the table could not be read", async () =
   await stack.assertEqual();
 });
 
+Deno.test("a letter filed after a walk was asked for stays open when the source's clock went back", async () => {
+  await using stack = await start();
+  await stack.walk();
+  await stack.sql`update item set size = 0.5 where id = 3`;
+  await stack.drain();
+  const [letter] = await stack.sql`select id from libsql_sync.dead_letters()`;
+  await stack.sql`select libsql_sync.verify(repair => true)`;
+  await stack
+    .sql`update libsql_sync.walks set requested_at = requested_at + interval '1 hour'`;
+  await stack.finish("/verify?repair=true");
+  const [again] = await stack.sql`select id from libsql_sync.dead_letters()`;
+  assert(Number(again?.id) > Number(letter?.id), JSON.stringify(again));
+});
+
 Deno.test("a scrub that never began does not keep other walks waiting when it is turned off", async () => {
   await using stack = await start();
   await stack.walk();

@@ -1,0 +1,284 @@
+/**
+ * What every libSQL must do for a replica, in memory or by HTTP.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import type { Client } from "@libsql/client/web";
+import type { Batch } from "../../lib/claim.ts";
+import { SyncError } from "../../lib/errors.ts";
+import { walkAfter } from "../../lib/page.ts";
+import { createPlanner, type Step } from "../../lib/plan.ts";
+import { createReplica, type Replica } from "../../lib/replica.ts";
+import type { ReplicaRow } from "../../lib/replica_row.ts";
+import type { Fields } from "../sim/source_state.ts";
+import { HASHES, SCHEMAS } from "./source.ts";
+
+/** A libSQL with nothing in it. */
+export interface LibsqlUnderTest {
+  readonly client: Client;
+  /** What a reader reads. */
+  read(sql: string): Promise<unknown[][]>;
+  close(): Promise<void>;
+}
+
+const EPOCH = "11111111-1111-4111-8111-111111111111";
+
+/** A batch of items that follows a row. */
+function batchAfter(row: ReplicaRow, messages: readonly Fields[]): Batch {
+  return {
+    do: "batch",
+    kind: "new",
+    epoch: row.epoch,
+    position: row.position + 1,
+    batch: `batch ${row.position + 1}`,
+    prev: row.batch,
+    drained: true,
+    snapshot: "1:1:",
+    sourceTime: "2026-01-01T00:00:00Z",
+    deadLetters: 0,
+    parked: [],
+    reopen: false,
+    page: null,
+    messages: messages.map((message, at) => [String(at), message]),
+    messageCount: messages.length,
+  };
+}
+
+/** Rows of items as a message. */
+function items(...rows: (string | null)[][]): Fields {
+  return { v: 1, table: "item", columns: ["id", "name", "size"], rows };
+}
+
+const planOf = createPlanner(SCHEMAS[0]!);
+
+async function apply(
+  replica: Replica,
+  batch: Batch,
+  before: ReplicaRow,
+  steps: readonly Step[] = planOf(batch).steps,
+): Promise<ReplicaRow> {
+  const walk = { before, after: walkAfter(before, batch) };
+  return (await replica.apply(batch, steps, { parked: 0, walk })).row;
+}
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  return (await assertRejects(() => promise, SyncError)).code;
+}
+
+/**
+ * Declares the tests of a libSQL.
+ *
+ * @param name Which one.
+ * @param make Makes one with nothing in it.
+ */
+export function testReplica(
+  name: string,
+  make: () => Promise<LibsqlUnderTest>,
+): void {
+  const test = (
+    title: string,
+    run: (
+      replica: Replica,
+      start: ReplicaRow,
+      libsql: LibsqlUnderTest,
+    ) => Promise<void>,
+  ) =>
+    Deno.test(`${name}: ${title}`, async () => {
+      const libsql = await make();
+      try {
+        const replica = replicaOf(libsql);
+        assertEquals(await replica.probe(), null);
+        const start = await replica.bootstrap({ epoch: EPOCH, wipe: false });
+        await run(replica, start, libsql);
+      } finally {
+        await libsql.close();
+      }
+    });
+  const replicaOf = ({ client }: LibsqlUnderTest, schema = 0) =>
+    createReplica(client, {
+      schema: SCHEMAS[schema]!,
+      schemaHash: HASHES[schema]!,
+    });
+  const READ = "SELECT id, name, size FROM item ORDER BY id";
+
+  test("bootstrap() replaces no row", async (replica, start) => {
+    assertEquals([start.epoch, start.position, start.batch], [EPOCH, 0, EPOCH]);
+    const other = await replica.bootstrap({ epoch: "other", wipe: false });
+    assertEquals(other.epoch, EPOCH);
+    const wiping = replica.bootstrap({ epoch: "other", wipe: true });
+    assertEquals(await codeOf(wiping), "replica_moved");
+    assertEquals((await replica.probe())!.epoch, EPOCH);
+  });
+
+  test(
+    "apply() lands once, on exactly the batch before it",
+    async (replica, start, { read }) => {
+      const first = batchAfter(start, [items(["1", "a", "5"])]);
+      const row = await apply(replica, first, start);
+      assertEquals([row.position, row.batch, row.drained], [1, first.batch, 1]);
+      assertEquals(await read(READ), [[1, "a", 5]]);
+      const second = batchAfter(row, [
+        items(["1", "b", null], ["2", "c", "7"]),
+      ]);
+      for (
+        const wrong of [
+          first,
+          { ...second, prev: "other" },
+          { ...second, position: 3 },
+          { ...second, epoch: "other" },
+        ]
+      ) {
+        assertEquals(await codeOf(apply(replica, wrong, row)), "replica_moved");
+      }
+      const elsewhere = { ...row, walk_gen: 7 };
+      assertEquals(
+        await codeOf(apply(replica, second, elsewhere)),
+        "replica_moved",
+      );
+      assertEquals(await read(READ), [[1, "a", 5]]);
+      await apply(replica, second, row);
+      assertEquals(await read(READ), [[1, "b", null], [2, "c", 7]]);
+      assertEquals((await replica.probe())!.position, 2);
+    },
+  );
+
+  test(
+    "apply() of another schema is refused",
+    async (replica, start, libsql) => {
+      const newer = replicaOf(libsql, 1);
+      const altered = await newer.alter({ from: HASHES[0]! });
+      assertEquals([altered.schema_hash, altered.walk_done], [HASHES[1], 0]);
+      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      assertEquals(await codeOf(apply(replica, batch, start)), "replica_moved");
+      assertEquals(
+        await codeOf(newer.alter({ from: HASHES[0]! })),
+        "replica_moved",
+      );
+    },
+  );
+
+  test(
+    "adopt() follows from the epoch it names alone",
+    async (replica, start, { read }) => {
+      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      await apply(replica, batch, start);
+      const other = { epoch: "new", from: "other", wipe: true };
+      assertEquals(await codeOf(replica.adopt(other)), "replica_moved");
+      assertEquals(await read(READ), [[1, "a", 5]]);
+      const row = await replica.adopt({ ...other, from: EPOCH });
+      assertEquals([row.epoch, row.position, row.batch], ["new", 0, "new"]);
+      assertEquals(await read(READ), []);
+    },
+  );
+
+  test(
+    "a batch that breaks a constraint is refused whole, and its row found",
+    async (replica, start, { client, read }) => {
+      await client.batch([{
+        sql: `CREATE TRIGGER strict BEFORE INSERT ON item
+WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
+        args: [],
+      }], "write");
+      const batch = batchAfter(start, [
+        items(["1", "a", "5"], ["2", "bad", "6"], ["3", "c", "7"]),
+      ]);
+      const { steps } = planOf(batch);
+      const error = await assertRejects(
+        () => apply(replica, batch, start, steps),
+        SyncError,
+      );
+      assertEquals(error.code, "replica_refused");
+      assertEquals(replica.refusedStep(error), {
+        step: 0,
+        code: "SQLITE_CONSTRAINT",
+      });
+      assertEquals(await replica.refusedOf(steps, []), 0);
+      const good = planOf(batchAfter(start, [items(["1", "a", "5"])])).steps;
+      assertEquals(await replica.refusedOf(good, []), null);
+      assertEquals(await read(READ), []);
+      assertEquals((await replica.probe())!.position, 0);
+    },
+  );
+
+  test(
+    "a table that is missing is the schema's fault",
+    async (replica, start, { client }) => {
+      await client.batch([{ sql: "DROP TABLE item", args: [] }], "write");
+      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      assertEquals(
+        await codeOf(apply(replica, batch, start)),
+        "replica_schema",
+      );
+    },
+  );
+
+  test(
+    "keys() reads on from a key, and says where they end",
+    async (replica, start) => {
+      const rows = ["1", "2", "3"].map((id) => [id, null, null]);
+      const row = await apply(
+        replica,
+        batchAfter(start, [items(...rows)]),
+        start,
+      );
+      assert(row !== null);
+      const place = { table: "item", half: "back", scrubRows: null } as const;
+      const options = { keysMax: 2, rebuilding: [], walkGen: 1 };
+      assertEquals(await replica.keys({ ...place, after: null }, options), {
+        keys: [["1"], ["2"]],
+        after: ["2"],
+        last: false,
+      });
+      assertEquals(await replica.keys({ ...place, after: ["2"] }, options), {
+        keys: [["3"]],
+        after: ["3"],
+        last: true,
+      });
+    },
+  );
+
+  test(
+    "no statement but the next move passes the guard",
+    async (replica, start, { client }) => {
+      for (
+        const sql of [
+          "UPDATE _libsql_sync SET position = position + 1",
+          "UPDATE _libsql_sync SET epoch = 'other'",
+          "UPDATE _libsql_sync SET drained = 1",
+          "DELETE FROM _libsql_sync",
+          "INSERT OR REPLACE INTO _libsql_sync (id, epoch, position, batch, schema_hash) VALUES (1, 'other', 0, 'other', '')",
+        ]
+      ) {
+        await assertRejects(
+          () => client.batch([{ sql, args: [] }], "write"),
+          Error,
+          "libsql_sync guard",
+          sql,
+        );
+      }
+      assertEquals(await replica.probe(), start);
+    },
+  );
+
+  test(
+    "buildIndexes() builds what is missing",
+    async (replica, start, { client, read }) => {
+      assert(start !== null);
+      const newer = createReplica(client, {
+        schema: SCHEMAS[1]!,
+        schemaHash: HASHES[1]!,
+      });
+      const altered = await newer.alter({ from: HASHES[0]! });
+      assertEquals(altered.unindexed, '["item"]');
+      assert(!replica.hasSchema(altered));
+      const row = await newer.buildIndexes("item", 10);
+      assertEquals(row!.unindexed, "[]");
+      const indexes = await read(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'index' AND tbl_name = 'item' AND sql IS NOT NULL",
+      );
+      assertEquals(indexes, [[1]]);
+    },
+  );
+}

@@ -1,0 +1,84 @@
+/** The functions in PostgreSQL do what the contract says, and what the model of
+ * the simulation does. */
+
+import { assertEquals } from "@std/assert";
+import { createClient } from "@libsql/client/web";
+import postgres from "postgres";
+import { compareSources } from "../contract/differential.ts";
+import { makeModel } from "../contract/model.ts";
+import { makePostgres, TABLES } from "../contract/postgres.ts";
+import { testReplica } from "../contract/replica.ts";
+import { testSource } from "../contract/source.ts";
+import { startSqld } from "../../lib/dev/sqld.ts";
+import { Servers } from "./stack.ts";
+
+const servers = new Servers();
+Deno.test.afterAll(() => servers.stop());
+
+const SEED = Number(Deno.env.get("SEED") ?? 1);
+const SEQUENCES = Number(Deno.env.get("SEQUENCES") ?? 30);
+const STEPS = 40;
+
+let url: Promise<string> | undefined;
+
+async function prepare(): Promise<string> {
+  const database = await servers.database();
+  const made = (await servers.postgres()).url({ database });
+  const sql = postgres(made, { max: 1, onnotice: () => {} });
+  await sql.unsafe(TABLES).simple();
+  await sql.end();
+  return made;
+}
+
+/** What a run must have compared at least once. */
+const ANSWERS = [
+  ...["granted", "busy", "other_version", "bootstrap", "adopt", "alter"],
+  ...["batch new", "batch again", "batch replay", "idle", "settled"],
+  ...["stop replica_foreign", "stop replica_ahead", "stop schema_outdated"],
+  ...["stop schema_unknown", "parked", "gone", "begun", "moved"],
+  ...["requested", "unknown_table", "page forward", "page back", "page keys"],
+  ...["page backfill", "page verify", "page scrub", "page redrive"],
+];
+
+const make = async () => await makePostgres(await (url ??= prepare()));
+
+testSource("PostgreSQL", make);
+
+testReplica("sqld", async () => {
+  const sqld = await startSqld({ dataDir: `${await servers.folder()}/sqld` });
+  const client = createClient({
+    url: sqld.url,
+    authToken: "test",
+    intMode: "number",
+  });
+  return {
+    client,
+    async read(sql) {
+      const { rows } = await client.execute(sql);
+      return rows.map((row) => Array.from(row as ArrayLike<unknown>));
+    },
+    async close() {
+      client.close();
+      await sqld.kill();
+    },
+  };
+});
+
+Deno.test("the model answers as PostgreSQL does, whatever is called", async () => {
+  const answered = new Map<string, number>();
+  for (let seed = SEED; seed < SEED + SEQUENCES; seed++) {
+    const model = makeModel();
+    const real = await make();
+    try {
+      await compareSources(seed, {
+        sources: [model, real],
+        steps: STEPS,
+        answered,
+      });
+    } finally {
+      await real.close();
+    }
+  }
+  const missing = ANSWERS.filter((answer) => !answered.has(answer));
+  assertEquals(missing, [], `SEED=${SEED}`);
+});

@@ -1,0 +1,546 @@
+/**
+ * What may happen next in a simulation, and how often: every kind of fault,
+ * and everything the users and the operator do.
+ *
+ * @module
+ */
+
+import { HASHES, SCHEMAS } from "../contract/source.ts";
+import { type Call, deliver, lost, outcomeOf } from "./network.ts";
+import { oneOf, type Random, randomOf, weighted } from "./random.ts";
+import type { SourceModel } from "./source_model.ts";
+import { redrive, requestWalk } from "./source_walks.ts";
+import {
+  keyOf,
+  type Message,
+  type Row,
+  USER_TABLES,
+  type UserStatement,
+} from "./tables.ts";
+import type { Flow, Worker, World } from "./world.ts";
+
+/** One decision: what, and the chance inside it. */
+export interface Action {
+  readonly kind: Kind;
+  readonly chance: number;
+}
+
+/** The kinds of decisions. */
+export type Kind = keyof typeof KINDS;
+
+/** How often each kind is tried. */
+export type Profile = Partial<Record<Kind, number>>;
+
+/** What a kind does; it returns what to print, or null where it cannot be. */
+type Deed = (world: World, random: Random) => string | null;
+
+const KINDS = {
+  start: (world, random) => {
+    if (world.running().length >= 3) return null;
+    const schema = random(8) === 0 ? random(3) : world.schema;
+    const source = world.clone !== null && random(3) === 0
+      ? world.clone
+      : world.source;
+    const flow = oneOf<Flow>(random, [
+      ...Array<Flow>(12).fill({ kind: "sync" }),
+      { kind: "backfill" },
+      { kind: "verify" },
+      { kind: "verify", table: "item" },
+      { kind: "mend" },
+    ]);
+    const callsMax = oneOf(random, [45, 45, 16, 9]);
+    return started(world.start(flow, { schema, source, callsMax }), world);
+  },
+  /** The most ordinary request. */
+  sync: (world) => {
+    if (world.running().length >= 3) return null;
+    return started(world.start({ kind: "sync" }), world);
+  },
+  nuke: (world, random) => {
+    if (world.running().length >= 3) return null;
+    const refill = random(4) > 0;
+    return started(world.start({ kind: "nuke", refill }), world);
+  },
+  step,
+  /** Workers go on until one of them is where faults strike. */
+  reach: (world, random) => {
+    const { faultsAt } = world.setup;
+    const calls = world.running().flatMap((worker) => [...worker.calls]);
+    if (calls.some(({ name }) => name === faultsAt)) return null;
+    return step(world, random);
+  },
+  /** It is carried out, and the worker never hears of it. */
+  lose: (world, random) => {
+    const call = struck(world, random);
+    if (call === null || !mayRun(world, call)) return null;
+    if (call.target === "sleep") return null;
+    const outcome = call.held ?? outcomeOf(call);
+    release(world, call);
+    const ms = waits(world, call, random);
+    call.fail(lost(call.target));
+    return `${titleOf(call)} ${
+      tell(outcome)
+    }, the answer is lost after ${ms} ms`;
+  },
+  /** It never arrives. */
+  drop: (world, random) => {
+    const call = struck(world, random);
+    if (call === null || call.target === "sleep" || call.held) return null;
+    const ms = waits(world, call, random);
+    call.fail(lost(call.target));
+    return `${titleOf(call)} is lost after ${ms} ms`;
+  },
+  /** It arrives later, when its worker has given it up. */
+  stall: (world, random) => {
+    const call = struck(world, random);
+    if (call === null || call.target === "sleep" || call.held) return null;
+    world.limbo.push(call);
+    const ms = waits(world, call, random);
+    call.fail(lost(call.target));
+    return `${titleOf(call)} stalls; its worker gives up after ${ms} ms`;
+  },
+  /** It arrives now, and again later. */
+  twice: (world, random) => {
+    const call = struck(world, random);
+    if (call === null || call.target === "sleep") return null;
+    if (!mayRun(world, call)) return null;
+    const again = { ...call, held: null, early: null };
+    const told = `${titleOf(call)} ${finish(world, call)}`;
+    world.limbo.push(again);
+    return `${told}, and comes again later`;
+  },
+  /** It is carried out and keeps the chain's row locked. */
+  hold: (world, random) => {
+    const call = struck(world, random);
+    if (call === null || call.target !== "source") return null;
+    if (world.holder !== null || call.held) return null;
+    world.beforeHolder = call.source!.look();
+    call.held = outcomeOf(call);
+    world.holder = call;
+    return `${titleOf(call)} ${tell(call.held)}, and holds the lock`;
+  },
+  /** What stalled arrives. */
+  land: (world, random) => {
+    if (world.limbo.length === 0) return null;
+    const at = random(world.limbo.length);
+    const call = world.limbo[at]!;
+    if (!mayRun(world, call)) return wait(world, call);
+    world.limbo.splice(at, 1);
+    world.count(`land ${call.target}`);
+    return `late: ${titleOf(call)} ${tell(outcomeOf(call))}`;
+  },
+  kill: (world, random) => {
+    const call = struck(world, random);
+    if (call === null) return null;
+    const worker = world.workers[call.by - 1]!;
+    kill(world, worker, random(4) > 0);
+    return `worker ${worker.id} dies`;
+  },
+  write: (world, random) => {
+    const { user } = sourceAt(world, random);
+    const statement = makeStatement(world, user, random);
+    const open = [...user.open.keys()];
+    const name = open.length > 0 && random(3) === 0
+      ? oneOf(random, open)
+      : null;
+    if (!user.run(statement, name)) return null;
+    return `user${name === null ? "" : ` ${name}`}: ${shown(statement)}`;
+  },
+  begin: (world, random) => {
+    const { user } = sourceAt(world, random);
+    const name = 1 + random(2);
+    return user.begin(name) ? `user ${name}: begin` : null;
+  },
+  end: (world, random) => {
+    const { user } = sourceAt(world, random);
+    const open = [...user.open.keys()];
+    if (open.length === 0) return null;
+    const name = oneOf(random, open);
+    const how = random(4) === 0 ? "rollback" : "commit";
+    user.end(name, how);
+    return `user ${name}: ${how}`;
+  },
+  /** The source's clock, and with it every lease. */
+  skew: (world, random) => {
+    world.skewMs += oneOf(random, [1, 1, 1, -1]) *
+      oneOf(random, [20_000, 30_000, 3_600_000, 7_200_000]);
+    if (world.skewMs >= 3_600_000) world.invariants.mayTrim = true;
+    return `the source's clock is off by ${world.skewMs / 1000} s`;
+  },
+  /** Everybody's clock. */
+  later: (world, random) => {
+    const ms = oneOf(random, [1_000, 30_000, 30_000, 4_000_000]);
+    world.now += ms;
+    if (ms > 3_600_000) world.invariants.mayTrim = true;
+    return `${ms / 1000} s later`;
+  },
+  /** A failover that lost the replica's latest commits. */
+  rewind: (world, random) => {
+    const { commits } = world.replica;
+    if (commits === 0) return null;
+    const { rewindMax = 8 } = world.setup;
+    const lose = random(12) === 0
+      ? commits
+      : 1 + random(Math.min(commits, rewindMax));
+    world.replica.rewind(commits - lose);
+    world.invariants.rewound(commits - lose);
+    return `the replica loses ${lose} of ${commits} commits: ${
+      rowShown(world)
+    }`;
+  },
+  backup: (world) => {
+    if (world.backups.length >= 3) return null;
+    world.backups.push(world.source.backup());
+    return `backup ${world.backups.length} of the source`;
+  },
+  restore: (world, random) => {
+    if (world.backups.length === 0) return null;
+    const at = random(world.backups.length);
+    world.invariants.hasOtherPast = true;
+    if (world.holder?.source === world.source) release(world, world.holder);
+    world.restore(world.source, world.backups[at]!);
+    world.schema = schemaOf(world.source);
+    return `the source is restored from backup ${at + 1}`;
+  },
+  clone: (world, random) => {
+    if (world.clone !== null || world.backups.length === 0) return null;
+    world.invariants.hasOtherPast = true;
+    world.makeClone(oneOf(random, world.backups));
+    return "a clone of the source is made";
+  },
+  /** A hand in the replica. */
+  drift: (world, random) => {
+    const { row } = world.invariants;
+    if (row === null) return null;
+    const [table, key] = oneOf(random, KEYS);
+    const [id, code] = JSON.parse(key) as string[];
+    const where = table === "item"
+      ? `id = ${id}`
+      : `item = ${id} AND code = '${code}'`;
+    const sql = oneOf(random, [
+      `DELETE FROM ${table} WHERE ${where}`,
+      table === "item"
+        ? `UPDATE item SET name = 'drift', size = 7 WHERE ${where}`
+        : `UPDATE part SET note = 'drift' WHERE ${where}`,
+      table === "item"
+        ? `INSERT OR IGNORE INTO item (id, name) VALUES (${id}, 'ghost')`
+        : `INSERT OR IGNORE INTO part VALUES (${id}, '${code}', 'ghost')`,
+    ]);
+    if (!byHand(world, [sql])) return null;
+    world.invariants.drift(table, key);
+    return `a hand in the replica: ${sql}`;
+  },
+  /** The replica takes no row whose name is "bad ..." any more. */
+  strict: (world) => {
+    if (world.invariants.row === null) return null;
+    const isMade = byHand(
+      world,
+      ["INSERT", "UPDATE"].map((event) =>
+        `CREATE TRIGGER IF NOT EXISTS strict_${event} BEFORE ${event} ON item
+WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
+      ),
+    );
+    return isMade ? "a trigger in the replica refuses bad items" : null;
+  },
+  deploy: (world, random) => {
+    const schema = random(3);
+    world.schema = schema;
+    world.source.configure(SCHEMAS[schema]!, HASHES[schema]!);
+    return `schema ${schema} is in force`;
+  },
+  /** Triggers go, a row is written past the queue, triggers come again. */
+  detach: (world, random) => {
+    const { source } = world;
+    const { user } = source;
+    const statement = makeStatement(world, user, random);
+    const { table } = statement;
+    if (user.isTouched(table)) return null;
+    user.detached.add(table);
+    user.run(statement);
+    user.detached.delete(table);
+    const isKnown = random(4) > 0;
+    if (isKnown) source.state.chain.reopen = true;
+    return `past the queue: ${shown(statement)}${
+      isKnown ? ", attached again" : ""
+    }`;
+  },
+  cap: (world) => world.source.capQueue() ? "the queue is over its cap" : null,
+  send: (world, random) => {
+    const { user } = world.source;
+    const message = oneOf<Message>(random, [
+      { v: 1, table: "nowhere", truncate: true },
+      [1, 2],
+      { v: 2, table: "item" },
+    ]);
+    user.queue.set(user.nextMsgId++, message);
+    return `somebody sends ${JSON.stringify(message)}`;
+  },
+  operate: (world, random) => {
+    const { source } = world;
+    const { chain } = source.state;
+    switch (random(7)) {
+      case 0:
+        redrive(source);
+        return "redrive";
+      case 1:
+        requestWalk(source, { kind: "backfill" });
+        return "backfill is asked for";
+      case 2:
+        requestWalk(source, { kind: "verify", table: "part", repair: true });
+        return "verify of part is asked for";
+      case 3:
+        chain.paused = !chain.paused;
+        return chain.paused ? "pause" : "resume";
+      case 4:
+        chain.scrubRows = oneOf(random, [0, 1, 1000]);
+        return `scrub ${chain.scrubRows}`;
+      case 5:
+        chain.replayWindowMs = oneOf(random, [0, 3_600_000]);
+        world.invariants.mayTrim = true;
+        return `the replay window is ${chain.replayWindowMs / 1000} s`;
+      default:
+        chain.refill = !chain.refill;
+        return `refill ${chain.refill}`;
+    }
+  },
+} satisfies Record<string, Deed>;
+
+/** What ordinary schedules are made of. */
+export const EVERYTHING: Profile = {
+  start: 14,
+  nuke: 0.6,
+  step: 60,
+  lose: 3,
+  drop: 1,
+  stall: 3,
+  twice: 1.5,
+  hold: 1,
+  land: 3,
+  kill: 2,
+  write: 16,
+  begin: 2,
+  end: 3,
+  skew: 2,
+  later: 2,
+  rewind: 2,
+  backup: 0.7,
+  restore: 0.3,
+  clone: 0.2,
+  drift: 0.7,
+  strict: 0.6,
+  deploy: 0.8,
+  detach: 0.7,
+  cap: 0.2,
+  send: 0.3,
+  operate: 1.5,
+};
+
+/** A call is answered as it should be. */
+function step(world: World, random: Random): string | null {
+  const call = pending(world, random);
+  if (call === null) return null;
+  if (!mayRun(world, call)) return wait(world, call);
+  return `${titleOf(call)} ${finish(world, call)}`;
+}
+
+/** Makes a decision. */
+export function decide(random: Random, profile: Profile): Action {
+  return {
+    kind: weighted(random, profile) ?? "step",
+    chance: random(0x7fffffff),
+  };
+}
+
+/** Carries a decision out; null where it could not be. */
+export function act(world: World, { kind, chance }: Action): string | null {
+  world.now += 1;
+  const deed: Deed = KINDS[kind];
+  const told = deed(world, randomOf(chance));
+  if (told !== null) world.count(kind);
+  return told;
+}
+
+/** Answers a call with what comes of it. */
+export function finish(world: World, call: Call): string {
+  const outcome = call.held ?? outcomeOf(call);
+  release(world, call);
+  deliver(call, outcome);
+  return tell(outcome);
+}
+
+/** A worker dies: what it waits for is never answered, and may still land. */
+export function kill(world: World, worker: Worker, mayLand: boolean): void {
+  for (const call of worker.calls) {
+    release(world, call);
+    if (mayLand && call.target !== "sleep" && !call.held) {
+      world.limbo.push(call);
+    }
+  }
+  worker.state = "dead";
+  worker.calls.clear();
+}
+
+/** Whether a call can be carried out now: the chain's row may be locked. */
+export function mayRun(world: World, call: Call): boolean {
+  return call.held !== null || call.name === "lease" ||
+    call.source === null || world.holder?.source !== call.source;
+}
+
+/** A call waits for the chain's row. */
+function wait(world: World, call: Call): string | null {
+  if (call.early !== null) return null;
+  call.early = world.beforeHolder;
+  world.count("wait");
+  return `${titleOf(call)} waits for the lock`;
+}
+
+/** The lock goes with the call that holds it. */
+export function release(world: World, call: Call): void {
+  if (world.holder === call) world.holder = null;
+}
+
+/** The keys that users write, few of them. */
+const KEYS: readonly [string, string][] = [
+  ...["1", "2", "3"].map((id): [string, string] => [
+    "item",
+    JSON.stringify([id]),
+  ]),
+  ...["1", "2"].flatMap((item) =>
+    ["a", "b"].map((code): [string, string] => [
+      "part",
+      JSON.stringify([item, code]),
+    ])
+  ),
+];
+
+/** A statement over few keys, every write with a number of its own. */
+export function makeStatement(
+  world: World,
+  user: SourceModel["user"],
+  random: Random,
+): UserStatement {
+  const [table, first] = oneOf(random, KEYS);
+  const [, second] = oneOf(random, KEYS.filter(([name]) => name === table));
+  const keys = random(3) === 0 && first !== second ? [first, second] : [first];
+  const label = table === "item" ? "name" : "note";
+  const stamped = (): Row => ({
+    [label]: `${table === "item" && random(8) === 0 ? "bad " : ""}v${++world
+      .stamps}`,
+    ...(table === "item" && random(3) === 0
+      ? { size: oneOf(random, ["5", "6", "6", "x", null]) }
+      : {}),
+    ...(table === "item" && random(3) === 0
+      ? { extra: oneOf(random, ["e", "f", null]) }
+      : {}),
+  });
+  const isThere = user.rows[table]!.has(first);
+  switch (random(isThere ? 12 : 4)) {
+    case 0:
+      if (random(3) === 0) return { kind: "truncate", table };
+      break;
+    case 4:
+    case 5:
+      return { kind: "delete", table, keys };
+    case 6:
+    case 7: {
+      const at = JSON.parse(second) as string[];
+      const moved = Object.fromEntries(
+        USER_TABLES[table]!.key.map((name, index) => [name, at[index]!]),
+      );
+      return {
+        kind: "rekey",
+        table,
+        key: first,
+        set: { ...moved, ...stamped() },
+      };
+    }
+    case 8:
+      return { kind: "touch", table, keys, set: stamped(), again: stamped() };
+    case 9:
+    case 10:
+    case 11:
+      return { kind: "update", table, keys, set: stamped() };
+  }
+  const rows = keys.map((key) => {
+    const cells = JSON.parse(key) as string[];
+    const row: Record<string, string | null> = {};
+    for (const name of USER_TABLES[table]!.columns) row[name] = null;
+    USER_TABLES[table]!.key.forEach((name, at) => row[name] = cells[at]!);
+    return { ...row, ...stamped() };
+  });
+  return { kind: "insert", table, rows };
+}
+
+function sourceAt(world: World, random: Random): SourceModel {
+  return world.clone !== null && random(4) === 0 ? world.clone : world.source;
+}
+
+/** A call that its worker waits for. */
+function pending(world: World, random: Random): Call | null {
+  const running = world.running().filter(({ calls }) => calls.size > 0);
+  if (running.length === 0) return null;
+  return oneOf(random, [...oneOf(random, running).calls]);
+}
+
+/** A call that a fault may strike. */
+function struck(world: World, random: Random): Call | null {
+  const { faultsAt } = world.setup;
+  if (faultsAt === undefined) return pending(world, random);
+  const calls = world.running().flatMap((worker) => [...worker.calls])
+    .filter(({ name }) => name === faultsAt);
+  return calls.length === 0 ? null : oneOf(random, calls);
+}
+
+/** How long a worker waits for what does not come. */
+function waits(world: World, call: Call, random: Random): number {
+  const ms = oneOf(random, [0, 0, 3_000, 10_000]);
+  world.workers[call.by - 1]!.waitedMs += ms;
+  return ms;
+}
+
+/** Statements of somebody else's in the replica; false where they fail. */
+function byHand(world: World, statements: readonly string[]): boolean {
+  try {
+    world.replica.batch(statements.map((sql) => ({ sql, args: [] })));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function schemaOf(source: SourceModel): number {
+  return HASHES.indexOf(source.state.schemas.at(-1)!.hash);
+}
+
+function started(worker: Worker, world: World): string {
+  const { id, flow, schema, source } = worker;
+  return `worker ${id} starts: ${JSON.stringify(flow)}, schema ${schema}${
+    source === world.clone ? ", at the clone" : ""
+  }`;
+}
+
+function titleOf(call: Call): string {
+  return `worker ${call.by} ${call.target} ${call.name}`;
+}
+
+function tell(outcome: ReturnType<typeof outcomeOf>): string {
+  if ("error" in outcome) return `fails: ${(outcome.error as Error).message}`;
+  return `-> ${JSON.stringify(outcome.value)}`.slice(0, 400);
+}
+
+function rowShown({ invariants: { row } }: World): string {
+  return row === null
+    ? "nothing is left"
+    : `it stands at ${row.position} of ${row.epoch}`;
+}
+
+function shown(statement: UserStatement): string {
+  return JSON.stringify(
+    "rows" in statement
+      ? {
+        ...statement,
+        rows: statement.rows.map((row) => keyOf(statement.table, row)),
+      }
+      : statement,
+  );
+}

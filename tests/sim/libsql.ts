@@ -1,0 +1,171 @@
+/**
+ * libSQL in memory: the statements run on SQLite, so that the replica's own
+ * SQL, its guard and its constraints are what is tested.
+ *
+ * Every commit is a savepoint left open, so that a failover that lost commits
+ * is a rollback to one of them.
+ *
+ * @module
+ */
+
+import { DatabaseSync, type StatementSync } from "node:sqlite";
+import type { Client } from "@libsql/client/web";
+import type { Statement } from "../../lib/sql.ts";
+
+/** A row as libSQL's client gives it: by number and by name. */
+type ResultRow = { [name: string]: unknown } & ArrayLike<unknown>;
+
+/** What a statement gave. */
+export interface Result {
+  readonly rows: readonly ResultRow[];
+}
+
+/** What libSQL's client throws for a statement that failed. */
+class BatchError extends Error {
+  constructor(
+    message: string,
+    readonly code: string,
+    readonly statementIndex: number,
+  ) {
+    super(message);
+  }
+}
+
+/** SQLite's primary codes, as libSQL's client names them. */
+const CODES: Record<number, string> = {
+  1: "SQLITE_UNKNOWN",
+  18: "SQLITE_TOOBIG",
+  19: "SQLITE_CONSTRAINT",
+  20: "SQLITE_MISMATCH",
+  25: "SQLITE_RANGE",
+};
+
+/** A database that can lose its latest commits. */
+export class MemoryDatabase {
+  readonly #database = new DatabaseSync(":memory:");
+  readonly #statements = new Map<string, Prepared>();
+  readonly #readers = new Map<string, StatementSync>();
+  #commits = 0;
+
+  constructor() {
+    this.#database.exec("BEGIN");
+  }
+
+  /** How many commits there are to lose. */
+  get commits(): number {
+    return this.#commits;
+  }
+
+  /** Runs a batch: all of it, or none. */
+  batch(statements: readonly Statement[]): Result[] {
+    const name = `c${this.#commits}`;
+    this.#database.exec(`SAVEPOINT ${name}`);
+    let at = 0;
+    try {
+      const results = statements.map((statement) => {
+        const result = this.#run(statement);
+        at += 1;
+        return result;
+      });
+      // What only looks is nothing to lose.
+      if (statements.every(isLook)) this.#database.exec(`RELEASE ${name}`);
+      else this.#commits += 1;
+      return results;
+    } catch (error) {
+      this.#database.exec(`ROLLBACK TO ${name}; RELEASE ${name}`);
+      const { errcode, message } = error as {
+        errcode: number;
+        message: string;
+      };
+      const code = CODES[errcode & 255];
+      if (code === undefined) throw error;
+      throw new BatchError(message, code, at);
+    }
+  }
+
+  /** Reads; it is no commit. The statement is kept: it names its columns. */
+  read(sql: string): unknown[][] {
+    let reader = this.#readers.get(sql);
+    if (reader === undefined) {
+      reader = this.#database.prepare(sql);
+      reader.setReturnArrays(true);
+      this.#readers.set(sql, reader);
+    }
+    return reader.all() as unknown as unknown[][];
+  }
+
+  /** Loses every commit but the first `kept`. */
+  rewind(kept: number): void {
+    if (kept >= this.#commits) return;
+    this.#database.exec(`ROLLBACK TO c${kept}; RELEASE c${kept}`);
+    this.#commits = kept;
+  }
+
+  /** What is there stays, whatever is lost later. */
+  keep(): void {
+    this.#database.exec("COMMIT; BEGIN");
+    this.#commits = 0;
+  }
+
+  /** Goes back to what was kept. */
+  reset(): void {
+    this.#database.exec("ROLLBACK; BEGIN");
+    this.#commits = 0;
+  }
+
+  /** Lets go of it. */
+  close(): void {
+    this.#statements.clear();
+    this.#database.close();
+  }
+
+  #run({ sql, args }: Statement): Result {
+    let prepared = this.#statements.get(sql);
+    if (prepared === undefined) {
+      const statement = this.#database.prepare(sql);
+      statement.setReturnArrays(true);
+      prepared = {
+        statement,
+        columns: statement.columns().map(({ name }) => name),
+      };
+      this.#statements.set(sql, prepared);
+    }
+    const { statement, columns } = prepared;
+    if (columns.length === 0) {
+      statement.run(...args);
+      return { rows: [] };
+    }
+    return {
+      rows: (statement.all(...args) as unknown as unknown[][]).map((cells) => {
+        const row: Record<string, unknown> = { ...cells, length: cells.length };
+        columns.forEach((name, place) => row[name] = cells[place]);
+        return row as ResultRow;
+      }),
+    };
+  }
+}
+
+function isLook({ sql }: Statement): boolean {
+  return /^(SELECT|UPDATE _libsql_sync SET probed_at) /.test(sql);
+}
+
+/** A statement that is kept, and the names of its columns. */
+interface Prepared {
+  readonly statement: StatementSync;
+  readonly columns: readonly string[];
+}
+
+/**
+ * What of libSQL's client a replica uses.
+ *
+ * @param run Runs a batch.
+ * @returns The client.
+ */
+export function clientOf(
+  run: (statements: readonly Statement[]) => Promise<Result[]>,
+): Client {
+  return {
+    execute: async (statement: Statement) => (await run([statement]))[0]!,
+    batch: (statements: Statement[]) => run(statements),
+  } as unknown as Client;
+}

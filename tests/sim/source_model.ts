@@ -1,0 +1,322 @@
+/**
+ * The source in memory: the functions of schema libsql_sync as their migration
+ * has them, json in and json out, each of them atomic.
+ *
+ * tests/contract holds what it and the real functions must both do.
+ *
+ * @module
+ */
+
+import { VERSION } from "../../lib/claim.ts";
+import type { Json } from "../../lib/json.ts";
+import { type Schema, schemaText, type Table } from "../../lib/schema.ts";
+import { beginEpoch, claim } from "./source_claim.ts";
+import { fileLetters } from "./source_letters.ts";
+import {
+  type Fields,
+  isSame,
+  type SourceState,
+  type Version,
+} from "./source_state.ts";
+import { requestWalk } from "./source_walks.ts";
+import { type Message, type Rows, UserTables } from "./tables.ts";
+
+/** Deliberate bugs, for the mutation check. */
+export interface SourceFaults {
+  ackBeforeApply?: boolean;
+  ackByPosition?: boolean;
+  ackOtherContent?: boolean;
+  pageUndrained?: boolean;
+  pageAgain?: boolean;
+  progressAtAck?: boolean;
+  snapshotBeforeLock?: boolean;
+  sourceBeforeProbe?: boolean;
+  drainedAgain?: boolean;
+  replayTrimmed?: boolean;
+  cursor?: boolean;
+}
+
+/** What the outside sees of the source, for the invariants. */
+export interface SourceEvents {
+  /** A batch was handed out; `rows` is what its snapshot saw. */
+  handedOut(version: Version, messages: readonly number[]): void;
+  /** A snapshot was taken for a new batch. */
+  snapshot(text: string, rows: Rows): void;
+  /** Messages left the queue for the archive. */
+  acked(version: Version, messages: readonly number[]): void;
+  /** Changes were recorded as set aside. */
+  parked(version: Version): void;
+  /** A new epoch began. */
+  epoch(reason: string, wipe: boolean): void;
+}
+
+/** What a claim sees whose snapshot is older than the chain's lock. */
+export interface Early {
+  readonly queue: ReadonlyMap<number, Message>;
+  readonly batches: readonly Version[];
+}
+
+/** A source. */
+export class SourceModel {
+  readonly user = new UserTables();
+  state: SourceState;
+  faults: SourceFaults = {};
+  /** Where a walk stands, for the bug that keeps it here. */
+  progress: { walk_gen: Json; walk_at: Json } | null = null;
+  /** Pages by batch, for the same. */
+  readonly uptos = new Map<string, { walk_gen: Json; walk_at: Json }>();
+  /** What each lease has seen before its probe, for a bug. */
+  readonly seenEarly = new Map<string, number>();
+  #tick = 0;
+
+  constructor(
+    readonly options: {
+      /** Milliseconds since 1970. */
+      now: () => number;
+      uuid: () => string;
+      events: SourceEvents;
+    },
+  ) {
+    const genesis = options.uuid();
+    this.state = {
+      schemas: [],
+      epochs: [{
+        generation: 1,
+        epoch: genesis,
+        wipe: false,
+        reason: "installed",
+      }],
+      chain: {
+        epoch: genesis,
+        position: 0,
+        batch: genesis,
+        lease: null,
+        leaseUntil: 0,
+        replayWindowMs: 3_600_000,
+        seen: null,
+        scrubRows: 1000,
+        refill: true,
+        reopen: false,
+        paused: false,
+        floor: 0,
+        floorNext: null,
+        floorAwaits: [],
+      },
+      batches: [],
+      walks: [],
+      archive: new Map(),
+      letters: [],
+      nextGeneration: 2,
+      nextWalkGen: 1,
+      nextLetter: 1,
+      rows: this.user.rows,
+      queue: this.user.queue,
+      nextMsgId: 1,
+      detached: [],
+    };
+  }
+
+  /** clock_timestamp(): each look is later than the one before. */
+  clock(): number {
+    return this.options.now() + ++this.#tick / 1000;
+  }
+
+  /** The tables of the schema in force. */
+  tables(): readonly Table[] {
+    return this.state.schemas.at(-1)?.schema.tables ?? [];
+  }
+
+  /** Their names, in order. */
+  tableNames(): string[] {
+    return this.tables().map(({ name }) => name).sort();
+  }
+
+  /** Puts a schema in force, as configure() does; the first time, the triggers
+   * are made, and writes before them went past the queue. */
+  configure(schema: Schema, hash: string): void {
+    const { schemas } = this.state;
+    if (schemas.at(-1)?.hash !== hash) {
+      const generation = (schemas.at(-1)?.generation ?? 0) + 1;
+      this.state.schemas = [
+        ...schemas.filter((other) => other.hash !== hash),
+        { generation, hash, schema: JSON.parse(schemaText(schema)) },
+      ];
+    }
+    const before = Object.keys(this.user.listed);
+    this.user.listed = {};
+    for (const { name, columns } of this.tables()) {
+      this.user.listed[name] = columns.map((column) => column.name);
+      if (!before.includes(name)) this.state.chain.reopen = true;
+    }
+  }
+
+  /** What a backup holds: what is committed. */
+  backup(): SourceState {
+    const { rows, queue, nextMsgId, detached } = this.user;
+    return copyOf({
+      ...this.state,
+      rows,
+      queue,
+      nextMsgId,
+      detached: [...detached],
+    });
+  }
+
+  /** Goes back to a backup; what was open is gone. */
+  restore(backup: SourceState): void {
+    const { user } = this;
+    this.state = copyOf(backup);
+    user.open.clear();
+    user.rows = backup.rows;
+    user.queue = this.state.queue;
+    user.nextMsgId = backup.nextMsgId;
+    user.detached.clear();
+    for (const table of backup.detached) user.detached.add(table);
+    user.listed = {};
+    for (const { name, columns } of this.tables()) {
+      user.listed[name] = columns.map((column) => column.name);
+    }
+  }
+
+  /**
+   * Calls one of the functions.
+   *
+   * @param name The function.
+   * @param request Its argument.
+   * @param early What a claim saw before it had the lock, for a bug.
+   * @param isLocked Whether somebody else holds the chain's row.
+   */
+  call(
+    name: string,
+    request: Fields,
+    { early = null, isLocked = false }: {
+      early?: Early | null;
+      isLocked?: boolean;
+    } = {},
+  ): Fields {
+    switch (name) {
+      case "lease":
+        return this.#lease(request, isLocked);
+      case "release":
+        return this.release(request);
+      case "claim":
+        return claim(this, request, early);
+      case "park":
+        return this.#park(request);
+      case "reset":
+        return this.#reset(request);
+      case "request_walk":
+        return requestWalk(this, request);
+    }
+    throw new Error(`no function libsql_sync.${name}`);
+  }
+
+  /** libsql_sync.queue_writers */
+  writers(): string[] {
+    return [...this.user.open.values()]
+      .filter(({ isWriter }) => isWriter)
+      .map(({ xid }) => String(xid));
+  }
+
+  /** libsql_sync.queued */
+  queued(): Fields {
+    const n = this.user.queue.size;
+    return { queued: Math.min(n, 10_000), queued_exact: n <= 10_000 };
+  }
+
+  /** What a transaction that begins now would see. */
+  look(): Early {
+    return {
+      queue: new Map(this.user.queue),
+      batches: this.state.batches.map((version) => ({ ...version })),
+    };
+  }
+
+  #lease(request: Fields, isLocked: boolean): Fields {
+    if (request.version !== VERSION) {
+      return { do: "other_version", version: VERSION };
+    }
+    const { chain } = this.state;
+    const isTaken = chain.lease !== null && chain.lease !== request.lease &&
+      chain.leaseUntil > this.clock();
+    if (isLocked || chain.paused || isTaken) {
+      return {
+        ...this.queued(),
+        do: "busy",
+        epoch: chain.epoch,
+        paused: chain.paused,
+        followed: chain.seen?.epoch === chain.epoch,
+      };
+    }
+    chain.lease = request.lease as string;
+    chain.leaseUntil = this.clock() + Number(request.seconds) * 1000;
+    this.seenEarly.set(chain.lease, chain.position);
+    return { do: "granted", epoch: chain.epoch };
+  }
+
+  /** libsql_sync.release */
+  release(request: Fields): Fields {
+    const { chain } = this.state;
+    if (chain.lease === request.lease) {
+      chain.lease = null;
+      chain.leaseUntil = 0;
+    }
+    return this.queued();
+  }
+
+  #park(request: Fields): Fields {
+    const state = request.kind === "replay" ? "acked" : "pending";
+    const version = this.state.batches.find((other) =>
+      other.epoch === request.epoch && other.position === request.position &&
+      other.batch === request.batch && other.state === state
+    );
+    if (version === undefined) return { do: "gone" };
+    const bare = ({ reason: _, ...change }: Fields) => change;
+    const fresh = (request.changes as Fields[]).filter((change) =>
+      !version.parked.some((parked) => isSame(bare(parked), bare(change)))
+    );
+    version.parked = [...version.parked, ...fresh];
+    if (version.state === "acked") fileLetters(this, version, fresh);
+    this.options.events.parked(version);
+    return { do: "parked" };
+  }
+
+  #reset(request: Fields): Fields {
+    const { chain } = this.state;
+    if (chain.epoch !== request.expected) {
+      return { do: "moved", epoch: chain.epoch };
+    }
+    if (typeof request.refill === "boolean") chain.refill = request.refill;
+    const { reason, wipe } = request;
+    return {
+      do: "begun",
+      epoch: beginEpoch(this, reason as string, wipe as boolean),
+    };
+  }
+
+  /** Where the queue has outgrown its cap: what it holds is dropped. */
+  capQueue(): boolean {
+    if ([...this.user.open.values()].some(({ queued }) => queued.length > 0)) {
+      return false;
+    }
+    beginEpoch(this, "the queue was over its cap", false);
+    this.user.queue.clear();
+    this.state.chain.refill = true;
+    return true;
+  }
+}
+
+/** A copy that what follows does not reach. */
+function copyOf(state: SourceState): SourceState {
+  return {
+    ...state,
+    schemas: [...state.schemas],
+    epochs: [...state.epochs],
+    chain: { ...state.chain },
+    batches: state.batches.map((version) => ({ ...version })),
+    walks: state.walks.map((walk) => ({ ...walk })),
+    archive: new Map(state.archive),
+    letters: [...state.letters],
+    queue: new Map(state.queue),
+  };
+}
