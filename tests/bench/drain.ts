@@ -96,6 +96,12 @@ async function race(
   );
 }
 
+const CHANGES = {
+  insert: "inserts",
+  update: "updates",
+  indexed: "updates of an indexed column",
+};
+
 /** A part that measures one kind of single-row messages. */
 const single = (
   kind: "insert" | "update" | "indexed",
@@ -133,6 +139,10 @@ const single = (
           : {}),
       },
       details: speeds,
+      cost: {
+        [`edge: worker CPU seconds per million ${CHANGES[kind]}`]: 10 *
+          us!.cpuSeconds!,
+      },
     };
   },
 });
