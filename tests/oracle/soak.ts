@@ -7,7 +7,8 @@
 import { parseArgs } from "node:util";
 import { Servers } from "../db/stack.ts";
 import { within } from "./writer.ts";
-import { describeFailure, noCounts, Session, SETTINGS } from "./session.ts";
+import { noCounts, progressLine } from "./counts.ts";
+import { describeFailure, Session, SETTINGS } from "./session.ts";
 
 const { values } = parseArgs({
   allowNegative: true,
@@ -50,17 +51,11 @@ try {
     } finally {
       await within(60_000, session[Symbol.asyncDispose]());
     }
-    console.log(progressLine(seed));
+    const time = new Date().toISOString().slice(11, 19);
+    console.log(`${time} seed ${seed}: ${progressLine(counts)}`);
   }
 } finally {
   await servers.stop();
 }
 console.log(JSON.stringify(counts, null, 1));
 Deno.exit(code);
-
-function progressLine(seed: number): string {
-  const faults = Object.values(counts.faults).reduce((a, b) => a + b, 0);
-  return `${
-    new Date().toISOString().slice(11, 19)
-  } seed ${seed}: in all ${counts.sessions} sessions, ${counts.statements} statements, ${faults} faults, ${counts.equal} of ${counts.states} states promised and equal`;
-}
