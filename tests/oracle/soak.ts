@@ -6,12 +6,11 @@
 
 import { parseArgs } from "node:util";
 import { Servers } from "../db/stack.ts";
-import { within } from "./writer.ts";
 import { noCounts, progressLine } from "./counts.ts";
 import { describeFailure, Session, SETTINGS } from "./session.ts";
+import { within } from "./writer.ts";
 
 const { values } = parseArgs({
-  allowNegative: true,
   args: Deno.args,
   options: {
     minutes: { type: "string", default: "30" },
@@ -19,7 +18,6 @@ const { values } = parseArgs({
     sessions: { type: "string", default: "1000000" },
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "8" },
-    faults: { type: "boolean", default: true },
   },
 });
 const first = Number(values.seed);
@@ -38,7 +36,6 @@ try {
       seed,
       rounds: Number(values.rounds),
       roundMs: Number(values.seconds) * 1_000,
-      faults: values.faults,
     };
     const session = await Session.start(servers, options, counts);
     try {
