@@ -1,12 +1,8 @@
 /** Random sessions under random faults on real databases; the seed is in the message. */
 
 import { assertEquals, assertRejects } from "@std/assert";
-import {
-  describeFailure,
-  noCounts,
-  Session,
-  SETTINGS,
-} from "../oracle/session.ts";
+import { noCounts, progressLine } from "../oracle/counts.ts";
+import { describeFailure, Session, SETTINGS } from "../oracle/session.ts";
 import { Servers } from "./stack.ts";
 
 const servers = new Servers({ settings: SETTINGS });
@@ -14,7 +10,7 @@ Deno.test.afterAll(() => servers.stop());
 
 const FIRST = Number(Deno.env.get("SEED") ?? 20251122);
 const SESSIONS = Number(Deno.env.get("SESSIONS") ?? 3);
-const ROUND_MS = Number(Deno.env.get("SECONDS") ?? 12) * 1_000;
+const ROUND_MS = Number(Deno.env.get("SECONDS") ?? 10) * 1_000;
 
 for (let seed = FIRST; seed < FIRST + SESSIONS; seed++) {
   Deno.test(`every promised state equals the source at its snapshot, whatever fails (SEED=${seed})`, async () => {
@@ -29,7 +25,7 @@ for (let seed = FIRST; seed < FIRST + SESSIONS; seed++) {
     } catch (error) {
       throw new Error(describeFailure(session), { cause: error });
     }
-    console.log(JSON.stringify(counts));
+    console.log(progressLine(counts));
   });
 }
 

@@ -20,6 +20,7 @@ import {
   type ReplicaState,
   type Schemas,
 } from "./checker.ts";
+import type { Counts } from "./counts.ts";
 import { Cutter } from "./cutter.ts";
 import { Faults } from "./faults.ts";
 import { Order } from "./order.ts";
@@ -41,24 +42,6 @@ export interface SessionOptions {
   readonly log?: (line: string) => void;
 }
 
-/** What a session counted. */
-export interface Counts {
-  sessions: number;
-  statements: number;
-  statementsFailed: number;
-  transactions: number;
-  rolledBack: number;
-  prepared: number;
-  /** Answers of workers by status or code. */
-  answers: Record<string, number>;
-  faults: Record<string, number>;
-  /** States of the replica that were read. */
-  states: number;
-  /** Those that promised to be equal, and were. */
-  equal: number;
-  rows: number;
-}
-
 /** Says how to repeat a session that failed. */
 export function describeFailure({ options, trace }: Session): string {
   const { seed, rounds, roundMs } = options;
@@ -70,23 +53,6 @@ export function describeFailure({ options, trace }: Session): string {
       roundMs / 1_000
     } (the same statements and faults; when each lands is chance)`,
   ].join("\n");
-}
-
-/** Counts of nothing. */
-export function noCounts(): Counts {
-  return {
-    sessions: 0,
-    statements: 0,
-    statementsFailed: 0,
-    transactions: 0,
-    rolledBack: 0,
-    prepared: 0,
-    answers: {},
-    faults: {},
-    states: 0,
-    equal: 0,
-    rows: 0,
-  };
 }
 
 /** Settings of the server that sessions need. */

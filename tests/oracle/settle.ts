@@ -76,7 +76,7 @@ async function rest(session: Session, faults: Faults): Promise<void> {
       return;
     }
     await sleep(20);
-    await faults.tendReplica();
+    await faults.replica.tend();
   }
   throw new Error(
     `not at rest within ${DEADLINE_MS / 1000} s: ${JSON.stringify(body)}\n${

@@ -6,11 +6,11 @@
 
 import { parseArgs } from "node:util";
 import { Servers } from "../db/stack.ts";
+import { noCounts, progressLine } from "./counts.ts";
+import { describeFailure, Session, SETTINGS } from "./session.ts";
 import { within } from "./writer.ts";
-import { describeFailure, noCounts, Session, SETTINGS } from "./session.ts";
 
 const { values } = parseArgs({
-  allowNegative: true,
   args: Deno.args,
   options: {
     minutes: { type: "string", default: "30" },
@@ -18,7 +18,6 @@ const { values } = parseArgs({
     sessions: { type: "string", default: "1000000" },
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "8" },
-    faults: { type: "boolean", default: true },
   },
 });
 const first = Number(values.seed);
@@ -37,7 +36,6 @@ try {
       seed,
       rounds: Number(values.rounds),
       roundMs: Number(values.seconds) * 1_000,
-      faults: values.faults,
     };
     const session = await Session.start(servers, options, counts);
     try {
@@ -50,17 +48,11 @@ try {
     } finally {
       await within(60_000, session[Symbol.asyncDispose]());
     }
-    console.log(progressLine(seed));
+    const time = new Date().toISOString().slice(11, 19);
+    console.log(`${time} seed ${seed}: ${progressLine(counts)}`);
   }
 } finally {
   await servers.stop();
 }
 console.log(JSON.stringify(counts, null, 1));
 Deno.exit(code);
-
-function progressLine(seed: number): string {
-  const faults = Object.values(counts.faults).reduce((a, b) => a + b, 0);
-  return `${
-    new Date().toISOString().slice(11, 19)
-  } seed ${seed}: in all ${counts.sessions} sessions, ${counts.statements} statements, ${faults} faults, ${counts.equal} of ${counts.states} states promised and equal`;
-}
