@@ -11,12 +11,12 @@ import { oneOf, type Random, randomOf, weighted } from "./random.ts";
 import type { SourceModel } from "./source_model.ts";
 import { redrive, requestWalk } from "./source_walks.ts";
 import {
-  keyOf,
   type Message,
   type Row,
   USER_TABLES,
   type UserStatement,
 } from "./tables.ts";
+import { shown, tell, titleOf } from "./tell.ts";
 import type { Flow, Worker, World } from "./world.ts";
 
 /** One decision: what, and the chance inside it. */
@@ -79,7 +79,7 @@ const KINDS = {
     const ms = waits(world, call, random);
     call.fail(lost(call.target));
     return `${titleOf(call)} ${
-      tell(outcome)
+      tell(call, outcome)
     }, the answer is lost after ${ms} ms`;
   },
   /** It never arrives. */
@@ -117,7 +117,7 @@ const KINDS = {
     world.beforeHolder = call.source!.look();
     call.held = outcomeOf(call);
     world.holder = call;
-    return `${titleOf(call)} ${tell(call.held)}, and holds the lock`;
+    return `${titleOf(call)} ${tell(call, call.held)}, and holds the lock`;
   },
   /** What stalled arrives. */
   land: (world, random) => {
@@ -127,7 +127,7 @@ const KINDS = {
     if (!mayRun(world, call)) return wait(world, call);
     world.limbo.splice(at, 1);
     world.count(`land ${call.target}`);
-    return `late: ${titleOf(call)} ${tell(outcomeOf(call))}`;
+    return `late: ${titleOf(call)} ${tell(call, outcomeOf(call))}`;
   },
   kill: (world, random) => {
     const call = struck(world, random);
@@ -308,7 +308,7 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
 /** What ordinary schedules are made of. */
 export const EVERYTHING: Profile = {
   start: 14,
-  nuke: 0.6,
+  nuke: 0.4,
   step: 60,
   lose: 3,
   drop: 1,
@@ -327,13 +327,27 @@ export const EVERYTHING: Profile = {
   restore: 0.3,
   clone: 0.2,
   drift: 0.7,
-  strict: 0.6,
-  deploy: 0.8,
+  strict: 0.3,
+  deploy: 0.5,
   detach: 0.7,
   cap: 0.2,
   send: 0.3,
   operate: 1.5,
 };
+
+/** What schedules are made of: everything, or more of what belongs together. */
+export const PROFILES: readonly Profile[] = [
+  EVERYTHING,
+  { ...EVERYTHING, rewind: 8, stall: 6, land: 5, kill: 4, later: 0.5 },
+  EVERYTHING,
+  // Rows are set aside, come again, and the replica forgets.
+  { ...EVERYTHING, strict: 1.5, rewind: 5, operate: 5, drift: 2, detach: 2 },
+  EVERYTHING,
+  // Another past, another source.
+  { ...EVERYTHING, backup: 4, restore: 2, clone: 2, rewind: 5, skew: 4 },
+  EVERYTHING,
+  { ...EVERYTHING, deploy: 3, stall: 6, land: 5, nuke: 1.5 },
+];
 
 /** A call is answered as it should be. */
 function step(world: World, random: Random): string | null {
@@ -365,7 +379,7 @@ export function finish(world: World, call: Call): string {
   const outcome = call.held ?? outcomeOf(call);
   release(world, call);
   deliver(call, outcome);
-  return tell(outcome);
+  return tell(call, outcome);
 }
 
 /** A worker dies: what it waits for is never answered, and may still land. */
@@ -519,28 +533,8 @@ function started(worker: Worker, world: World): string {
   }`;
 }
 
-function titleOf(call: Call): string {
-  return `worker ${call.by} ${call.target} ${call.name}`;
-}
-
-function tell(outcome: ReturnType<typeof outcomeOf>): string {
-  if ("error" in outcome) return `fails: ${(outcome.error as Error).message}`;
-  return `-> ${JSON.stringify(outcome.value)}`.slice(0, 400);
-}
-
 function rowShown({ invariants: { row } }: World): string {
   return row === null
     ? "nothing is left"
     : `it stands at ${row.position} of ${row.epoch}`;
-}
-
-function shown(statement: UserStatement): string {
-  return JSON.stringify(
-    "rows" in statement
-      ? {
-        ...statement,
-        rows: statement.rows.map((row) => keyOf(statement.table, row)),
-      }
-      : statement,
-  );
 }

@@ -11,6 +11,7 @@ import type { WalkResult } from "../../lib/walk.ts";
 import { finish, kill } from "./actions.ts";
 import { Violation } from "./invariants.ts";
 import { outcomeOf, settle } from "./network.ts";
+import { tell as tellOf, titleOf } from "./tell.ts";
 import { type Flow, LARGE, type World } from "./world.ts";
 
 /** Syncs that bring any of these small worlds to rest. */
@@ -37,8 +38,7 @@ export async function finishWorld(
   }
   if (seed % 2 === 0) {
     for (const call of world.limbo.splice(0)) {
-      outcomeOf(call);
-      tell(`late: worker ${call.by} ${call.name}`);
+      tell(`late: ${titleOf(call)} ${tellOf(call, outcomeOf(call))}`);
       check(world);
     }
   }
@@ -101,7 +101,7 @@ async function once(
     check(world);
     for (const call of [...worker.calls]) {
       const told = finish(world, call);
-      tell(`worker ${worker.id} ${call.name} ${told}`);
+      tell(`${titleOf(call)} ${told}`);
     }
     world.now += 1;
     if (n > 500) throw new Violation("it does not come to rest", "one flow");

@@ -11,6 +11,7 @@ import type { ReplicaRow } from "../../lib/replica_row.ts";
 import { typeOf } from "../../lib/schema.ts";
 import type { Statement } from "../../lib/sql.ts";
 import { HASHES, SCHEMAS } from "../contract/source.ts";
+import { isLook } from "./libsql.ts";
 import type { SourceModel } from "./source_model.ts";
 import type { Fields, Version } from "./source_state.ts";
 import type { Gone, Rows } from "./tables.ts";
@@ -209,9 +210,7 @@ export class Invariants {
 
   /** The replica committed a batch. */
   committed(statements: readonly Statement[]): void {
-    if (statements[0]!.sql.startsWith("UPDATE _libsql_sync SET probed_at")) {
-      return;
-    }
+    if (statements.every(isLook)) return;
     const before = this.#row;
     const row = this.#read();
     this.#row = row;
@@ -241,9 +240,6 @@ export class Invariants {
   /** What the replica's tables hold. */
   found(): Found {
     const found: Found = new Map();
-    const there = this.world.replica.read(
-      "SELECT name FROM sqlite_master WHERE type = 'table'",
-    ).map(([name]) => name);
     const rebuilding: string[] = JSON.parse(this.#row?.rebuilding ?? "[]");
     for (const { name, key, columns: all } of this.#schema().tables) {
       // Readers see the table as it was: some of its columns.
@@ -251,7 +247,7 @@ export class Invariants {
         ? all.filter((column) => COMMON.includes(column.name))
         : all;
       const rows = new Map<string, (string | number | null)[]>();
-      const cells = !there.includes(name) ? [] : this.world.replica.read(
+      const cells = this.world.replica.read(
         `SELECT ${columns.map((column) => column.name).join()} FROM ${name}`,
       );
       const at = key.map((part) =>
@@ -336,10 +332,6 @@ export class Invariants {
   }
 
   #read(): Row | null {
-    const there = this.world.replica.read(
-      "SELECT name FROM sqlite_master WHERE name = '_libsql_sync'",
-    );
-    if (there.length === 0) return null;
     const [cells] = this.world.replica.read(ROW);
     if (cells === undefined) return null;
     const [epoch, position, batch, prev, from_epoch, walk_gen] = cells;

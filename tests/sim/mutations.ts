@@ -82,6 +82,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "page on a batch that is not drained",
     mutation: { source: { pageUndrained: true } },
+    profile: { write: 30 },
+    setup: { batchMax: 1, pageMax: 100, isFilled: false, refill: true },
   },
   { name: "page on a re-issue", mutation: { source: { pageAgain: true } } },
   {
@@ -102,6 +104,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: "drained recomputed on re-issue",
     mutation: { source: { drainedAgain: true } },
     profile: { rewind: 8 },
+    setup: { batchMax: 1 },
   },
   {
     name: "parked set kept in the worker",
@@ -145,7 +148,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "replay of a trimmed window",
     mutation: { source: { replayTrimmed: true } },
-    profile: { later: 8, skew: 6, rewind: 8 },
+    profile: { later: 8, rewind: 10 },
+    setup: { batchMax: 1 },
   },
   {
     name: "old schema applying after an alter",

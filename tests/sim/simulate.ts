@@ -9,9 +9,9 @@ import {
   act,
   type Action,
   decide,
-  EVERYTHING,
   makeStatement,
   type Profile,
+  PROFILES,
 } from "./actions.ts";
 import { finishWorld } from "./finish.ts";
 import { Violation } from "./invariants.ts";
@@ -50,11 +50,11 @@ export function makeSchedule(
     scrubRows: oneOf(random, [0, 1, 1000]),
     refill: random(8) > 0,
     schema: random(3),
-    isFilled: random(3) > 0,
+    isFilled: random(6) > 0,
     ...options.setup,
   };
-  const steps = oneOf(random, [20, 40, 60, 100]);
-  const { phases = EVERYTHING } = options;
+  const steps = oneOf(random, [15, 30, 45, 90]);
+  const { phases = PROFILES[seed % PROFILES.length]! } = options;
   const decisions = (length: number, profile: Profile) =>
     Array.from({ length }, () => decide(random, profile));
   const isList = (value: Profile | Phases): value is Phases =>

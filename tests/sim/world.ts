@@ -133,7 +133,7 @@ export class World {
     this.#from = from;
     this.schema = setup.schema;
     this.invariants = new Invariants(this);
-    this.replica = from?.replica ?? new MemoryDatabase();
+    this.replica = from?.replica ?? new MemoryDatabase({ measures: false });
     this.source = this.#makeSource();
     if (from !== undefined) {
       this.replica.reset();
@@ -366,6 +366,7 @@ export class World {
         }
         : {}),
     };
+    if (asked.split) this.count("split");
     const { source } = worker;
     const answer = source.call(name, request, {
       early,
@@ -380,6 +381,7 @@ export class World {
 
   /** A batch of the replica. */
   #batch(asked: readonly Statement[]): Result[] {
+    this.count(`call ${nameOf(asked)}`);
     const statements = this.mutation.statements?.(asked) ?? asked;
     const results = this.replica.batch(statements);
     try {
