@@ -57,6 +57,7 @@ export interface Batch {
   readonly prev: string;
   /** Whether it takes every message its snapshot could see. */
   readonly drained: boolean;
+  /** That snapshot; of a batch that is not drained, the one of the last that was. */
   readonly snapshot: string;
   readonly sourceTime: string;
   /** Dead letters that were open when it was first claimed. */

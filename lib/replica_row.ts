@@ -43,9 +43,9 @@ export interface ReplicaRow {
   readonly rebuilding: string;
   /** Whether the last batch took every message there was. */
   readonly drained: number;
-  /** The source's snapshot of the last batch. */
+  /** The source's snapshot of the last batch that was drained: all that it saw is here. */
   readonly snapshot: string | null;
-  /** When that snapshot was taken. */
+  /** When the last batch's snapshot was taken. */
   readonly source_time: string | null;
   /** The schema its tables have. */
   readonly schema_hash: string;

@@ -93,6 +93,19 @@ begin
       execute pg_catalog.format('grant execute on function %s to libsql_sync_worker', routine);
     end loop;
   end if;
+  -- Whoever may write asks for a bookmark; another role of yours is granted the same.
+  for grantee in
+    select pg_catalog.quote_ident(r.rolname) from pg_catalog.pg_roles r
+    where r.rolname in ('authenticated', 'service_role')
+  loop
+    execute 'grant usage on schema libsql_sync to ' || grantee;
+    for routine in
+      select p.oid from pg_catalog.pg_proc p
+      where p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace and p.proname = 'bookmark'
+    loop
+      execute pg_catalog.format('grant execute on function %s to %s', routine, grantee);
+    end loop;
+  end loop;
 end
 $$;
 
@@ -2013,6 +2026,19 @@ as $$
     'page', page, 'messages', envelopes::json)
 $$;
 
+-- The snapshot whose every change is in a replica that stands at this position: of
+-- the last batch that was drained. '3:3:' sees nobody's transaction.
+create or replace function libsql_sync.snapshot_at(chain_epoch text, chain_position bigint)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select b.snapshot from libsql_sync.batches b
+    where b.epoch = chain_epoch and b.position <= chain_position and b.drained
+    order by b.position desc limit 1), '3:3:')
+$$;
+
 -- The next batch for a replica that stands at "row", and the ack of what the
 -- row proves applied:
 -- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
@@ -2176,6 +2202,7 @@ begin
     b.version := b.version + 1;
     b.messages := (request #>> '{split,messages}')::integer;
     b.drained := false;
+    b.snapshot := libsql_sync.snapshot_at(c.epoch, c.position);
     b.parked := (
       select coalesce(pg_catalog.jsonb_agg(p order by n), '[]')
       from pg_catalog.jsonb_array_elements(b.parked) with ordinality p (p, n)
@@ -2237,7 +2264,8 @@ begin
   b.msg_ids := h.msg_ids;
   b.messages := h.messages;
   b.drained := h.drained;
-  b.snapshot := h.snapshot;
+  -- Of what a batch leaves in the queue its snapshot would promise too much.
+  b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
   b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
     + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]'));
   b.parked := '[]';
@@ -2286,6 +2314,28 @@ begin
   end if;
   return '{"do": "parked"}';
 end
+$$;
+
+-- ---------------------------------------------------------------------------
+-- Bookmarks: read your writes
+-- ---------------------------------------------------------------------------
+
+-- A short text that names this transaction, "xid:seconds:epoch"; lib/reader.ts
+-- tells whether a replica contains it, and with it all that it could see. Call it
+-- where you write, or after the COMMIT. It takes a transaction id, no lock.
+--
+-- A source put back to an earlier time numbers its transactions anew while the
+-- replica still has the old ones: no batch taken before "seconds" contains this
+-- one. That is 2 s before it began, as a claim tells its time before its snapshot.
+create or replace function libsql_sync.bookmark()
+returns text
+language sql volatile
+security definer -- whoever writes may call this and touch no table of ours
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.pg_current_xact_id()::text || ':'
+    || (pg_catalog.floor(extract(epoch from pg_catalog.now()))::bigint - 2) || ':' || c.epoch
+  from libsql_sync.chain c
 $$;
 
 -- ---------------------------------------------------------------------------
@@ -3023,6 +3073,8 @@ begin
             select a.rolname from pg_catalog.pg_roles a where a.rolname in ('anon', 'authenticated', 'service_role')
           ) s
           where pg_catalog.has_function_privilege(s.role, p.oid, 'execute')
+            and not (p.oid = 'libsql_sync.bookmark()'::pg_catalog.regprocedure
+              and s.role in ('authenticated', 'service_role'))
           union all
           select s.role, 'use ' || q.oid::pg_catalog.regclass
           from pg_catalog.unnest(ours) q (oid)
@@ -3050,8 +3102,8 @@ begin
             select a.grantee, p.oid::pg_catalog.regprocedure::text as thing, p.proowner as owner
             from pg_catalog.pg_proc p cross join lateral pg_catalog.aclexplode(p.proacl) a
             where p.oid = any (routines)
-              -- Those are for the worker's role.
-              and p.oid::pg_catalog.regprocedure::text !~ '^libsql_sync\.(claim|lease|park|release|reset|request_walk)\('
+              -- Those are for the worker's role, and for whoever writes.
+              and p.oid::pg_catalog.regprocedure::text !~ '^libsql_sync\.(bookmark|claim|lease|park|release|reset|request_walk)\('
             union all
             select a.grantee, q.oid::pg_catalog.regclass::text, q.relowner
             from pg_catalog.pg_class q cross join lateral pg_catalog.aclexplode(q.relacl) a
