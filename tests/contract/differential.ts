@@ -217,6 +217,7 @@ function makeDrive(
   },
 ): [string, Step | null] {
   const key = random(4);
+  const looksAhead = random(2) === 0;
   const [lease] = LEASES as [string];
   return [
     `drive ${times} times, ${size} messages, ${rows} rows`,
@@ -257,8 +258,24 @@ function makeDrive(
           const which = { epoch, position, batch, kind };
           answers.push(await call("park", { ...which, changes }));
         }
-        move(side, claim, HASHES[side.schema]!);
         answers.push(answer);
+        const next = looksAhead && claim.do === "batch"
+          ? await call("claim", {
+            lease,
+            seconds: 1000,
+            schema: HASHES[side.schema]!,
+            row: { ...row! },
+            messages_max: size,
+            bytes_max: 1_000_000,
+            ahead: claim.batch,
+            walked: [],
+          })
+          : null;
+        move(side, claim, HASHES[side.schema]!);
+        if (next === null) continue;
+        answers.push(next);
+        // It may be applied as well, or lost.
+        if (key % 2 === 0) move(side, claimOf(next), HASHES[side.schema]!);
       }
       return answers;
     },
@@ -400,7 +417,15 @@ function makeRare(random: Random): [string, Step | null] {
       const schema = random(3);
       return [
         `configure ${schema}`,
-        ({ source }) => source.configure(SCHEMAS[schema]!, HASHES[schema]!),
+        async (side) => {
+          const { source } = side;
+          const made = await source.configure(
+            SCHEMAS[schema]!,
+            HASHES[schema]!,
+          );
+          if (made) side.schema = schema;
+          return made;
+        },
       ];
     }
     case 4:

@@ -53,6 +53,8 @@ export function makeModel(): SourceUnderTest & { readonly model: SourceModel } {
 /** What is on record, without times, as the adapter of PostgreSQL tells it. */
 function standingOf({ state, user }: SourceModel): Fields {
   const { chain } = state;
+  const generationOf = (name: string) =>
+    state.epochs.find(({ epoch }) => epoch === name)!.generation;
   return {
     chain: {
       epoch: chain.epoch,
@@ -74,12 +76,17 @@ function standingOf({ state, user }: SourceModel): Fields {
     })),
     batches: state.batches
       .filter(({ epoch, state }) => epoch === chain.epoch || state === "acked")
+      .toSorted((a, b) =>
+        generationOf(a.epoch) - generationOf(b.epoch) ||
+        a.position - b.position || a.version - b.version
+      )
       .map((version) => ({
         epoch: version.epoch,
         position: version.position,
         batch: version.batch,
         prev: version.prev,
         version: version.version,
+        ahead: version.ahead,
         msg_ids: version.msgIds,
         messages: version.messages,
         drained: version.drained,

@@ -6,7 +6,7 @@
  */
 
 import postgres from "postgres";
-import { createPostgresCarrier } from "../../lib/source_postgres.ts";
+import { openCarrier } from "../../lib/carry.ts";
 import { type Schema, schemaText } from "../../lib/schema.ts";
 import type { Fields } from "../sim/source_state.ts";
 import {
@@ -51,18 +51,27 @@ export async function makePostgres(url: string): Promise<SourceUnderTest> {
       connection: { lock_timeout: 10_000 },
     });
   const sql = connect();
-  const worker = connect();
+  const carrier = openCarrier({
+    pgmqUrl: url,
+    pgmqApiKey: "",
+    pgmqToken: "",
+    pgmqCa: "",
+  }, { timeoutMs: 60_000 });
   const sessions = new Map<number, postgres.Sql>();
   await sql.unsafe(RESET).simple();
   const configure = async (schema: Schema, hash: string) => {
-    await sql`select libsql_sync.configure(${hash}, ${
-      schemaText(schema)
-    }::text::jsonb)`;
+    const text = schemaText(schema);
+    return await sql`select libsql_sync.configure(${hash}, ${text}::text::jsonb)`
+      .then(() => true, (error) => {
+        // Somebody is writing by the old schema.
+        if (error.code === "55P03") return false;
+        throw error;
+      });
   };
   await configure(SCHEMAS[0]!, HASHES[0]!);
   await sql`update libsql_sync.chain set reopen = true`;
   return {
-    carrier: createPostgresCarrier(worker, { timeoutMs: 60_000 }),
+    carrier,
     async run(statement, session) {
       const on = session === undefined ? sql : sessions.get(session)!;
       await on.unsafe(textOf(statement)).simple();
@@ -103,7 +112,8 @@ export async function makePostgres(url: string): Promise<SourceUnderTest> {
       return standing;
     },
     async close() {
-      for (const open of [...sessions.values(), sql, worker]) {
+      await carrier.close();
+      for (const open of [...sessions.values(), sql]) {
         await open.end({ timeout: 1 });
       }
     },
@@ -167,7 +177,7 @@ select json_build_object(
       'prev', b.prev, 'version', b.version,
       'msg_ids', (select coalesce(json_agg(i order by i), '[]') from unnest(b.msg_ids) r
         cross join lateral generate_series(lower(r), upper(r) - 1) i),
-      'messages', b.messages, 'drained', b.drained, 'dead_letters', b.dead_letters, 'parked', b.parked,
+      'messages', b.messages, 'drained', b.drained, 'ahead', b.ahead, 'dead_letters', b.dead_letters, 'parked', b.parked,
       'state', b.state, 'reopen', b.reopen) order by e.generation, b.position, b.version), '[]')
     from libsql_sync.batches b join libsql_sync.epochs e using (epoch) cross join libsql_sync.chain c
     where b.epoch = c.epoch or b.state = 'acked'),

@@ -24,8 +24,8 @@ export interface SourceUnderTest {
   end(session: number, how: "commit" | "rollback"): Promise<void>;
   /** Puts a message into the queue. */
   send(message: Message): Promise<void>;
-  /** Puts a schema in force. */
-  configure(schema: Schema, hash: string): Promise<void>;
+  /** Puts a schema in force; false where somebody is writing by the old one. */
+  configure(schema: Schema, hash: string): Promise<boolean>;
   set(settings: Settings): Promise<void>;
   redrive(): Promise<void>;
   /** What is on record, without times. */

@@ -33,7 +33,7 @@ async function prepare(): Promise<string> {
 /** What a run must have compared at least once. */
 const ANSWERS = [
   ...["granted", "busy", "other_version", "bootstrap", "adopt", "alter"],
-  ...["batch new", "batch again", "batch replay", "idle", "settled"],
+  ...["batch new", "batch again", "batch replay", "idle", "settled", "none"],
   ...["stop replica_foreign", "stop replica_ahead", "stop schema_outdated"],
   ...["stop schema_unknown", "parked", "gone", "begun", "moved"],
   ...["requested", "unknown_table", "page forward", "page back", "page keys"],

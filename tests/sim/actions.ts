@@ -244,8 +244,8 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
   },
   deploy: (world, random) => {
     const schema = random(3);
+    if (!world.source.configure(SCHEMAS[schema]!, HASHES[schema]!)) return null;
     world.schema = schema;
-    world.source.configure(SCHEMAS[schema]!, HASHES[schema]!);
     return `schema ${schema} is in force`;
   },
   /** Triggers go, a row is written past the queue, triggers come again. */

@@ -64,9 +64,11 @@ function ack(source: SourceModel, version: Version): number {
     state.archive.set(id, user.queue.get(id)!);
     user.queue.delete(id);
   }
+  // What was handed out on top of another version can never be applied.
   state.batches = state.batches.filter((other) =>
-    other.epoch !== version.epoch || other.position !== version.position ||
-    other.batch === version.batch
+    other.epoch !== version.epoch || other.batch === version.batch ||
+    other.position !== version.position &&
+      (other.position !== version.position + 1 || other.prev === version.batch)
   );
   version.state = "acked";
   version.ackedAt = source.clock();
@@ -156,13 +158,11 @@ export function claim(
     ? source.seenEarly.get(request.lease as string)!
     : chain.position;
   source.seenEarly.set(request.lease as string, chain.position);
-  if (position === known + 1 && position === chain.position + 1) {
+  if (position > known) {
     const proven = provenBy(source, versions(), at);
-    if (proven === undefined) return stop("replica_ahead");
-    acked = ack(source, proven);
+    if (position > known + 2 || proven === null) return stop("replica_ahead");
+    for (const version of proven) acked += ack(source, version);
     trim(source);
-  } else if (position > known) {
-    return stop("replica_ahead");
   } else {
     const recorded = position === 0
       ? chain.epoch
@@ -178,18 +178,44 @@ export function claim(
       return { ...adoptAnswer(source, theirEpoch), acked: 0 };
     }
   }
+  return {
+    ...nextOf(source, request, { at, seen, versions: versions() }),
+    acked,
+  };
+}
 
+/** What comes after the row: a batch again, or a new one. */
+function nextOf(
+  source: SourceModel,
+  request: Fields,
+  { at, seen, versions }: {
+    at: Fields;
+    seen: Early | null;
+    versions: readonly Version[];
+  },
+): Fields {
+  const { state: { chain }, faults, options } = source;
+  const position = at.position as number;
   // 4. It lost batches: the same again, from the archive. 5. A batch is pending.
   const isReplay = position < chain.position;
   let version = isReplay
-    ? versions().find((other) =>
+    ? versions.find((other) =>
       other.position === position + 1 &&
       (other.state === "acked" || faults.replayTrimmed)
     )
-    : versions()
-      .filter((other) => other.position === chain.position + 1)
+    : versions
+      .filter((other) =>
+        other.position === chain.position + 1 &&
+        (!other.ahead || other.batch === request.ahead)
+      )
       .toSorted((a, b) => b.version - a.version)[0];
   const kind = isReplay ? "replay" : version === undefined ? "new" : "again";
+  if (typeof request.ahead === "string") {
+    return kind === "again" && version!.batch === request.ahead &&
+        !version!.drained && !chain.reopen
+      ? claimNew(source, request, { at, seen, ahead: version! })
+      : { do: "none" };
+  }
   const split = request.split as Fields | undefined;
   if (
     kind === "again" && version!.batch === split?.batch &&
@@ -200,36 +226,33 @@ export function claim(
   if (request.messages_max === 0) {
     return {
       do: "settled",
-      acked,
       behind: chain.position - position,
       ...source.release(request),
     };
   }
-  if (kind !== "new") {
-    const messages = recordedOf(source, version);
-    if (
-      version === undefined ||
-      messages.length !== version.messages && !faults.replayTrimmed
-    ) {
-      beginEpoch(
-        source,
-        `position ${position + 1} cannot be repeated: messages of it are gone`,
-        false,
-      );
-      return { ...adoptAnswer(source, theirEpoch), acked };
-    }
-    if (faults.drainedAgain) {
-      version.snapshot = source.user.snapshot();
-      version.drained = [...source.user.queue.keys()].every((id) =>
-        version.msgIds.includes(id)
-      );
-      options.events.snapshot(version.snapshot, source.user.rows);
-    }
-    options.events.handedOut(version, messages.map(([id]) => id));
-    const again = faults.pageAgain ? pageFor(source, request, at) : null;
-    return batchAnswer(version, { kind, messages, acked, page: again });
+  if (kind === "new") return claimNew(source, request, { at, seen });
+  const messages = recordedOf(source, version);
+  if (
+    version === undefined ||
+    messages.length !== version.messages && !faults.replayTrimmed
+  ) {
+    beginEpoch(
+      source,
+      `position ${position + 1} cannot be repeated: messages of it are gone`,
+      false,
+    );
+    return adoptAnswer(source, at.epoch as string);
   }
-  return { ...claimNew(source, request, { at, seen }), acked };
+  if (faults.drainedAgain) {
+    version.snapshot = source.user.snapshot();
+    version.drained = [...source.user.queue.keys()].every((id) =>
+      version.msgIds.includes(id)
+    );
+    options.events.snapshot(version.snapshot, source.user.rows);
+  }
+  options.events.handedOut(version, messages.map(([id]) => id));
+  const again = faults.pageAgain ? pageFor(source, request, at) : null;
+  return batchAnswer(version, { kind, messages, page: again });
 }
 
 /** libsql_sync.floor */
@@ -262,7 +285,12 @@ function keepFloor(source: SourceModel, lowest: number): void {
 function claimNew(
   source: SourceModel,
   request: Fields,
-  { at, seen }: { at: Fields; seen: Early | null },
+  { at, seen, ahead = null }: {
+    at: Fields;
+    seen: Early | null;
+    /** The batch it stands on, where that is being applied. */
+    ahead?: Version | null;
+  },
 ): Fields {
   const { state, faults, options, user } = source;
   const { chain } = state;
@@ -274,7 +302,11 @@ function claimNew(
     : null;
   const walk = next !== null && holdPage(source, next, walkedAt) ? next : null;
   const { lowest, settled } = floorOf(source);
-  const { messages, drained } = head(source, request, { lowest, seen });
+  const { messages, drained } = head(source, request, {
+    lowest,
+    seen,
+    besides: ahead?.msgIds ?? [],
+  });
   const paged = (drained || faults.pageUndrained) && walk !== null
     ? page(source, walk, {
       at: walkedAt,
@@ -284,29 +316,39 @@ function claimNew(
   if (
     settled !== null || lowest !== chain.floor || chain.floorNext === null
   ) {
-    const first = messages[0]?.[0] ?? Infinity;
+    const first = Math.min(
+      ...[...messages.map(([id]) => id), ...ahead?.msgIds ?? [], Infinity],
+    );
     keepFloor(
       source,
       settled === null ? lowest : Math.max(lowest, Math.min(settled, first)),
     );
   }
+  if (messages.length === 0 && ahead !== null) return { do: "none" };
   if (
     messages.length === 0 && at.drained === 1 && paged === null && !chain.reopen
   ) {
     return { do: "idle", behind: 0, ...source.release(request) };
   }
+  const position = (ahead?.position ?? chain.position) + 1;
   const version: Version = {
     epoch: chain.epoch,
-    position: chain.position + 1,
+    position,
     batch: options.uuid(),
-    prev: chain.batch,
-    version: 1,
+    prev: ahead?.batch ?? chain.batch,
+    version: 1 + Math.max(
+      0,
+      ...state.batches.filter((other) =>
+        other.epoch === chain.epoch && other.position === position
+      ).map(({ version }) => version),
+    ),
+    ahead: ahead !== null,
     msgIds: messages.map(([id]) => id),
     messages: messages.length,
     drained,
     snapshot: user.snapshot(),
     sourceTime,
-    deadLetters: state.letters.length,
+    deadLetters: state.letters.length + (ahead?.parked.length ?? 0),
     parked: [],
     state: "pending",
     ackedAt: 0,
@@ -323,7 +365,6 @@ function claimNew(
   const answer = batchAnswer(version, {
     kind: "new",
     messages,
-    acked: 0,
     page: paged,
   });
   if (faults.ackBeforeApply) ack(source, version);
@@ -342,20 +383,32 @@ function pageFor(
   return walk === null ? null : page(source, walk, { at, request: asked });
 }
 
-/** The version that the replica's row proves applied. */
+/** The versions that the replica's row proves applied, in order; null where it
+ * proves none. */
 function provenBy(
-  { faults }: SourceModel,
+  { faults, state: { chain } }: SourceModel,
   versions: readonly Version[],
   at: Fields,
-): Version | undefined {
-  const candidates = versions
+): Version[] | null {
+  const newest = versions
     .filter(({ position }) => position === at.position)
-    .toSorted((a, b) => b.version - a.version);
-  if (faults.ackByPosition) return candidates[0];
-  const proven = candidates.find(({ batch }) => batch === at.batch);
-  if (proven === undefined || !faults.ackOtherContent) return proven;
-  const { msgIds, messages, parked } = candidates[0]!;
-  return Object.assign(proven, { msgIds, messages, parked });
+    .toSorted((a, b) => b.version - a.version)[0];
+  const proven = versions.find(({ position, batch }) =>
+    position === at.position && batch === at.batch
+  );
+  if (at.position === chain.position + 1) {
+    const found = faults.ackByPosition ? newest : proven;
+    if (found === undefined) return null;
+    if (!faults.ackOtherContent) return [found];
+    const { msgIds, messages, parked } = newest!;
+    return [Object.assign(found, { msgIds, messages, parked })];
+  }
+  // It was handed out ahead: what it stands on was applied before it.
+  const before = versions.find(({ position, batch, prev }) =>
+    position === chain.position + 1 && batch === proven?.prev &&
+    prev === chain.batch
+  );
+  return before === undefined ? null : [before, proven!];
 }
 
 /** The first messages of a batch that is too much, under a fresh id. */
@@ -380,10 +433,15 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
 function head(
   { user, faults, state }: SourceModel,
   request: Fields,
-  { lowest, seen }: { lowest: number; seen: Early | null },
+  { lowest, seen, besides }: {
+    lowest: number;
+    seen: Early | null;
+    besides: readonly number[];
+  },
 ): { messages: [number, Message][]; drained: boolean } {
   const queue = seen?.queue ?? user.queue;
-  let ids = [...queue.keys()].filter((id) => id >= lowest)
+  let ids = [...queue.keys()]
+    .filter((id) => id >= lowest && !besides.includes(id))
     .sort((a, b) => a - b);
   if (faults.cursor) {
     const newest = Math.max(0, ...state.archive.keys());
@@ -411,17 +469,15 @@ function recordedOf(
 /** libsql_sync.batch_answer */
 function batchAnswer(
   version: Version,
-  { kind, messages, acked, page }: {
+  { kind, messages, page }: {
     kind: string;
     messages: readonly [number, Message][];
-    acked: number;
     page: Fields | null;
   },
 ): Fields {
   return {
     do: "batch",
     kind,
-    acked,
     epoch: version.epoch,
     position: version.position,
     batch: version.batch,
@@ -439,35 +495,35 @@ function batchAnswer(
   };
 }
 
-/** Messages of one row each that follow each other in their table, as one. */
+/** Where all that a table has are messages of one row each with the same
+ * columns, they come as one. */
 function merged(messages: readonly [number, Message][]): Json[] {
-  const made: { ids: string[]; message: Message; isRow: boolean }[] = [];
-  const newest = new Map<Json, typeof made[number]>();
-  for (const [id, message] of messages) {
-    const fields = message as Fields;
-    const table = fields.table ?? null;
-    const isRow = isOneRow(fields);
-    const before = newest.get(table);
-    if (
-      isRow && before?.isRow &&
-      isSame((before.message as Fields).columns, fields.columns)
-    ) {
-      const { rows } = before.message as { rows: Json[] };
-      before.ids.push(String(id));
-      before.message = {
-        ...before.message as Fields,
-        rows: [...rows, ...fields.rows as Json[]],
-      };
-      continue;
-    }
-    const one = { ids: [String(id)], message, isRow };
-    newest.set(table, one);
-    made.push(one);
+  const tables = new Map<Json, [number, Message][]>();
+  for (const one of messages) {
+    const table = (one[1] as Fields).table ?? null;
+    tables.set(table, [...tables.get(table) ?? [], one]);
   }
-  return made.map(({ ids, message, isRow }) => [
-    isRow ? ids : ids[0]!,
-    message,
-  ]);
+  const parts: { first: number; part: Json }[] = [];
+  for (const [table, of] of tables) {
+    const [first] = of as [[number, Fields]];
+    const isOne = table !== null &&
+      of.every(([, message]) =>
+        isOneRow(message as Fields) &&
+        isSame((message as Fields).columns, first[1].columns)
+      );
+    if (isOne) {
+      const rows = of.flatMap(([, message]) =>
+        (message as Fields).rows as Json[]
+      );
+      const ids = of.map(([id]) => String(id));
+      parts.push({ first: first[0], part: [ids, { ...first[1], rows }] });
+    } else {
+      for (const [id, message] of of) {
+        parts.push({ first: id, part: [String(id), message] });
+      }
+    }
+  }
+  return parts.sort((a, b) => a.first - b.first).map(({ part }) => part);
 }
 
 function isOneRow({ v, columns, rows, ...rest }: Fields): boolean {

@@ -131,23 +131,30 @@ export class SourceModel {
     return this.tables().map(({ name }) => name).sort();
   }
 
-  /** Puts a schema in force, as configure() does; the first time, the triggers
-   * are made, and writes before them went past the queue. */
-  configure(schema: Schema, hash: string): void {
-    const { schemas } = this.state;
+  /** Puts a schema in force, as configure() does; false where an open
+   * transaction writes to a table whose capture changes. */
+  configure(schema: Schema, hash: string): boolean {
+    const { state, user } = this;
+    const { tables }: Schema = JSON.parse(schemaText(schema));
+    const listed = Object.fromEntries(
+      tables.map(({ name, columns }) => [name, columns.map((one) => one.name)]),
+    );
+    // What a writer sent by the old text lacks a column that is listed now.
+    const changed = Object.keys(listed).filter((name) =>
+      listed[name]!.join() !== user.listed[name]?.join()
+    );
+    if (changed.some((name) => user.isTouched(name))) return false;
+    if (changed.length > 0) state.chain.reopen = true;
+    const { schemas } = state;
     if (schemas.at(-1)?.hash !== hash) {
       const generation = (schemas.at(-1)?.generation ?? 0) + 1;
-      this.state.schemas = [
+      state.schemas = [
         ...schemas.filter((other) => other.hash !== hash),
-        { generation, hash, schema: JSON.parse(schemaText(schema)) },
+        { generation, hash, schema: { tables } },
       ];
     }
-    const before = Object.keys(this.user.listed);
-    this.user.listed = {};
-    for (const { name, columns } of this.tables()) {
-      this.user.listed[name] = columns.map((column) => column.name);
-      if (!before.includes(name)) this.state.chain.reopen = true;
-    }
+    user.listed = listed;
+    return true;
   }
 
   /** What a backup holds: what is committed. */

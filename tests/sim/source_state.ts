@@ -53,6 +53,8 @@ export interface Version {
   batch: string;
   readonly prev: string;
   version: number;
+  /** Handed out while the one before it was pending. */
+  readonly ahead: boolean;
   msgIds: readonly number[];
   messages: number;
   drained: boolean;
