@@ -118,7 +118,7 @@ export class Session implements AsyncDisposable {
     const proxy = new Proxy(() => stack.sqld.url);
     const httpCutter = new Cutter(() => Number(new URL(proxy.url).port));
     const sourceCutter = new Cutter(() => stack.server.port);
-    const url = new URL(stack.server.url({ database: stack.database }));
+    const url = new URL(stack.workerUrl);
     url.port = String(sourceCutter.port);
     const pool = new Pool({
       size: options.faults === false ? 1 : 2 + options.seed % 2,
