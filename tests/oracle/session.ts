@@ -23,6 +23,7 @@ import {
 import type { Counts } from "./counts.ts";
 import { Cutter } from "./cutter.ts";
 import { Faults } from "./faults.ts";
+import { limitClaims } from "./limits.ts";
 import { Order } from "./order.ts";
 import { Pool } from "./pool.ts";
 import { settle } from "./settle.ts";
@@ -113,10 +114,11 @@ export class Session implements AsyncDisposable {
   ): Promise<Session> {
     const stack = await Stack.start(servers, { schema: SCHEMA, setup: TABLES });
     await createShadow(stack.sql);
+    if (options.seed % 3 > 0) await limitClaims(stack.sql);
     const proxy = new Proxy(() => stack.sqld.url);
     const httpCutter = new Cutter(() => Number(new URL(proxy.url).port));
     const sourceCutter = new Cutter(() => stack.server.port);
-    const url = new URL(stack.server.url({ database: stack.database }));
+    const url = new URL(stack.workerUrl);
     url.port = String(sourceCutter.port);
     const pool = new Pool({
       size: options.faults === false ? 1 : 2 + options.seed % 2,
