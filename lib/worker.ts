@@ -14,7 +14,11 @@ import { nuke } from "./nuke.ts";
 import { parseSchema } from "./schema.ts";
 import type { Parts } from "./progress.ts";
 import { sync } from "./sync.ts";
+import { createTurns } from "./turns.ts";
 import { walk } from "./walk.ts";
+
+/** One works; the others only ask, find it at work, and are soon gone. */
+const CONNECTIONS_MAX = 4;
 import { describeWays, tryWays } from "./ways.ts";
 
 /**
@@ -33,6 +37,7 @@ export function createWorker(options: {
   version?: string;
 }): (request: Request) => Promise<Response> {
   const { config, log, now, version } = options;
+  const inTurn = createTurns(CONNECTIONS_MAX);
   const run = async <T extends object>(
     name: string,
     settings: Config,
@@ -40,9 +45,8 @@ export function createWorker(options: {
   ): Promise<Record<string, unknown>> => {
     const schema = parseSchema(options.schema);
     const started = performance.now();
-    const made: object = await withParts(
-      { config: settings, schema, log },
-      flow,
+    const made: object = await inTurn(() =>
+      withParts({ config: settings, schema, log }, flow)
     );
     const result: Record<string, unknown> = { ...made };
     const ms = Math.round(performance.now() - started);
