@@ -39,8 +39,10 @@ export interface Bunny extends AsyncDisposable {
   readonly ends: readonly string[];
   /** How many isolates were started. */
   readonly starts: number;
-  /** Stops it. */
+  /** Stops it; answers on their way still leave. */
   shutdown(): Promise<void>;
+  /** Stops it at once. */
+  kill(): Promise<void>;
 }
 
 /** A script that never waits is found out from outside, where garbage counts. */
@@ -127,14 +129,15 @@ export function serveBunny(options: BunnyOptions): Bunny {
       return withHeader(answer, "cdn-cache", "MISS");
     },
   );
-  const shutdown = async () => {
-    // Answers on their way still leave; one that never comes keeps nobody.
+  const end = async (graceMs: number) => {
     const closed = server.shutdown();
-    await withinMs(closed, CLOSE_MS);
+    // An answer that never comes keeps nobody.
+    await withinMs(closed, graceMs);
     await (await isolate?.catch(() => null))?.stop();
     await closed;
     for (const { answer } of cache.values()) await answer.body?.cancel();
   };
+  const shutdown = () => end(CLOSE_MS);
   return {
     addr: server.addr,
     url: `http://127.0.0.1:${server.addr.port}`,
@@ -143,6 +146,7 @@ export function serveBunny(options: BunnyOptions): Bunny {
       return starts;
     },
     shutdown,
+    kill: () => end(0),
     [Symbol.asyncDispose]: shutdown,
   };
 }

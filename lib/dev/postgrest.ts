@@ -44,6 +44,9 @@ const STATUS: readonly [state: RegExp, status: number][] = [
   [/./, 400],
 ];
 
+/** The code for a database that cannot be reached. */
+const LOST = "PGRST000";
+
 /** What is answered instead of a result. */
 class Refusal extends Error {
   constructor(
@@ -65,16 +68,27 @@ const refuse = (status: number, code: string, message: string) =>
  */
 export function startPostgrest(options: PostgrestOptions): Postgrest {
   const schemas = options.schemas ?? ["libsql_sync"];
-  const sql = postgres(options.databaseUrl, {
-    max: 10,
-    idle_timeout: 5,
-    onnotice: () => {},
-  });
   let cache: Promise<Set<string>> | null = null;
-  // One that cannot listen now is one that nobody can notify either.
-  const listening = sql.listen("pgrst", () => {
+  const connect = () => {
     cache = null;
-  }).catch(() => null);
+    const made = postgres(options.databaseUrl, {
+      max: 10,
+      idle_timeout: 5,
+      onnotice: () => {},
+    });
+    // One that cannot listen now is one that nobody can notify either.
+    made.listen("pgrst", () => {
+      cache = null;
+    }).catch(() => {});
+    return made;
+  };
+  let sql = connect();
+  /** After a lost connection the driver waits longer and longer, and tells an
+   * error of then again and again: PostgREST does not. */
+  const connectAgain = () => {
+    sql.end({ timeout: 0 }).catch(() => {});
+    sql = connect();
+  };
   const functions = () =>
     cache ??= sql`
       select n.nspname || '.' || p.proname as name from pg_proc p
@@ -145,6 +159,7 @@ export function startPostgrest(options: PostgrestOptions): Postgrest {
         const { status, body } = error instanceof Refusal
           ? error
           : refusalOf(error);
+        if (/^(PGRST000|57P|08)/.test(String(body.code))) connectAgain();
         return Response.json(body, { status });
       }
     },
@@ -153,7 +168,6 @@ export function startPostgrest(options: PostgrestOptions): Postgrest {
     url: `http://127.0.0.1:${server.addr.port}/rest/v1`,
     async [Symbol.asyncDispose]() {
       await server.shutdown();
-      await listening;
       await sql.end({ timeout: 1 });
     },
   };
@@ -175,7 +189,7 @@ function refusalOf(error: unknown): Refusal {
     unknown
   >;
   if (severity === undefined) {
-    return refuse(503, "PGRST000", "Could not connect with the database");
+    return refuse(503, LOST, "Could not connect with the database");
   }
   const state = String(code);
   return new Refusal(STATUS.find(([states]) => states.test(state))![1], {

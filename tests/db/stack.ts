@@ -31,6 +31,7 @@ import {
   admitToken,
   closeWays,
   IN_ISOLATE,
+  MODULES_BESIDE,
   ownCertificate,
   settingsFor,
   TRANSPORT,
@@ -350,7 +351,7 @@ export interface ServedWorker {
 }
 
 /** What a worker is told, which connects as its own role whoever's URL this is. */
-async function settingsOf(
+export async function settingsOf(
   urls: { libsqlUrl: string; pgmqUrl: string },
 ): Promise<Record<string, string>> {
   return {
@@ -381,8 +382,7 @@ export function serveWorker(
     return serveBunny({
       script: () => bundleWorker(raw),
       env: () => settingsOf(urls),
-      // Neither offered nor denied there.
-      modules: TRANSPORT === "tls" || TRANSPORT === "rest" ? [] : ["node:net"],
+      modules: MODULES_BESIDE,
       onLine: (line) => {
         if (line.startsWith("{")) lines.push(JSON.parse(line));
       },

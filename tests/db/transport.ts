@@ -31,6 +31,11 @@ export const TRANSPORT = named as Transport;
 /** Whether their workers run in the isolate. */
 export const IN_ISOLATE = Deno.env.get("THROUGH") === "isolate";
 
+/** What those ways need that Bunny neither offers nor denies. */
+export const MODULES_BESIDE: readonly string[] = /tcp|pooler/.test(TRANSPORT)
+  ? ["node:net"]
+  : [];
+
 const API_KEY = "sb_publishable_test";
 const JWT_SECRET = "a secret that signs the tokens of this test";
 /** The role of the worker's calls. */

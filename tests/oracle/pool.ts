@@ -5,21 +5,19 @@
  */
 
 import { fileURLToPath } from "node:url";
-import {
-  type Child,
-  freePort,
-  startChild,
-  waitReady,
-} from "../../lib/dev/child.ts";
-import { type RawSchema, SECRET } from "../db/stack.ts";
+import { serveBunny } from "../../lib/dev/bunny.ts";
+import { freePort, startChild, waitReady } from "../../lib/dev/child.ts";
+import { bundleWorker } from "../db/bundle.ts";
+import { type RawSchema, SECRET, settingsOf } from "../db/stack.ts";
+import { IN_ISOLATE, MODULES_BESIDE } from "../db/transport.ts";
 
 const START_MS = 40_000;
 const POST_MS = 25_000;
 const LINES_KEPT = 400;
 
 interface Running {
-  readonly child: Child;
   readonly port: number;
+  kill(): Promise<void>;
 }
 
 /** A number of workers on the same databases. */
@@ -56,8 +54,28 @@ export class Pool implements AsyncDisposable {
     }));
   }
 
+  #note(line: string): void {
+    this.lines.push(line);
+    if (this.lines.length > LINES_KEPT) this.lines.shift();
+  }
+
   async #spawn(): Promise<Running> {
-    const { libsqlUrl, pgmqUrl, schema } = this.options;
+    const { schema } = this.options;
+    const settings = await settingsOf(this.options);
+    const log = (line: string) => this.#note(line);
+    if (IN_ISOLATE) {
+      const bunny = serveBunny({
+        script: () => bundleWorker(schema),
+        env: settings,
+        modules: MODULES_BESIDE,
+        onLine: log,
+      });
+      const answer = await fetch(`${bunny.url}/health`);
+      if (await answer.text() !== "OK") {
+        throw new Error(`a worker does not start: ${bunny.ends}`);
+      }
+      return { port: bunny.addr.port, kill: () => bunny.kill() };
+    }
     const port = freePort();
     const child = startChild({
       name: "a worker",
@@ -73,19 +91,13 @@ export class Pool implements AsyncDisposable {
       ],
       env: {
         ...Deno.env.toObject(),
-        LIBSQL_URL: libsqlUrl,
-        LIBSQL_AUTH_TOKEN: "test",
-        PGMQ_URL: pgmqUrl,
-        WEBHOOK_SIGNATURE: SECRET,
+        ...settings,
         PORT: String(port),
         ORACLE_SCHEMA: JSON.stringify(schema),
         NO_COLOR: "1",
       },
       cwd: fileURLToPath(new URL("../../", import.meta.url)),
-      log: (line) => {
-        this.lines.push(line);
-        if (this.lines.length > LINES_KEPT) this.lines.shift();
-      },
+      log,
     });
     await waitReady(child, async () => {
       const answer = await fetch(`http://127.0.0.1:${port}/health`, {
@@ -93,14 +105,14 @@ export class Pool implements AsyncDisposable {
       });
       return await answer.text() === "OK";
     }, { name: `a worker on port ${port}`, deadlineMs: START_MS });
-    return { child, port };
+    return { port, kill: () => child.kill() };
   }
 
   /** SIGKILL; it stays dead until `start`. */
   async kill(slot: number): Promise<void> {
     const running = this.#slots[slot];
     this.#slots[slot] = null;
-    await running?.child.kill();
+    await running?.kill();
   }
 
   async killAll(): Promise<void> {
