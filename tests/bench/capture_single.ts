@@ -12,6 +12,7 @@ import {
   forEach,
   mediansOf,
   queueOf,
+  ratiosOf,
   walAt,
   withPairs,
 } from "./captures.ts";
@@ -43,11 +44,11 @@ async function updateFor(
   return done * 1000 / (performance.now() - started);
 }
 
-/** The medians of each way, with so many clients. */
+/** Transactions a second of each way and turn, with so many clients. */
 async function transactionsPerSecond(
   pairs: ForEach<Pair>,
   options: { sizes: Sizes; count: number },
-): Promise<ForEach<number>> {
+): Promise<ForEach<number[]>> {
   const { sizes, count } = options;
   const { rows, tpsSeconds: seconds } = sizes;
   const runs = forEach((): number[] => []);
@@ -67,7 +68,7 @@ async function transactionsPerSecond(
       if (turn > 0) runs[capture].push(tps);
     }
   }
-  return mediansOf(runs);
+  return runs;
 }
 
 /** WAL bytes of a change in a transaction of its own. */
@@ -94,14 +95,14 @@ export const CAPTURE_SINGLE: Part[] = [
         const details: Record<string, unknown> = {};
         let share = NaN;
         for (const count of CLIENTS) {
-          const tps = await transactionsPerSecond(pairs, { sizes, count });
+          const runs = await transactionsPerSecond(pairs, { sizes, count });
+          const tps = mediansOf(runs);
+          const shares = ratiosOf(runs);
           log(
             `single-row updates, ${count} at once: ${describe(tps)} a second`,
           );
-          const ours = tps.ours / tps.none;
-          const baseline = tps.baseline / tps.none;
-          details[`clients_${count}`] = { tps, ours, baseline };
-          if (count === 1) share = ours;
+          details[`clients_${count}`] = { tps, shares };
+          if (count === 1) share = shares.ours;
         }
         return { figures: { capture_single_tps: share }, details };
       });

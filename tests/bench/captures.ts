@@ -43,6 +43,19 @@ export function mediansOf(runs: ForEach<number[]>): ForEach<number> {
 }
 
 /**
+ * What each way gave over none: the median of turns, as what else the machine
+ * does lasts longer than one.
+ *
+ * @param runs The runs, a number a turn.
+ * @returns A ratio each.
+ */
+export function ratiosOf(runs: ForEach<number[]>): ForEach<number> {
+  return forEach((capture) =>
+    median(runs[capture].map((value, turn) => value / runs.none[turn]!))
+  );
+}
+
+/**
  * Says what each way gave, for human eyes.
  *
  * @param numbers A number each.

@@ -43,8 +43,8 @@ export const FULL: Sizes = {
   queueLong: 1_000_000,
   deadRows: 5_000_000,
   statementRows: 10_000,
-  tpsTurns: 15,
-  tpsSeconds: 1,
+  tpsTurns: 40,
+  tpsSeconds: 0.4,
   walChanges: 20_000,
 };
 
@@ -59,8 +59,8 @@ export const QUICK: Sizes = {
   queueLong: 60_000,
   deadRows: 300_000,
   statementRows: 10_000,
-  tpsTurns: 3,
-  tpsSeconds: 0.3,
+  tpsTurns: 10,
+  tpsSeconds: 0.1,
   walChanges: 2_000,
 };
 
