@@ -106,6 +106,8 @@ const rounded = (_: string, value: unknown) =>
     ? Number(value.toPrecision(4))
     : value;
 
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
 /** Ends what this process started: a Ctrl-C in the terminal reaches us alone. */
 async function endChildren(): Promise<void> {
   const children = await childrenOf(Deno.pid);
@@ -133,11 +135,13 @@ async function main(args: readonly string[]): Promise<number> {
   let isInterrupted = false;
   const onInterrupt = () => {
     isInterrupted = true;
-    Deno.removeSignalListener("SIGINT", onInterrupt);
+    for (const signal of SIGNALS) {
+      Deno.removeSignalListener(signal, onInterrupt);
+    }
     // Without them the run fails, and cleans up.
     endChildren();
   };
-  Deno.addSignalListener("SIGINT", onInterrupt);
+  for (const signal of SIGNALS) Deno.addSignalListener(signal, onInterrupt);
   let result: Result;
   try {
     result = await runBench({ parts, sizes, log });
