@@ -33,6 +33,10 @@ const REWRITES = [
   "alter table hot alter column secret type text using secret || ''",
   "cluster hot using hot_pkey",
 ];
+const MIGRATION = new URL(
+  "../../supabase/migrations/20251031173352_libsql_replication_setup.sql",
+  import.meta.url,
+);
 /** What the writers' locks, or a database that is away, make of a fault: none. */
 const FORESEEN = /^(55P03|57014|40P01|40001|58P01|25P02)$/;
 
@@ -112,6 +116,7 @@ export class Faults {
       }],
       [4, "sqld's data saved", () => replica.save()],
       [6, "sqld's data put back", () => replica.putBack()],
+      [1, "sqld's data lost", () => replica.lose()],
       [2, "PostgreSQL restarted", () => stack.server.restart()],
       [2, "PostgreSQL crashed", async () => {
         await stack.server.kill();
@@ -225,6 +230,14 @@ export class Faults {
       [2, "dead letters redriven", () => sql`select libsql_sync.redrive()`],
       [2, "triggers attached again", () => sql`select libsql_sync.attach()`],
       [2, "tidied", () => sql`select libsql_sync.tidy()`],
+      [
+        1,
+        "archive lost",
+        () =>
+          sql`delete from pgmq.a_replicate_data_libsql where msg_id % 5 = 0`,
+      ],
+      [1, "positions forgotten", () => sql`select libsql_sync.forget(3, 1000)`],
+      [2, "migration run again", () => this.#migrateAgain()],
       [1, "queue over its cap", () => this.#flood()],
       [
         2,
@@ -285,6 +298,13 @@ export class Faults {
       await pool.kill(slot);
       await pool.start();
     }
+  }
+
+  /** The functions of the same version once more, with the schema there is. */
+  async #migrateAgain(): Promise<void> {
+    const text = (await Deno.readTextFile(MIGRATION))
+      .replace(/^-- schema\.json begins$[^]*^-- schema\.json ends$/m, "");
+    await this.#session.stack.run(text);
   }
 
   /** A worker away for days, in little: what is queued is dropped for a new epoch. */

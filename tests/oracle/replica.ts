@@ -58,6 +58,16 @@ export class Replica {
     await stack.sqld.restore(this.#saved.folder);
   }
 
+  /** Everything is gone: a volume that was lost. */
+  async lose(): Promise<void> {
+    const { stack, order } = this.session;
+    const empty = `${stack.folder}/empty`;
+    await Deno.mkdir(empty, { recursive: true });
+    await stack.sqld.kill();
+    order.failovers += 1;
+    await stack.sqld.restore(empty);
+  }
+
   /** Starts the server anew where it hangs. */
   async tend(): Promise<void> {
     const { stack, counts, trace } = this.session;

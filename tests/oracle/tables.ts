@@ -276,6 +276,15 @@ begin
   update public.hot set secret = 'audited' where id = 0;
   return null;
 end $$;
+-- And one that writes when the transaction is about to commit.
+create function public.noted_late() returns trigger language plpgsql as $$
+begin
+  update public.pair set note = coalesce(note, '') || ' at commit'
+  where a = new.a and b = new.b and new.a < 5;
+  return null;
+end $$;
+create constraint trigger noted_late after insert on public.pair
+deferrable initially deferred for each row execute function public.noted_late();
 create trigger audited after update on public.pair
 for each statement execute function public.audited();
 
