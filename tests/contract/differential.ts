@@ -413,7 +413,8 @@ function makeRare(random: Random): [string, Step | null] {
         ({ source }) => source.carrier.call("request_walk", request),
       ];
     }
-    case 3: {
+    case 3:
+    case 6: {
       const schema = random(3);
       return [
         `configure ${schema}`,

@@ -255,6 +255,16 @@ function nextOf(
   return batchAnswer(version, { kind, messages, page: again });
 }
 
+/** libsql_sync.snapshot_at */
+function snapshotAt({ state }: SourceModel, position: number): string {
+  return state.batches
+    .filter((version) =>
+      version.epoch === state.chain.epoch && version.position <= position &&
+      version.drained
+    )
+    .toSorted((a, b) => b.position - a.position)[0]?.snapshot ?? "3:3:";
+}
+
 /** libsql_sync.floor */
 function floorOf(source: SourceModel): {
   lowest: number;
@@ -346,7 +356,7 @@ function claimNew(
     msgIds: messages.map(([id]) => id),
     messages: messages.length,
     drained,
-    snapshot: user.snapshot(),
+    snapshot: drained ? user.snapshot() : snapshotAt(source, chain.position),
     sourceTime,
     deadLetters: state.letters.length + (ahead?.parked.length ?? 0),
     parked: [],
@@ -356,7 +366,7 @@ function claimNew(
   };
   state.batches.push(version);
   chain.reopen = false;
-  options.events.snapshot(version.snapshot, user.rows);
+  if (drained) options.events.snapshot(version.snapshot, user.rows);
   options.events.handedOut(version, version.msgIds);
   if (paged !== null) {
     const { walk_gen, upto } = paged;
@@ -421,6 +431,7 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
     msgIds,
     messages,
     drained: false,
+    snapshot: snapshotAt(source, source.state.chain.position),
     parked: of.parked.filter((parked) =>
       msgIds.includes(Number(parked.msg_id))
     ),
