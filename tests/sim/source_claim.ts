@@ -26,16 +26,17 @@ export function beginEpoch(
     wipe,
     reason,
   });
-  state.batches = state.batches.filter((version) =>
-    version.state !== "pending"
-  );
-  state.walks = [];
   Object.assign(state.chain, {
     epoch: genesis,
     position: 0,
     batch: genesis,
-    reopen: state.chain.reopen && wipe,
+    reopen: state.chain.reopen ||
+      state.batches.some(({ state, reopen }) => state === "pending" && reopen),
   });
+  state.batches = state.batches.filter((version) =>
+    version.state !== "pending"
+  );
+  state.walks = [];
   options.events.epoch(reason, wipe);
   return genesis;
 }
@@ -365,8 +366,10 @@ function claimNew(
     reopen: chain.reopen,
   };
   state.batches.push(version);
-  chain.reopen = false;
-  if (drained) options.events.snapshot(version.snapshot, user.rows);
+  if (drained) {
+    chain.reopen = false;
+    options.events.snapshot(version.snapshot, user.rows);
+  }
   options.events.handedOut(version, version.msgIds);
   if (paged !== null) {
     const { walk_gen, upto } = paged;
@@ -437,6 +440,7 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
     ),
   };
   source.state.batches.push(version);
+  source.state.chain.reopen ||= of.reopen;
   return version;
 }
 
