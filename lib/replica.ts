@@ -32,6 +32,7 @@ import {
   countStatement,
   indexStatements,
   INSPECT,
+  LAYOUT,
   type Present,
 } from "./replica_schema.ts";
 import { bare, quote, type Statement } from "./sql.ts";
@@ -129,7 +130,7 @@ export function createReplica(
     }
   };
   const inspect = async (): Promise<Present> => {
-    const [result] = await write([INSPECT]);
+    const [result, layout] = await write([INSPECT, bare(`SELECT ${LAYOUT}`)]);
     const columns = new Map<string, { type: string; isKey: boolean }>();
     const indexes = new Set<string>();
     for (const row of result!.rows) {
@@ -139,7 +140,7 @@ export function createReplica(
         columns.set(`${row[0]}\u0000${row[1]}`, found);
       }
     }
-    return { columns, indexes };
+    return { layout: String(layout!.rows[0]![0]), columns, indexes };
   };
   // SQLite renames no table while a view or trigger names one that is not there.
   const dependents = async () => {

@@ -10,6 +10,7 @@
 import type { WalkMove } from "./page.ts";
 import {
   dropStatements,
+  LAYOUT,
   NOTHING,
   type Present,
   schemaChanges,
@@ -178,7 +179,8 @@ export const PROBE: Statement = {
 
 /**
  * Starts a replica: everything if it does not exist, the row at position 0.
- * A row that is there is never replaced: with `wipe` it fails the batch.
+ * A row that is there is never replaced: it fails the batch, and so do tables
+ * that are not those it was planned for.
  *
  * @param schema The tables.
  * @param options The epoch, the schema's hash, what is there, and whether the
@@ -194,8 +196,8 @@ export function bootstrapStatements(
     present: Present;
   },
 ): Statement[] {
-  const { epoch, schemaHash, wipe } = options;
-  const changes = schemaChanges(schema, wipe ? NOTHING : options.present);
+  const { epoch, schemaHash, wipe, present } = options;
+  const changes = schemaChanges(schema, wipe ? NOTHING : present);
   return [
     bare(TABLE),
     bare(WALKS),
@@ -203,12 +205,13 @@ export function bootstrapStatements(
     {
       sql:
         "INSERT INTO _libsql_sync (id, epoch, position, batch, schema_hash, fresh, unindexed, rebuilding)" +
-        ` SELECT 1, ?, 0, ?, ?, ?, ?, ?${
-          wipe ? "" : " WHERE NOT EXISTS (SELECT 1 FROM _libsql_sync)"
-        }`,
+        ` VALUES (1, ?, 0, ?, ${
+          wipe ? "?" : `iif(${LAYOUT} = ?, ?, NULL)`
+        }, ?, ?, ?)`,
       args: [
         epoch,
         epoch,
+        ...(wipe ? [] : [present.layout]),
         schemaHash,
         JSON.stringify(changes.fresh),
         JSON.stringify(changes.unindexed),
@@ -279,12 +282,13 @@ export function alterStatements(
   const changes = schemaChanges(schema, present);
   const listed = JSON.stringify(schema.tables.map(({ name }) => name));
   const move = (before: string, after: string): Statement => ({
-    // NULL breaks the constraint, so that a hash that moved fails the batch.
+    // NULL breaks the constraint, so that a hash that moved fails the batch. The
+    // hash alone may be the same before and after tables were lost.
     sql:
-      `UPDATE _libsql_sync SET schema_hash = iif(schema_hash = ?, ?, NULL), walk_at = NULL, walk_done = 0,
+      `UPDATE _libsql_sync SET schema_hash = iif(schema_hash = ? AND ${LAYOUT} = ?, ?, NULL), walk_at = NULL, walk_done = 0,
   walk_gen = iif(typeof(walk_gen) = 'integer', walk_gen, 0)
 WHERE id = 1`,
-    args: [before, after],
+    args: [before, present.layout, after],
   });
   return [
     // The guard takes a move to the same hash for a step that came twice: where

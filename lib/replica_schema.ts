@@ -26,8 +26,17 @@ export const INSPECT: Statement = {
   args: [],
 };
 
+/**
+ * The text of all that is there but the chain's own tables, as an expression:
+ * what was planned for one layout fits no other.
+ */
+export const LAYOUT =
+  "(SELECT coalesce(group_concat(sql, ';'), '') FROM (SELECT sql FROM sqlite_master WHERE tbl_name NOT IN ('_libsql_sync', '_libsql_sync_walks') ORDER BY type, name))";
+
 /** What a replica has. */
 export interface Present {
+  /** What {@linkcode LAYOUT} was. */
+  readonly layout: string;
   /** Its columns, by "table\u0000column". */
   readonly columns: ReadonlyMap<
     string,
@@ -38,7 +47,11 @@ export interface Present {
 }
 
 /** An empty replica. */
-export const NOTHING: Present = { columns: new Map(), indexes: new Set() };
+export const NOTHING: Present = {
+  layout: "",
+  columns: new Map(),
+  indexes: new Set(),
+};
 
 /** What brings a replica to the schema. */
 interface SchemaChanges {
@@ -69,7 +82,7 @@ interface SchemaChanges {
  * assertEquals(schemaChanges(schema, NOTHING).fresh, ["t"]);
  * const columns = new Map([["t\u0000id", { type: "TEXT", isKey: true }]]);
  * assertEquals(
- *   schemaChanges(schema, { columns, indexes: new Set() }).rebuilding,
+ *   schemaChanges(schema, { ...NOTHING, columns }).rebuilding,
  *   ["t"],
  * );
  * ```

@@ -1818,13 +1818,14 @@ declare
   genesis text := pg_catalog.gen_random_uuid();
 begin
   insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
+  -- Tables that are created empty are not searched for ghosts, and the queue may
+  -- still bring rows that went past it: only what reopens looks for them.
+  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis,
+    reopen = reopen or exists (select from libsql_sync.batches b where b.state = 'pending' and b.reopen)
+  where id = 1;
   delete from libsql_sync.batches where state = 'pending';
   -- A replica that follows starts with walk 0: whatever is asked for comes after.
   delete from libsql_sync.walks where true;
-  -- Without a wipe everything is walked anyway. With one, the queue may still
-  -- bring rows that went past it: only what reopens looks for them.
-  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, reopen = reopen and begin_epoch.wipe
-  where id = 1;
   return genesis;
 end
 $$;
@@ -2209,6 +2210,7 @@ begin
       where b.msg_ids operator(pg_catalog.@>) (p ->> 'msg_id')::bigint
     );
     insert into libsql_sync.batches select b.*;
+    update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
   end if;
 
   if (request ->> 'messages_max')::integer = 0 then
@@ -2273,7 +2275,8 @@ begin
   b.acked_at := null;
   b.reopen := c.reopen;
   insert into libsql_sync.batches select b.*;
-  update libsql_sync.chain set reopen = false where id = 1;
+  -- What is left in the queue may be older than what went past it.
+  update libsql_sync.chain set reopen = reopen and not h.drained where id = 1;
   return libsql_sync.batch_answer(b, kind, h.envelopes, acked, h.page);
 end
 $$;

@@ -218,12 +218,15 @@ function makeDrive(
 ): [string, Step | null] {
   const key = random(4);
   const looksAhead = random(2) === 0;
+  const forgets = random(5) === 0 ? 1 + random(3) : 0;
   const [lease] = LEASES as [string];
   return [
     `drive ${times} times, ${size} messages, ${rows} rows`,
     async (side) => {
       const { call } = side.source.carrier;
       await side.source.set({ paused: false });
+      // The replica lost its latest moves.
+      side.rows.length = Math.max(1, side.rows.length - forgets);
       for (const other of LEASES) await call("release", { lease: other });
       const answers: unknown[] = [];
       for (let n = 0; n < times; n++) {
@@ -413,7 +416,8 @@ function makeRare(random: Random): [string, Step | null] {
         ({ source }) => source.carrier.call("request_walk", request),
       ];
     }
-    case 3: {
+    case 3:
+    case 6: {
       const schema = random(3);
       return [
         `configure ${schema}`,

@@ -12,6 +12,7 @@ import { walkAfter } from "../../lib/page.ts";
 import { createPlanner, type Step } from "../../lib/plan.ts";
 import { createReplica, type Replica } from "../../lib/replica.ts";
 import type { ReplicaRow } from "../../lib/replica_row.ts";
+import type { Statement } from "../../lib/sql.ts";
 import type { Fields } from "../sim/source_state.ts";
 import { HASHES, SCHEMAS } from "./source.ts";
 
@@ -105,10 +106,10 @@ export function testReplica(
 
   test("bootstrap() replaces no row", async (replica, start) => {
     assertEquals([start.epoch, start.position, start.batch], [EPOCH, 0, EPOCH]);
-    const other = await replica.bootstrap({ epoch: "other", wipe: false });
-    assertEquals(other.epoch, EPOCH);
-    const wiping = replica.bootstrap({ epoch: "other", wipe: true });
-    assertEquals(await codeOf(wiping), "replica_moved");
+    for (const wipe of [false, true]) {
+      const late = replica.bootstrap({ epoch: "other", wipe });
+      assertEquals(await codeOf(late), "replica_moved");
+    }
     assertEquals((await replica.probe())!.epoch, EPOCH);
   });
 
@@ -215,6 +216,21 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
   );
 
   test(
+    "alter() lands on the tables it was planned for, or not at all",
+    async (_, start, libsql) => {
+      // As after a failover that lost what was there when it was planned.
+      const change = "ALTER TABLE item ADD COLUMN other TEXT";
+      const client = afterFirst(libsql.client, change);
+      const replica = replicaOf({ ...libsql, client }, 1);
+      const altering = replica.alter({ from: HASHES[0]! });
+      assertEquals(await codeOf(altering), "replica_moved");
+      assertEquals(await replica.probe(), start);
+      const row = await replica.alter({ from: HASHES[0]! });
+      assertEquals(row.schema_hash, HASHES[1]);
+    },
+  );
+
+  test(
     "keys() reads on from a key, and says where they end",
     async (replica, start) => {
       const rows = ["1", "2", "3"].map((id) => [id, null, null]);
@@ -281,4 +297,55 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
       assertEquals(indexes, [[1]]);
     },
   );
+
+  Deno.test(`${name}: bootstrap() comes late to a replica that is being rebuilt, and changes nothing`, async () => {
+    const libsql = await make();
+    try {
+      const { client, read } = libsql;
+      // As another tool made it.
+      await client.batch([{
+        sql: "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, size TEXT)",
+        args: [],
+      }], "write");
+      const sent: Statements[] = [];
+      const replica = replicaOf({ ...libsql, client: noting(client, sent) });
+      const start = await replica.bootstrap({ epoch: EPOCH, wipe: false });
+      assertEquals(start.rebuilding, '["item"]');
+      const first = batchAfter(start, [items(["1", "a", "5"])]);
+      const row = await apply(replica, first, start);
+      const bootstrap = sent.find((statements) => statements.length > 5)!;
+      await assertRejects(() => client.batch(bootstrap, "write"), Error);
+      assertEquals(await replica.probe(), row);
+      const beside = await read("SELECT count(*) FROM _libsql_sync_new_item");
+      assertEquals(beside, [[1]]);
+    } finally {
+      await libsql.close();
+    }
+  });
+}
+
+type Statements = Parameters<Client["batch"]>[0];
+
+/** A client that notes every batch. */
+function noting(client: Client, sent: Statements[]): Client {
+  return withBatch(client, (statements, mode) => {
+    sent.push(statements);
+    return client.batch(statements, mode);
+  });
+}
+
+/** A client after whose first batch somebody else's statement runs. */
+function afterFirst(client: Client, sql: string): Client {
+  let isFirst = true;
+  return withBatch(client, async (statements, mode) => {
+    const results = await client.batch(statements, mode);
+    if (isFirst) await client.batch([{ sql, args: [] }], "write");
+    isFirst = false;
+    return results;
+  });
+}
+
+function withBatch(client: Client, batch: Client["batch"]): Client {
+  const execute = (statement: Statement) => client.execute(statement);
+  return { execute, batch } as unknown as Client;
 }

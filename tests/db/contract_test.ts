@@ -16,7 +16,7 @@ const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
 const SEED = Number(Deno.env.get("SEED") ?? 1);
-const SEQUENCES = Number(Deno.env.get("SEQUENCES") ?? 30);
+const SEQUENCES = Number(Deno.env.get("SEQUENCES") ?? 24);
 const STEPS = 40;
 
 let url: Promise<string> | undefined;

@@ -217,6 +217,47 @@ Deno.test("a row deleted past the queue before a nuke does not come back as a gh
   await stack.assertEqual();
 });
 
+for (
+  const { how, messages } of [
+    { how: "was handed out", messages: undefined },
+    { how: "was not handed out whole", messages: 1 },
+    { how: "was split", messages: 2 },
+  ]
+) {
+  Deno.test(`a row deleted past the queue does not come back when a nuke finds that what reopens ${how}`, async () => {
+    await using stack = await start();
+    await stack.walk();
+    await stack.sql`insert into item values (776, 'stays', 1)`;
+    await stack.sql`insert into item values (777, 'ghost', 1)`;
+    await stack.sql`drop trigger replicate_item_libsql_delete on item`;
+    await stack.sql`delete from item where id = 777`;
+    await stack.sql`select libsql_sync.attach()`;
+    await stack.withParts(async (parts) => {
+      const hand = new Hand(parts);
+      const batch = await hand.batch({ messages });
+      assertEquals(batch.reopen, true);
+      if (messages === 2) {
+        const split = { batch: batch.batch, messages: 1 };
+        assertEquals(
+          await hand.apply(await hand.batch({ split })),
+          "applied",
+        );
+      } else if (messages === 1) {
+        assertEquals(await hand.apply(batch), "applied");
+      }
+      await parts.source.claim({
+        lease: hand.lease,
+        row: await parts.replica.probe(),
+        size: { messages: 0, bytes: 0 },
+      });
+    }, SCHEMA);
+    assertEquals((await stack.post("/nuke")).status, 200);
+    await stack.walk();
+    await stack.drain();
+    await stack.assertEqual();
+  });
+}
+
 Deno.test("a delete whose capture failed leaves no ghost behind in a table that was created empty", async () => {
   await using stack = await start({ setup: SETUP });
   await stack.post("/nuke?refill=false");

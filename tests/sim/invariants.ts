@@ -218,10 +218,14 @@ export class Invariants {
     const move = this.#moveOf(before, row);
     this.world.count(`replica ${move}`);
     if (move === "step") this.#step(row);
-    if (move === "start" || move === "adopt") this.#known = new Map();
+    // Rows of another source are no states of this one.
+    if (
+      move === "start" || move === "adopt" ||
+      this.hasOtherPast && row.walk_done === 0
+    ) this.#known = new Map();
     if (row.walk_done === 0 && row.walk_at === null) this.#walkBegins(row);
     const found = this.found();
-    this.#forward(found);
+    if (!this.hasOtherPast || row.walk_done === 1) this.#forward(found);
     if (row.drained === 1 && row.walk_done === 1) {
       this.world.count("equal");
       this.#equal(row, found);

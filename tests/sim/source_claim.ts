@@ -26,16 +26,17 @@ export function beginEpoch(
     wipe,
     reason,
   });
-  state.batches = state.batches.filter((version) =>
-    version.state !== "pending"
-  );
-  state.walks = [];
   Object.assign(state.chain, {
     epoch: genesis,
     position: 0,
     batch: genesis,
-    reopen: state.chain.reopen && wipe,
+    reopen: state.chain.reopen ||
+      state.batches.some(({ state, reopen }) => state === "pending" && reopen),
   });
+  state.batches = state.batches.filter((version) =>
+    version.state !== "pending"
+  );
+  state.walks = [];
   options.events.epoch(reason, wipe);
   return genesis;
 }
@@ -255,6 +256,16 @@ function nextOf(
   return batchAnswer(version, { kind, messages, page: again });
 }
 
+/** libsql_sync.snapshot_at */
+function snapshotAt({ state }: SourceModel, position: number): string {
+  return state.batches
+    .filter((version) =>
+      version.epoch === state.chain.epoch && version.position <= position &&
+      version.drained
+    )
+    .toSorted((a, b) => b.position - a.position)[0]?.snapshot ?? "3:3:";
+}
+
 /** libsql_sync.floor */
 function floorOf(source: SourceModel): {
   lowest: number;
@@ -346,7 +357,7 @@ function claimNew(
     msgIds: messages.map(([id]) => id),
     messages: messages.length,
     drained,
-    snapshot: user.snapshot(),
+    snapshot: drained ? user.snapshot() : snapshotAt(source, chain.position),
     sourceTime,
     deadLetters: state.letters.length + (ahead?.parked.length ?? 0),
     parked: [],
@@ -355,8 +366,10 @@ function claimNew(
     reopen: chain.reopen,
   };
   state.batches.push(version);
-  chain.reopen = false;
-  options.events.snapshot(version.snapshot, user.rows);
+  if (drained) {
+    chain.reopen = false;
+    options.events.snapshot(version.snapshot, user.rows);
+  }
   options.events.handedOut(version, version.msgIds);
   if (paged !== null) {
     const { walk_gen, upto } = paged;
@@ -421,11 +434,13 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
     msgIds,
     messages,
     drained: false,
+    snapshot: snapshotAt(source, source.state.chain.position),
     parked: of.parked.filter((parked) =>
       msgIds.includes(Number(parked.msg_id))
     ),
   };
   source.state.batches.push(version);
+  source.state.chain.reopen ||= of.reopen;
   return version;
 }
 

@@ -42,10 +42,12 @@ export function heal(source: SourceModel, version: Version): void {
   const { state, user } = source;
   if (!state.letters.some(({ message }) => Array.isArray(message.key))) return;
   const touched: { table: Json; key: Json }[] = [];
+  const truncated: Json[] = [];
   for (const id of version.msgIds) {
     const message = user.queue.get(id) as Fields | undefined;
     if (typeof message !== "object" || message === null) continue;
-    const { table = null, deletes, rows, columns } = message;
+    const { table = null, deletes, rows, columns, truncate } = message;
+    if (truncate === true) truncated.push(table);
     for (const key of Array.isArray(deletes) ? deletes : []) {
       touched.push({ table, key });
     }
@@ -61,9 +63,11 @@ export function heal(source: SourceModel, version: Version): void {
     }
   }
   state.letters = state.letters.filter(({ message }) =>
-    !touched.some(({ table, key }) =>
-      table === message.table && isSame(key, message.key)
-    ) ||
+    !Array.isArray(message.key) ||
+    !truncated.includes(message.table!) &&
+      !touched.some(({ table, key }) =>
+        table === message.table && isSame(key, message.key)
+      ) ||
     version.parked.some((parked) =>
       isSame(parked.table, message.table) && isSame(parked.key, message.key)
     )

@@ -343,7 +343,8 @@ export function redrive(source: SourceModel): void {
     const of = source.state.letters.filter(({ message }) =>
       message.table === table
     );
-    const keys = of.map(({ message }) => message.key!).filter(Array.isArray);
+    const keys = of.map(({ message }) => message.key!).filter(Array.isArray)
+      .sort();
     if (keys.length > 0) {
       ask(source, { kind: "redrive", tables: [table], keys, closes: false });
     }
