@@ -202,7 +202,8 @@ alter table libsql_sync.chain
   add column if not exists wake_at timestamptz,
   add column if not exists wake_place text,
   add column if not exists wake_misses integer not null default 0,
-  add column if not exists scrubbed_at timestamptz;
+  add column if not exists scrubbed_at timestamptz,
+  add column if not exists ticked_at timestamptz;
 alter table libsql_sync.batches
   add column if not exists reopen boolean not null default false,
   -- Handed out while the one before it was pending: it is acked, never issued again.
@@ -2629,6 +2630,7 @@ begin
   if not found then
     return 0;
   end if;
+  update libsql_sync.chain set ticked_at = started where id = 1;
   for i in 1..25 loop
     perform libsql_sync.trim();
     exit when pg_catalog.clock_timestamp() > started + interval '200 milliseconds';
@@ -3278,6 +3280,14 @@ begin
             level := 'error';
             what := pg_catalog.format('%s calls of the worker in a row came to nothing', c.wake_misses);
             advice := 'see the secrets, pg_net''s answers here, and the worker''s log';
+          else
+            execute 'select d.status, d.return_message from cron.job_run_details d join cron.job j using (jobid)
+              where j.jobname = ''libsql_sync_realtime'' order by d.runid desc limit 1' into run;
+            if run.status = 'failed' then
+              level := 'error';
+              what := 'on, and its last run failed: ' || pg_catalog.left(pg_catalog.split_part(run.return_message, E'\n', 1), 160);
+              advice := 'select libsql_sync.realtime(true);';
+            end if;
           end if;
           return query select name, level, what, advice;
           advice := null;
@@ -3399,7 +3409,7 @@ begin
             level := 'warning';
             what := what || ', in another epoch';
             advice := 'the next sync follows, or says why not: deno task status';
-          elsif c.seen_at < pg_catalog.clock_timestamp() - interval '30 minutes' and not c.paused then
+          elsif (libsql_sync.heartbeat(c) ->> 'stale')::boolean then
             level := 'error';
             advice := 'a worker looks every 15 minutes even when nothing is queued: see the cron job, the secrets and pg_net''s answers here';
           end if;
@@ -3455,6 +3465,28 @@ begin
 end
 $$;
 
+-- The heartbeat. When nothing else is to do the cron calls the worker after 15
+-- minutes all the same, which writes to the replica's primary (probed_at) and claims:
+-- that is the whole way. "at" is when that last was. It is stale after 25 minutes, two
+-- calls of the cron later; "silent" says where it ends: at the cron, whose job last
+-- came through at "ticked_at", or behind it, at pg_net or the worker. Who is paused is
+-- not missed.
+create or replace function libsql_sync.heartbeat(c libsql_sync.chain)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.jsonb_build_object(
+    'at', c.seen_at, 'ticked_at', c.ticked_at, 'stale', h.stale,
+    'silent', case when not h.stale then null
+      when c.ticked_at > h.now - interval '11 minutes' then 'worker' else 'cron' end)
+  from (
+    select t.now, not c.paused and t.now - interval '25 minutes' > coalesce(
+      c.seen_at, (select pg_catalog.min(e.begun_at) from libsql_sync.epochs e)) as stale
+    from pg_catalog.clock_timestamp() t (now)
+  ) h
+$$;
+
 -- How things stand, cheaply: no count over a large queue, nothing of the replica
 -- but what its last sync told.
 create or replace function libsql_sync.status()
@@ -3467,6 +3499,7 @@ as $$
     'position', c.position,
     'paused', c.paused,
     'realtime', c.realtime,
+    'heartbeat', libsql_sync.heartbeat(c),
     'refill', c.refill,
     'scrub_rows', c.scrub_rows,
     'oldest_change', (

@@ -310,6 +310,8 @@ Deno.test("realtime() is shown, stays over a migration, and goes with uninstall(
     (await sql`select level from libsql_sync.doctor(array['cron', 'leftovers']) where name in ('realtime', 'leftover')`)
       .map(({ level }) => level);
   assertEquals(await doctor(), ["ok"]);
+  await sql`insert into cron.job_run_details (runid, jobid, status, return_message) select 1, jobid, 'failed', 'ERROR: gone' from cron.job where jobname = ${JOB}`;
+  assertEquals(await doctor(), ["error"]);
   await sql`select cron.unschedule(${JOB})`;
   assertEquals(await doctor(), ["error"]);
 
