@@ -36,7 +36,14 @@ export interface Queued {
 
 /** The lease, or that somebody else has it. */
 export type Lease =
-  | { readonly do: "granted"; readonly epoch: string }
+  | {
+    readonly do: "granted";
+    readonly epoch: string;
+    /** Whether a page of the scrub may ride; it may unless told. */
+    readonly scrub: boolean;
+    /** Whether the next call comes at once when there is more. */
+    readonly brief: boolean;
+  }
   | {
     readonly do: "busy";
     readonly epoch: string;
@@ -169,7 +176,8 @@ export interface BatchSize {
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(leaseOf({ do: "granted", epoch: "e" }), { do: "granted", epoch: "e" });
+ * const granted = { do: "granted", epoch: "e", scrub: true, brief: false };
+ * assertEquals(leaseOf(granted), granted);
  * ```
  */
 export function leaseOf(value: unknown): Lease {
@@ -184,7 +192,12 @@ export function leaseOf(value: unknown): Lease {
   }
   const epoch = answer.text("epoch");
   return answer.oneOf("do", ["granted", "busy"]) === "granted"
-    ? { do: "granted", epoch }
+    ? {
+      do: "granted",
+      epoch,
+      scrub: answer.value("scrub") !== false,
+      brief: answer.value("brief") === true,
+    }
     : {
       do: "busy",
       epoch,

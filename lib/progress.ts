@@ -55,7 +55,7 @@ export interface Progress {
   size: BatchSize;
   /** The same for a page: rows and bytes. */
   pageSize: BatchSize;
-  /** Whether the scrub had its page. */
+  /** Whether the scrub had its page, or may have none. */
   isScrubbed: boolean;
   /** What walks found, to be told at the next claim, by table. */
   walked: Map<string, Walked>;

@@ -18,6 +18,7 @@ import {
   type Parts,
   type Progress,
 } from "./progress.ts";
+import type { ReplicaRow } from "./replica_row.ts";
 import { hasRoom, mbOf, noRoom, roomWarnings } from "./room.ts";
 import { stopError } from "./stop.ts";
 
@@ -70,7 +71,8 @@ export async function sync(parts: Parts): Promise<SyncResult> {
       ...(paused ? { paused } as const : {}),
     };
   }
-  return await follow(parts, lease, { batches: true });
+  const { scrub, brief } = answer;
+  return await follow(parts, lease, { batches: true, scrub, brief });
 }
 
 /**
@@ -79,20 +81,33 @@ export async function sync(parts: Parts): Promise<SyncResult> {
  * @param parts What to work with.
  * @param lease The lease held.
  * @param options Whether batches are applied, or only the moves that make the
- * replica follow the epoch in force; whether a replica of another source is
- * taken over.
+ * replica follow the epoch in force; whether a page of the scrub may ride, as it
+ * may unless told; whether the next call comes at once when there is more;
+ * whether a replica of another source is taken over.
  * @returns What was done.
  * @throws {SyncError} See {@linkcode sync}.
  */
 export async function follow(
   parts: Parts,
   lease: string,
-  options: { batches: boolean; takeOver?: boolean },
+  options: {
+    batches: boolean;
+    scrub?: boolean;
+    brief?: boolean;
+    takeOver?: boolean;
+  },
 ): Promise<SyncResult> {
   const { source, budget, log } = parts;
   const progress = newProgress();
+  progress.isScrubbed = options.scrub === false;
+  const started = parts.now();
+  // Writes that never pause would keep it for as long as it may take, and with it
+  // whatever else pg_net has to deliver.
+  const isLate = () =>
+    options.brief === true && parts.now() - started > BRIEF_MS &&
+    progress.row?.drained === 1 && !isWalking(progress.row);
   const isDone = () =>
-    !options.batches || progress.isSpent || !hasBudget(budget);
+    !options.batches || progress.isSpent || !hasBudget(budget) || isLate();
   const claimNext = async (): Promise<Claim> => {
     const done = isDone();
     const claim = await source.claim({
@@ -202,7 +217,14 @@ function claimAhead(
 /** Less is no time for one more batch. */
 const AHEAD_MS_MIN = 1_500;
 const FAILURES_MAX = 3;
+const BRIEF_MS = 1_000;
 const NOTHING: BatchSize = { messages: 0, bytes: 0 };
+
+/** Whether a walk is under way that somebody waits for. */
+function isWalking(row: ReplicaRow): boolean {
+  const place = parsePlace(row.walk_at);
+  return place !== null && place.scrubRows === null;
+}
 
 /** Makes the move or applies the batch that the source handed out. */
 async function obey(

@@ -195,7 +195,15 @@ alter table libsql_sync.chain
   add column if not exists floor bigint not null default 0,
   add column if not exists floor_next bigint,
   add column if not exists floor_awaits text[],
-  add column if not exists floor_queue oid;
+  add column if not exists floor_queue oid,
+  -- Realtime: whether it is on, and the last call of the worker that nothing came
+  -- of yet: when, where the chain stood, and how many before it in a row.
+  add column if not exists realtime boolean not null default false,
+  add column if not exists wake_at timestamptz,
+  add column if not exists wake_place text,
+  add column if not exists wake_misses integer not null default 0,
+  add column if not exists scrubbed_at timestamptz,
+  add column if not exists ticked_at timestamptz;
 alter table libsql_sync.batches
   add column if not exists reopen boolean not null default false,
   -- Handed out while the one before it was pending: it is acked, never issued again.
@@ -1764,7 +1772,9 @@ as $$ select 1 $$;
 
 -- Take the lease: {"lease": token, "seconds": n, "version": n}
 -- -> {"do": "granted" | "busy" | "other_version", "version", "epoch", ...}.
--- "followed" says that the replica was seen in this epoch.
+-- "followed" says that the replica was seen in this epoch. "scrub" says whether a
+-- page of the scrub may ride: where syncs are many, one a minute. "brief" says that
+-- a sync need not wait for what may come: somebody calls for it at once.
 -- It only saves work; no safety rests on it.
 create or replace function libsql_sync.lease(request json)
 returns json
@@ -1774,6 +1784,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   c libsql_sync.chain;
+  may_scrub boolean;
 begin
   if (request ->> 'version')::integer is distinct from libsql_sync.version() then
     return pg_catalog.jsonb_build_object('do', 'other_version', 'version', libsql_sync.version());
@@ -1785,11 +1796,13 @@ begin
         'followed', coalesce(h.seen ->> 'epoch' = h.epoch, false))
       from libsql_sync.chain h);
   end if;
+  may_scrub := not c.realtime or coalesce(c.scrubbed_at < pg_catalog.clock_timestamp() - interval '1 minute', true);
   update libsql_sync.chain set
     lease = request ->> 'lease',
-    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8)
+    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
+    scrubbed_at = case when may_scrub then pg_catalog.clock_timestamp() else scrubbed_at end
   where id = 1;
-  return pg_catalog.jsonb_build_object('do', 'granted', 'epoch', c.epoch);
+  return pg_catalog.jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
 end
 $$;
 
@@ -2548,7 +2561,7 @@ begin
 end
 $$;
 
--- Trim the runs of our own cron job, a day old and older, 1,000 rows at most.
+-- Trim the runs of our own cron jobs, a day old and older, 1,000 rows at most.
 -- chain.cron_run is how far the table was looked through, so that a table full
 -- of other jobs' runs is read once. Answers of pg_net are left to pg_net, which
 -- drops them after some hours: nothing in net._http_response tells ours apart.
@@ -2576,7 +2589,7 @@ begin
       select pg_catalog.max(l.runid) from looked l where l.at < pg_catalog.now() - interval '1 day')
   ), ours as materialized (
     select o.runid from old o
-    where o.jobid in (select j.jobid from cron.job j where j.jobname = 'process_libsql_replication')
+    where o.jobid in (select j.jobid from cron.job j where j.jobname in ('process_libsql_replication', 'libsql_sync_realtime'))
       -- A run that never began has no time.
       and coalesce(o.at < pg_catalog.now() - interval '1 day', true)
     order by o.runid limit 1000
@@ -2620,6 +2633,7 @@ begin
   if not found then
     return 0;
   end if;
+  update libsql_sync.chain set ticked_at = started where id = 1;
   for i in 1..25 loop
     perform libsql_sync.trim();
     exit when pg_catalog.clock_timestamp() > started + interval '200 milliseconds';
@@ -2693,7 +2707,7 @@ begin
     for job in
       select j.jobid from cron.job j
       where j.database = pg_catalog.current_database()
-        and (j.jobname = 'process_libsql_replication'
+        and (j.jobname in ('process_libsql_replication', 'libsql_sync_realtime')
           or j.command like '%process_libsql_replication_batch%')
     loop
       perform cron.unschedule(job.jobid::bigint);
@@ -3213,7 +3227,7 @@ begin
         name := 'signature';
         level := 'ok';
         what := 'cron signs each call (HMAC-SHA-256): the secret stays in the Vault';
-        if not (select p.prosrc ~ 'libsql_sync\.sign\(' from pg_catalog.pg_proc p
+        if not (select p.prosrc ~ 'libsql_sync\.call_worker\(' from pg_catalog.pg_proc p
           where p.oid = 'public.process_libsql_replication_batch()'::pg_catalog.regprocedure)
         then
           level := 'warning';
@@ -3253,6 +3267,34 @@ begin
         end if;
         return query select name, level, what, advice;
         advice := null;
+
+        if c.realtime then
+          name := 'realtime';
+          level := 'ok';
+          what := 'on';
+          if n is null or not exists (
+            select from cron.job j where j.jobname = 'libsql_sync_realtime' and j.active
+              and j.database = pg_catalog.current_database() and j.command ~ 'libsql_sync\.watch')
+          then
+            level := 'error';
+            what := 'on, and nobody looks: cron job libsql_sync_realtime is not there, or not active';
+            advice := 'select libsql_sync.realtime(true);';
+          elsif c.wake_misses > 0 then
+            level := 'error';
+            what := pg_catalog.format('%s calls of the worker in a row came to nothing', c.wake_misses);
+            advice := 'see the secrets, pg_net''s answers here, and the worker''s log';
+          else
+            execute 'select d.status, d.return_message from cron.job_run_details d join cron.job j using (jobid)
+              where j.jobname = ''libsql_sync_realtime'' order by d.runid desc limit 1' into run;
+            if run.status = 'failed' then
+              level := 'error';
+              what := 'on, and its last run failed: ' || pg_catalog.left(pg_catalog.split_part(run.return_message, E'\n', 1), 160);
+              advice := 'select libsql_sync.realtime(true);';
+            end if;
+          end if;
+          return query select name, level, what, advice;
+          advice := null;
+        end if;
 
         if n = 1 then
           name := 'cron runs';
@@ -3370,7 +3412,7 @@ begin
             level := 'warning';
             what := what || ', in another epoch';
             advice := 'the next sync follows, or says why not: deno task status';
-          elsif c.seen_at < pg_catalog.clock_timestamp() - interval '30 minutes' and not c.paused then
+          elsif (libsql_sync.heartbeat(c) ->> 'stale')::boolean then
             level := 'error';
             advice := 'a worker looks every 15 minutes even when nothing is queued: see the cron job, the secrets and pg_net''s answers here';
           end if;
@@ -3426,6 +3468,28 @@ begin
 end
 $$;
 
+-- The heartbeat. When nothing else is to do the cron calls the worker after 15
+-- minutes all the same, which writes to the replica's primary (probed_at) and claims:
+-- that is the whole way. "at" is when that last was. It is stale after 25 minutes, two
+-- calls of the cron later; "silent" says where it ends: at the cron, whose job last
+-- came through at "ticked_at", or behind it, at pg_net or the worker. Who is paused is
+-- not missed.
+create or replace function libsql_sync.heartbeat(c libsql_sync.chain)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.jsonb_build_object(
+    'at', c.seen_at, 'ticked_at', c.ticked_at, 'stale', h.stale,
+    'silent', case when not h.stale then null
+      when c.ticked_at > h.now - interval '11 minutes' then 'worker' else 'cron' end)
+  from (
+    select t.now, not c.paused and t.now - interval '25 minutes' > coalesce(
+      c.seen_at, (select pg_catalog.min(e.begun_at) from libsql_sync.epochs e)) as stale
+    from pg_catalog.clock_timestamp() t (now)
+  ) h
+$$;
+
 -- How things stand, cheaply: no count over a large queue, nothing of the replica
 -- but what its last sync told.
 create or replace function libsql_sync.status()
@@ -3437,6 +3501,8 @@ as $$
     'epoch', c.epoch,
     'position', c.position,
     'paused', c.paused,
+    'realtime', c.realtime,
+    'heartbeat', libsql_sync.heartbeat(c),
     'refill', c.refill,
     'scrub_rows', c.scrub_rows,
     'oldest_change', (
@@ -3562,10 +3628,9 @@ as $$
   from libsql_sync.chain c
 $$;
 
--- Call the worker, once, when there is something to do. Returns pg_net's request
--- id, or null. The worker answers within its 8 s budget and its last step. The
--- body goes out as its text, which is signed.
-create or replace function public.process_libsql_replication_batch()
+-- Call the worker, once. Returns pg_net's request id. The worker answers within its
+-- 8 s budget and its last step. The body goes out as its text, which is signed.
+create or replace function libsql_sync.call_worker()
 returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -3575,14 +3640,6 @@ declare
   secret text;
   body constant jsonb := '{}';
 begin
-  -- At once, as an error below would take it back: the next call finds work.
-  if libsql_sync.cap_queue() then
-    return null;
-  end if;
-  perform libsql_sync.tidy();
-  if not libsql_sync.has_work() then
-    return null;
-  end if;
   url := public.get_libsql_sync_url();
   secret := public.get_libsql_webhook_signature();
   if coalesce(url, '') = '' or coalesce(secret, '') = '' then
@@ -3598,6 +3655,127 @@ begin
       'x-webhook-signature', libsql_sync.sign(secret, url, body::text)),
     timeout_milliseconds := 15000
   );
+end
+$$;
+
+-- Call the worker when there is something to do: the cron job does, every 5
+-- minutes. Returns pg_net's request id, or null.
+create or replace function public.process_libsql_replication_batch()
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- At once, as an error below would take it back: the next call finds work.
+  if libsql_sync.cap_queue() then
+    return null;
+  end if;
+  perform libsql_sync.tidy();
+  if not libsql_sync.has_work() then
+    return null;
+  end if;
+  return libsql_sync.call_worker();
+end
+$$;
+
+-- One look of realtime(): call the worker when there is something to do and nobody
+-- is at it or called. It writes only where it calls, and once after. "closely" looks
+-- for more than queued changes, at ten times the cost. Returns whether to look again.
+--
+-- A call is over when the chain has moved since, or nothing is left to do. One of
+-- which nothing came (pg_net or the worker is slow, or fails) is repeated after 5
+-- seconds, then after twice that, up to 5 minutes.
+create or replace function libsql_sync.watch(closely boolean default true)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- The queue's index leads to what lives in it, past what is dead.
+set enable_seqscan = off
+as $$
+declare
+  c libsql_sync.chain;
+  place text;
+  is_queued boolean;
+begin
+  select * into c from libsql_sync.chain where id = 1;
+  -- What comes while somebody is at it is seen when he has ended.
+  if not c.realtime or c.lease_until > pg_catalog.clock_timestamp() then
+    return c.realtime;
+  end if;
+  place := c.epoch || ' ' || c.position;
+  is_queued := not c.paused and exists (select from pgmq.q_replicate_data_libsql m where m.msg_id >= c.floor);
+  if not is_queued and not (closely and libsql_sync.has_work()) then
+    if closely and c.wake_place is not null then
+      update libsql_sync.chain set wake_place = null, wake_misses = 0
+      where id = (select h.id from libsql_sync.chain h where h.id = 1 for update skip locked);
+    end if;
+  elsif place is distinct from c.wake_place
+    or pg_catalog.clock_timestamp() > c.wake_at + least(interval '5 seconds' * 2 ^ c.wake_misses, interval '5 minutes')
+  then
+    update libsql_sync.chain set wake_at = pg_catalog.clock_timestamp(), wake_place = place,
+      wake_misses = case when place is distinct from c.wake_place then 0 else least(c.wake_misses + 1, 6) end
+    where id = (select h.id from libsql_sync.chain h where h.id = 1 for update skip locked);
+    if found then
+      begin
+        perform libsql_sync.call_worker();
+      exception when others then
+        -- The cron job tells of it, every 5 minutes.
+        null;
+      end;
+    end if;
+  end if;
+  return true;
+end
+$$;
+
+-- Let changes arrive well within a second, or every 5 minutes again. Returns
+-- whether it is on.
+--
+-- A second cron job looks every 50 ms whether something is queued, and every second
+-- whether there is anything else to do, and calls the worker once however many writes
+-- there are. So no writer does anything more, and none waits. It costs a connection
+-- and a look into an index each time; what is idle is neither called nor written to.
+-- A run ends after 55 seconds, and the next one starts within a second or two.
+create or replace function libsql_sync.realtime(enabled boolean)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job record;
+begin
+  if enabled is null then
+    raise exception 'Cannot turn realtime on or off: expected true or false, found null';
+  end if;
+  if enabled and pg_catalog.to_regprocedure('cron.schedule(text,text,text)') is null then
+    raise exception 'Cannot turn realtime on: expected pg_cron, found none'
+      using hint = 'create extension pg_cron; (or enable it on the dashboard)';
+  end if;
+  update libsql_sync.chain set realtime = enabled, wake_place = null, wake_misses = 0 where id = 1;
+  if enabled then
+    -- Each look is a transaction: what it asks of pg_net goes out with its COMMIT.
+    perform cron.schedule('libsql_sync_realtime', '1 seconds', $job$do $do$
+declare
+  ends constant timestamptz := pg_catalog.clock_timestamp() + interval '55 seconds';
+  looks integer := 0;
+begin
+  while libsql_sync.watch(looks % 20 = 0) and pg_catalog.clock_timestamp() < ends loop
+    commit;
+    looks := looks + 1;
+    perform pg_catalog.pg_sleep(0.05);
+  end loop;
+end
+$do$
+$job$);
+  elsif pg_catalog.to_regclass('cron.job') is not null then
+    for job in
+      select j.jobid from cron.job j
+      where j.jobname = 'libsql_sync_realtime' and j.database = pg_catalog.current_database()
+    loop
+      perform cron.unschedule(job.jobid::bigint);
+    end loop;
+  end if;
+  return enabled;
 end
 $$;
 
@@ -3641,6 +3819,9 @@ begin
   else
     perform cron.schedule('process_libsql_replication', '*/5 * * * *',
       'select public.process_libsql_replication_batch()');
+    if (select realtime from libsql_sync.chain) then
+      perform libsql_sync.realtime(true);
+    end if;
   end if;
 end
 $$;

@@ -17,6 +17,7 @@ import { DRAINS } from "./drain.ts";
 import { FILL } from "./fill.ts";
 import { GOALS, type Part } from "./found.ts";
 import { Lab } from "./lab.ts";
+import { LAG } from "./lag.ts";
 import { MEMORY } from "./memory.ts";
 import { round, table } from "./report.ts";
 import { FULL, QUICK, type Sizes } from "./sizes.ts";
@@ -33,6 +34,7 @@ export const PARTS: readonly Part[] = [
   FILL,
   CAPTURE_BULK,
   ...CAPTURE_SINGLE,
+  LAG,
 ];
 
 /** What a bench found. */

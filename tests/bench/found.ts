@@ -116,6 +116,11 @@ export const GOALS: Record<string, Goal> = {
     what: "rows/s with both databases 80 ms further away, over without",
     atLeast: 0.5,
   },
+  lag_p50_ms: {
+    what: "commit to replica in realtime, 50 writes/s, ms: the median",
+    atMost: 300,
+  },
+  lag_p99_ms: { what: "the same, 99 of 100", atMost: 1_500 },
   bundle_kb: { what: "dist.js minified, KB", atMost: 150 },
   start_ms: {
     what: "first answer later than a bare server's, ms",

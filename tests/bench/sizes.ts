@@ -30,6 +30,8 @@ export interface Sizes {
   readonly tpsSeconds: number;
   /** Single-row changes whose WAL is measured. */
   readonly walChanges: number;
+  /** How long writes go on whose lag is measured. */
+  readonly lagSeconds: number;
 }
 
 /** The command's own form. */
@@ -46,6 +48,7 @@ export const FULL: Sizes = {
   tpsTurns: 40,
   tpsSeconds: 0.4,
   walChanges: 20_000,
+  lagSeconds: 20,
 };
 
 /** Under a minute on an idle machine. */
@@ -62,6 +65,7 @@ export const QUICK: Sizes = {
   tpsTurns: 10,
   tpsSeconds: 0.1,
   walChanges: 2_000,
+  lagSeconds: 5,
 };
 
 /** Seconds, for a test that the bench still runs: its figures mean nothing. */
@@ -78,6 +82,7 @@ export const TOY: Sizes = {
   tpsTurns: 1,
   tpsSeconds: 0.05,
   walChanges: 100,
+  lagSeconds: 0.5,
 };
 
 /**

@@ -13,7 +13,8 @@ import {
   waitReady,
 } from "../../lib/dev/child.ts";
 
-const SIGNATURE = "bench-webhook-signature";
+/** The secret of every worker here. */
+export const SIGNATURE = "bench-webhook-signature";
 const START_MS = 30_000;
 const STOP_MS = 10_000;
 const MAIN = fileURLToPath(new URL("../../main.ts", import.meta.url));
@@ -24,6 +25,8 @@ export type Answer = Record<string, unknown>;
 
 /** A worker. */
 export interface Worker extends AsyncDisposable {
+  /** Its address, without a path. */
+  readonly url: string;
   /** Posts to a path; the answer must be a success. */
   post(path: string): Promise<Answer>;
   /** CPU seconds its process used so far. */
@@ -80,6 +83,7 @@ export async function startWorker(
     return response.ok;
   }, { name: "the worker", deadlineMs: START_MS });
   return {
+    url,
     async post(path) {
       const response = await fetch(url + path, {
         method: "POST",
