@@ -12,6 +12,7 @@ import type { Config } from "./config.ts";
 import { type ErrorCode, SyncError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { METRICS_TYPE } from "./metrics.ts";
+import { panel } from "./panel.ts";
 
 /** What a request may say after "?". */
 export interface Query {
@@ -110,6 +111,7 @@ interface Route {
 
 /** One path has one spelling: no slash at the end, no percent-encoding. */
 const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
+  ["/", { allow: "GET, HEAD" }],
   ["/health", { allow: "GET, HEAD" }],
   ["/ok", { allow: "GET, HEAD" }],
   ["/sync", { allow: "POST", flow: "sync" }],
@@ -160,6 +162,14 @@ async function answer(
   if (!route.allow.split(", ").includes(request.method)) {
     const message = `This path expects ${route.allow}.`;
     return respondError("method_not_allowed", message, { Allow: route.allow });
+  }
+  if (url.pathname === "/") {
+    const { html, headers } = panel(crypto.randomUUID());
+    return respond(html, {
+      status: 200,
+      type: "text/html; charset=utf-8",
+      headers,
+    });
   }
   if (route.flow === undefined) {
     return respond("OK", {
