@@ -66,7 +66,7 @@ const TEXTS: Record<
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * const alerts = [{ name: "parked", detail: "3" }];
+ * const alerts = [{ name: "parked" as const, detail: "3" }];
  * assertEquals(dueOf({ alerts, alerted: {} }), { alerts, alerted: {} });
  * assertEquals(dueOf({}), null);
  * ```
