@@ -73,6 +73,12 @@ export async function applyBatch(
   }
   progress.split = null;
   progress.batches += 1;
+  if (batch.kind === "replay") progress.replays += 1;
+  for (const { table, rows, follows } of queued.steps) {
+    if (follows) continue;
+    const before = progress.applied.get(table.name) ?? 0;
+    progress.applied.set(table.name, before + rows.length);
+  }
   const applyMs = now() - started;
   if (batch.messageCount > 0) {
     progress.size = nextSize(progress.size, applyMs);

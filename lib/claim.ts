@@ -6,6 +6,7 @@
  * @module
  */
 
+import { type Due, dueOf } from "./alert.ts";
 import { type Answer, readAnswer } from "./answer.ts";
 import { isCells, type Message, type Refusal } from "./change.ts";
 import { SyncError } from "./errors.ts";
@@ -32,6 +33,27 @@ export interface Queued {
   readonly queued: number;
   /** Whether it is exact, or a lower bound. */
   readonly queuedExact: boolean;
+}
+
+/** How many messages wait at a sync's end, and what the alert webhook is told. */
+export interface Ended extends Queued {
+  readonly due: Due | null;
+}
+
+/** What a sync did so far. */
+export interface Outcome {
+  /** Messages that were acked. */
+  readonly processed: number;
+  /** Changes that were set aside. */
+  readonly parked: number;
+  /** Batches that were applied, and how many of them because the replica had lost them. */
+  readonly batches: number;
+  readonly replays: number;
+  readonly ms: number;
+  /** The code of what ended it. */
+  readonly error?: string;
+  /** Rows that changes wrote or removed, by table. */
+  readonly tables: Readonly<Record<string, number>>;
 }
 
 /** The lease, or that somebody else has it. */
@@ -103,7 +125,7 @@ export type Claim =
       readonly do: "idle" | "settled";
       /** How many positions are left to replay. */
       readonly behind: number;
-    } & Queued
+    } & Ended
     | { readonly do: "busy" | "none" }
     | { readonly do: "stop"; readonly error: StopCode }
   );
@@ -211,18 +233,36 @@ export function leaseOf(value: unknown): Lease {
  * Reads the answer of `release`.
  *
  * @param value The answer.
- * @returns How many messages wait.
+ * @returns How many messages wait, and what is to be told.
  * @throws {SyncError} It does not say.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(queuedOf({ queued: 0, queued_exact: true }), { queued: 0, queuedExact: true });
+ * assertEquals(endedOf({ queued: 0, queued_exact: true }), { queued: 0, queuedExact: true, due: null });
  * ```
  */
-export function queuedOf(value: unknown): Queued {
-  return queuedIn(readAnswer(value));
+export function endedOf(value: unknown): Ended {
+  return { ...queuedIn(readAnswer(value)), due: dueOf(value) };
+}
+
+/**
+ * Reads the answer of `request_redrive`.
+ *
+ * @param value The answer.
+ * @returns How many dead letters are tried again.
+ * @throws {SyncError} It does not say.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(triedOf({ tried: 2 }), 2);
+ * ```
+ */
+export function triedOf(value: unknown): number {
+  return readAnswer(value).number("tried");
 }
 
 /**
@@ -346,7 +386,7 @@ export function claimOf(value: unknown): Claim {
         acked,
         do: verb,
         behind: answer.number("behind"),
-        ...queuedIn(answer),
+        ...endedOf(value),
       };
     case "busy":
     case "none":

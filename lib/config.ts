@@ -36,6 +36,8 @@ export interface Config {
   readonly pgmqToken: string;
   /** PEM of the CA that PostgreSQL's certificate is verified by; empty for the well-known ones. */
   readonly pgmqCa: string;
+  /** Where alerts are posted; empty where nobody is told. */
+  readonly alertWebhookUrl: string;
   /** The port to listen on; 0 lets the system choose. */
   readonly port: number;
 }
@@ -91,6 +93,7 @@ export function parseConfig(get: GetSetting): Config {
     nukeSecrets: read("NUKE_SIGNATURE") === ""
       ? null
       : parseSecrets("NUKE_SIGNATURE", read, report),
+    alertWebhookUrl: parseAlertUrl(read("ALERT_WEBHOOK_URL").trim(), report),
     port: parsePort(read("PORT").trim(), report),
   };
   if (problems.length > 0) {
@@ -228,6 +231,21 @@ function parseSecrets(
     );
   }
   return [text];
+}
+
+function parseAlertUrl(text: string, report: Report): string {
+  const url = URL.parse(text);
+  if (
+    text === "" ||
+    url !== null && /^https?:$/.test(url.protocol) && url.username === "" &&
+      url.password === ""
+  ) return text;
+  report(
+    `ALERT_WEBHOOK_URL must be https:// or http:// and a host, without a user: found ${
+      foundScheme(text)
+    } or no such URL; leave it out where nobody is to be told.`,
+  );
+  return "";
 }
 
 function parsePort(text: string, report: Report): number {

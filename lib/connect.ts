@@ -34,6 +34,9 @@ const SOURCE_TIMEOUT_MS = 10_000;
 const ANSWER_BYTES_MAX = 16 * 1_048_576;
 /** Longer than the longest call, as each claim takes it anew. */
 const LEASE_SECONDS = 20;
+/** A webhook that is slow is told again by the next sync. */
+const ALERT_TIMEOUT_MS = 3_000;
+const ALERT_ANSWER_BYTES_MAX = 65_536;
 
 /**
  * Opens the databases, runs a flow on them, and closes them.
@@ -62,6 +65,19 @@ export async function withParts<T>(
       if (connections++ > 0) calls += CONNECT_CALLS;
     },
   });
+  const alert = async (body: string): Promise<number> => {
+    calls += 1;
+    const request = new Request(config.alertWebhookUrl, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body,
+    });
+    const { status } = await fetchWithin(request, {
+      timeoutMs: ALERT_TIMEOUT_MS,
+      bytesMax: ALERT_ANSWER_BYTES_MAX,
+    });
+    return status;
+  };
   const counted: Carrier = {
     call(name, request) {
       calls += 1;
@@ -74,6 +90,7 @@ export async function withParts<T>(
       source: createSource(counted, {
         schemaHash: hash,
         leaseSeconds: LEASE_SECONDS,
+        alerts: config.alertWebhookUrl !== "",
       }),
       replica: createReplica(client, { schema, schemaHash: hash }),
       plan: createPlanner(schema),
@@ -84,6 +101,7 @@ export async function withParts<T>(
         msLeft: () => deadline - now(),
       },
       log,
+      alert: config.alertWebhookUrl === "" ? null : alert,
       now,
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       uuid: () => crypto.randomUUID(),

@@ -11,6 +11,8 @@ import { judge } from "./auth.ts";
 import type { Config } from "./config.ts";
 import { type ErrorCode, SyncError } from "./errors.ts";
 import type { Log } from "./log.ts";
+import { METRICS_TYPE } from "./metrics.ts";
+import { panel } from "./panel.ts";
 
 /** What a request may say after "?". */
 export interface Query {
@@ -22,6 +24,10 @@ export interface Query {
   readonly refill?: boolean;
   /** The epoch a nuke ends; any unless told. */
   readonly epoch?: string;
+  /** Whether a status has the newest dead letters, whose keys are of rows. */
+  readonly letters?: boolean;
+  /** The dead letter to try again; all of them unless told. */
+  readonly id?: string;
 }
 
 /** What can be asked for; each returns the fields of a successful answer. */
@@ -36,6 +42,12 @@ export interface Flows {
   verify(config: Config, query: Query): Promise<Record<string, unknown>>;
   /** Tries the ways to both databases. */
   doctor(config: Config): Promise<Record<string, unknown>>;
+  /** Tries dead letters again. */
+  redrive(config: Config, query: Query): Promise<Record<string, unknown>>;
+  /** Tells how things stand. */
+  status(config: Config, query: Query): Promise<Record<string, unknown>>;
+  /** Tells the same as OpenMetrics. */
+  metrics(config: Config): Promise<string>;
 }
 
 /** What the handler needs. */
@@ -52,8 +64,9 @@ export interface HandlerOptions {
   readonly version?: string;
 }
 
-/** The header that carries the secret. */
+/** The header that carries the secret, and the one that may do so for a GET. */
 const SIGNATURE_HEADER = "x-webhook-signature";
+const BEARER = /^Bearer (.+)$/;
 const VERSION_HEADER = "x-libsql-sync-version";
 const RETRY_AFTER_S = 5;
 /** A signature speaks of the whole body, so it is read. Ours have some bytes. */
@@ -98,6 +111,7 @@ interface Route {
 
 /** One path has one spelling: no slash at the end, no percent-encoding. */
 const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
+  ["/", { allow: "GET, HEAD" }],
   ["/health", { allow: "GET, HEAD" }],
   ["/ok", { allow: "GET, HEAD" }],
   ["/sync", { allow: "POST", flow: "sync" }],
@@ -105,6 +119,9 @@ const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
   ["/backfill", { allow: "POST", flow: "backfill", query: ["table"] }],
   ["/verify", { allow: "POST", flow: "verify", query: ["table", "repair"] }],
   ["/doctor", { allow: "GET", flow: "doctor" }],
+  ["/redrive", { allow: "POST", flow: "redrive", query: ["id"] }],
+  ["/status", { allow: "GET", flow: "status", query: ["letters"] }],
+  ["/metrics", { allow: "GET", flow: "metrics" }],
 ]);
 
 /**
@@ -146,6 +163,14 @@ async function answer(
     const message = `This path expects ${route.allow}.`;
     return respondError("method_not_allowed", message, { Allow: route.allow });
   }
+  if (url.pathname === "/") {
+    const { html, headers } = panel(crypto.randomUUID());
+    return respond(html, {
+      status: 200,
+      type: "text/html; charset=utf-8",
+      headers,
+    });
+  }
   if (route.flow === undefined) {
     return respond("OK", {
       status: 200,
@@ -161,7 +186,9 @@ async function answer(
     await authenticate(request, { url, secrets, now: startedAt });
     const query = parseQuery(url, route.query);
     const result = await options.flows[route.flow](config, query);
-    return respondJson(200, { success: true, ...result });
+    return typeof result === "string"
+      ? respond(result, { status: 200, type: METRICS_TYPE })
+      : respondJson(200, { success: true, ...result });
   } catch (error) {
     const { code, message } = explain(error);
     options.log(code === "unauthorized" ? "warn" : "error", route.flow, {
@@ -184,7 +211,13 @@ async function authenticate(
     now: number;
   },
 ): Promise<void> {
-  const verdict = await judge(request.headers.get(SIGNATURE_HEADER), {
+  // Prometheus sends no header of another name; where something is changed, a
+  // token that a browser keeps must not do.
+  const bearer = request.method === "GET"
+    ? BEARER.exec(request.headers.get("authorization") ?? "")?.[1]
+    : undefined;
+  const given = request.headers.get(SIGNATURE_HEADER) ?? bearer ?? null;
+  const verdict = await judge(given, {
     secrets,
     request: {
       method: request.method,
@@ -245,7 +278,7 @@ function urlOf(request: Request): URL | null {
 }
 
 /** Fields of a query that hold a text; the others are true or false. */
-const TEXTS: readonly string[] = ["table", "epoch"];
+const TEXTS: readonly string[] = ["table", "epoch", "id"];
 
 /** The query's fields, where the route has some. */
 function parseQuery(url: URL, names: readonly (keyof Query)[] = []): Query {
@@ -260,6 +293,9 @@ function parseQuery(url: URL, names: readonly (keyof Query)[] = []): Query {
     }
     if (!TEXTS.includes(name) && value !== "true" && value !== "false") {
       throw new SyncError("bad_request", `${name} must be true or false.`);
+    }
+    if (name === "id" && !/^[0-9]{1,18}$/.test(value)) {
+      throw new SyncError("bad_request", "id must be a dead letter's number.");
     }
     if (value.includes("\0")) {
       throw new SyncError("bad_request", `${name} must be without U+0000.`);

@@ -31,6 +31,8 @@ export interface Parts {
   readonly log: Log;
   /** How large the replica may be, in MB; without it, as large as it gets. */
   readonly replicaMbMax?: number;
+  /** Posts a JSON text to the alert webhook, where there is one: the status. */
+  readonly alert: ((body: string) => Promise<number>) | null;
   /** Milliseconds of a clock that does not go back. */
   now(): number;
   sleep(ms: number): Promise<void>;
@@ -65,6 +67,10 @@ export interface Progress {
   processed: number;
   parked: number;
   batches: number;
+  /** Those of them that the replica had lost. */
+  replays: number;
+  /** Rows that changes wrote or removed, by table. */
+  applied: Map<string, number>;
   failures: number;
   /** What an operator should see to. */
   warnings: string[];
@@ -87,6 +93,8 @@ export function newProgress(): Progress {
     processed: 0,
     parked: 0,
     batches: 0,
+    replays: 0,
+    applied: new Map(),
     failures: 0,
     warnings: [],
     isSpent: false,

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { type Due, dueOf } from "./alert.ts";
 import type { Refusal } from "./change.ts";
 import {
   type Batch,
@@ -14,28 +15,34 @@ import {
   type Carrier,
   type Claim,
   claimOf,
+  type Ended,
+  endedOf,
   isParked,
   type Lease,
   leaseOf,
+  type Outcome,
   type PageRequest,
-  type Queued,
-  queuedOf,
   type RequestedWalk,
   type Reset,
   resetOf,
+  triedOf,
   VERSION,
   walkOf,
 } from "./claim.ts";
 import type { Json } from "./json.ts";
 import type { Walked } from "./page.ts";
 import { type ReplicaRow } from "./replica_row.ts";
+import { type SourceReport, sourceReportOf } from "./status.ts";
 
 /** The verbs of the source. */
 export interface Source {
   /** Takes the lease, for `seconds` from now. */
   lease(lease: string): Promise<Lease>;
-  /** Gives the lease back. */
-  release(lease: string): Promise<Queued>;
+  /** Gives the lease back, and says what was done, or what the alert webhook was told. */
+  release(
+    lease: string,
+    told?: { sync?: Outcome; alerted?: Json },
+  ): Promise<Ended>;
   /** Settles what the row proves, and hands out what is next. */
   claim(request: {
     lease: string;
@@ -50,6 +57,8 @@ export interface Source {
     page?: PageRequest;
     /** What walks found so far, for the source's status. */
     walked?: readonly Walked[];
+    /** What was done so far, should this be the last claim. */
+    sync?: Outcome;
   }): Promise<Claim>;
   /** Asks for a walk; null where the table is not listed. */
   requestWalk(request: {
@@ -72,32 +81,45 @@ export interface Source {
       reason: string;
     },
   ): Promise<Reset>;
+  /** How things stand, with the newest dead letters where they are asked for. */
+  report(
+    request: { letters: boolean },
+  ): Promise<{ report: SourceReport; due: Due | null }>;
+  /** Tries dead letters again, all of them unless told; how many. */
+  requestRedrive(ids?: readonly string[]): Promise<number>;
 }
 
 /**
  * Speaks to the libsql_sync functions through a carrier.
  *
  * @param carrier Carries the calls.
- * @param options The hash of the worker's schema, and the seconds a lease
- * lasts from each call on.
+ * @param options The hash of the worker's schema, the seconds a lease lasts
+ * from each call on, and whether there is a webhook to tell of alerts.
  * @returns The source.
  */
 export function createSource(
   carrier: Carrier,
-  options: { schemaHash: string; leaseSeconds: number },
+  options: { schemaHash: string; leaseSeconds: number; alerts?: boolean },
 ): Source {
   const { schemaHash: schema, leaseSeconds: seconds } = options;
+  const alerts: Record<string, Json> = options.alerts ? { alerts: true } : {};
   return {
     async lease(lease) {
       return leaseOf(
         await carrier.call("lease", { lease, seconds, version: VERSION }),
       );
     },
-    async release(lease) {
-      return queuedOf(await carrier.call("release", { lease }));
+    async release(lease, { sync, alerted } = {}) {
+      return endedOf(
+        await carrier.call("release", {
+          lease,
+          ...(sync ? { sync: outcomeJson(sync), ...alerts } : {}),
+          ...(alerted === undefined ? {} : { alerted }),
+        }),
+      );
     },
     async claim(
-      { lease, row, size, split, ahead, takeOver, page, walked = [] },
+      { lease, row, size, split, ahead, takeOver, page, walked = [], sync },
     ) {
       return claimOf(
         await carrier.call("claim", {
@@ -115,6 +137,7 @@ export function createSource(
             walk_gen: walkGen,
             ...found,
           })),
+          ...(sync ? { sync: outcomeJson(sync), ...alerts } : {}),
         }),
       );
     },
@@ -139,7 +162,20 @@ export function createSource(
     async reset(request) {
       return resetOf(await carrier.call("reset", request));
     },
+    async report({ letters }) {
+      const answer = await carrier.call("report", { letters, ...alerts });
+      return { report: sourceReportOf(answer), due: dueOf(answer) };
+    },
+    async requestRedrive(ids) {
+      return triedOf(
+        await carrier.call("request_redrive", ids ? { ids: [...ids] } : {}),
+      );
+    },
   };
+}
+
+function outcomeJson({ tables, error, ...counts }: Outcome): Json {
+  return { ...counts, tables: { ...tables }, ...(error ? { error } : {}) };
 }
 
 function pageJson({ keys, ...page }: PageRequest): Json {

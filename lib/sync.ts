@@ -8,7 +8,14 @@
  */
 
 import { applyBatch } from "./apply.ts";
-import type { Batch, BatchSize, Claim, PageRequest, Queued } from "./claim.ts";
+import type {
+  Batch,
+  BatchSize,
+  Claim,
+  Outcome,
+  PageRequest,
+  Queued,
+} from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { buildIndexes } from "./indexes.ts";
 import { namesIn, parsePlace } from "./page.ts";
@@ -21,6 +28,7 @@ import {
 import type { ReplicaRow } from "./replica_row.ts";
 import { hasRoom, mbOf, noRoom, roomWarnings } from "./room.ts";
 import { stopError } from "./stop.ts";
+import { tell } from "./tell.ts";
 
 /** What a sync did. */
 export interface SyncResult {
@@ -106,6 +114,8 @@ export async function follow(
   const isLate = () =>
     options.brief === true && parts.now() - started > BRIEF_MS &&
     progress.row?.drained === 1 && !isWalking(progress.row);
+  const outcome = (error?: string) =>
+    outcomeOf(progress, { ms: parts.now() - started, error });
   const isDone = () =>
     !options.batches || progress.isSpent || !hasBudget(budget) || isLate();
   const claimNext = async (): Promise<Claim> => {
@@ -118,6 +128,7 @@ export async function follow(
       ...(options.takeOver ? { takeOver: true } : {}),
       ...(done ? {} : { page: await pageRequest(parts, progress) }),
       walked: [...progress.walked.values()],
+      sync: outcome(),
     });
     progress.walked.clear();
     progress.processed += claim.acked;
@@ -140,6 +151,7 @@ export async function follow(
             for (const message of progress.warnings) {
               log("warn", "replica_size", { message });
             }
+            await tell(parts, claim.due);
             return report(progress, claim);
           case "busy":
             return {
@@ -176,7 +188,8 @@ export async function follow(
     if (split) {
       await source.claim({ lease, row, size: NOTHING, split }).catch(() => {});
     }
-    await source.release(lease).catch(() => {});
+    await source.release(lease, { sync: outcome(code) })
+      .then(({ due }) => tell(parts, due)).catch(() => {});
     throw error;
   }
 }
@@ -343,6 +356,22 @@ function report(
     queued: queued.queued,
     queued_exact: queued.queuedExact,
     ...(progress.warnings.length > 0 ? { warnings: progress.warnings } : {}),
+  };
+}
+
+function outcomeOf(
+  progress: Progress,
+  { ms, error }: { ms: number; error?: string },
+): Outcome {
+  const { processed, parked, batches, replays, applied } = progress;
+  return {
+    processed,
+    parked,
+    batches,
+    replays,
+    ms: Math.round(ms),
+    ...(error ? { error } : {}),
+    tables: Object.fromEntries(applied),
   };
 }
 

@@ -10,16 +10,19 @@ import type { Config } from "./config.ts";
 import { withParts } from "./connect.ts";
 import { createHandler } from "./handler.ts";
 import type { Log } from "./log.ts";
+import { formatMetrics } from "./metrics.ts";
 import { nuke } from "./nuke.ts";
-import { parseSchema } from "./schema.ts";
 import type { Parts } from "./progress.ts";
+import { parseSchema, schemaHash } from "./schema.ts";
+import { describeWorker, type WorkerStatus } from "./status.ts";
 import { sync } from "./sync.ts";
+import { tell } from "./tell.ts";
 import { createTurns } from "./turns.ts";
 import { walk } from "./walk.ts";
+import { describeWays, tryWays } from "./ways.ts";
 
 /** One works; the others only ask, find it at work, and are soon gone. */
 const CONNECTIONS_MAX = 4;
-import { describeWays, tryWays } from "./ways.ts";
 
 /**
  * Makes the function that answers requests.
@@ -54,6 +57,21 @@ export function createWorker(options: {
     log("info", name, { ...counts as Record<string, string>, ms });
     return result;
   };
+  /** Asks the source alone; whoever looks has the webhook told what is due. */
+  const look = async (
+    settings: Config,
+    { letters = false }: { letters?: boolean } = {},
+  ): Promise<WorkerStatus> => {
+    const schema = parseSchema(options.schema);
+    const here = await schemaHash(schema);
+    return await inTurn(() =>
+      withParts({ config: settings, schema, log }, async (parts) => {
+        const { report, due } = await parts.source.report({ letters });
+        await tell(parts, due);
+        return describeWorker(report, { here, version: version ?? null });
+      })
+    );
+  };
   return createHandler({
     config,
     flows: {
@@ -78,6 +96,12 @@ export function createWorker(options: {
         log("info", "doctor", { says });
         return { says, ways };
       },
+      redrive: (settings, { id }) =>
+        run("redrive", settings, async ({ source }) => ({
+          tried: await source.requestRedrive(id ? [id] : undefined),
+        })),
+      status: async (settings, query) => ({ ...await look(settings, query) }),
+      metrics: async (settings) => formatMetrics(await look(settings)),
     },
     log,
     now,

@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import fc from "fast-check";
-import { claimOf, isParked, leaseOf, queuedOf, resetOf } from "../lib/claim.ts";
+import { claimOf, endedOf, isParked, leaseOf, resetOf } from "../lib/claim.ts";
 import { walkOf } from "../lib/claim.ts";
 import { parseConfig } from "../lib/config.ts";
 import { SyncError } from "../lib/errors.ts";
@@ -104,12 +104,16 @@ Deno.test("createHandler() answers any request, and runs a flow for none but a s
       backfill: flow("/backfill"),
       verify: flow("/verify"),
       doctor: flow("/doctor"),
+      redrive: flow("/redrive"),
+      status: flow("/status"),
+      metrics: () => Promise.resolve(""),
     },
     log: () => {},
     now: () => 0,
   });
   const paths = [
     ...["/sync", "/nuke", "/backfill", "/verify", "/doctor"],
+    ...["/redrive", "/status"],
     ...["/health", "/ok"],
   ];
   const near = fc.constantFrom(
@@ -203,7 +207,8 @@ Deno.test("createHandler() answers any request, and runs a flow for none but a s
         if (calls.length > 0) {
           ran += 1;
           assertEquals(new URL(url).pathname, calls[0]);
-          assertEquals(method, calls[0] === "/doctor" ? "GET" : "POST");
+          const isLook = ["/doctor", "/status"].includes(calls[0]!);
+          assertEquals(method, isLook ? "GET" : "POST");
           assertEquals(given.get("x-webhook-signature"), SECRET);
           assertEquals(response.status, 200);
           return;
@@ -420,7 +425,7 @@ Deno.test("what the source answers is one of its answers, or source_failed", () 
   );
   check(
     fc.property(answers, (answer) => {
-      for (const read of [leaseOf, queuedOf, isParked, resetOf, walkOf]) {
+      for (const read of [leaseOf, endedOf, isParked, resetOf, walkOf]) {
         const { error } = outcome<unknown>(() => read(answer));
         assert(!error || /^(source_failed|version_mis)/.test(error.code));
       }

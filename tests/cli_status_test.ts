@@ -1,9 +1,6 @@
 import { assertEquals } from "@std/assert";
-import {
-  formatStatus,
-  reportStatus,
-  type SourceStatus,
-} from "../lib/cli/status.ts";
+import { formatStatus } from "../lib/cli/status.ts";
+import { reportStatus, type SourceStatus } from "../lib/status.ts";
 
 const NOW = Date.parse("2026-11-22T12:00:00Z");
 const minutesAgo = (minutes: number) =>

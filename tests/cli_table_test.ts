@@ -1,12 +1,11 @@
 import { assertEquals } from "@std/assert";
 import {
-  formatCount,
-  formatMs,
   formatPairs,
   formatProgress,
   formatTable,
   oneLine,
 } from "../lib/cli/table.ts";
+import { formatCount, formatMs } from "../lib/format.ts";
 
 Deno.test("oneLine() leaves a terminal nothing to obey", () => {
   assertEquals(

@@ -47,6 +47,7 @@ Deno.test("parseConfig() returns every setting when all are well", () => {
     pgmqCa: "",
     webhookSecrets: ["a secret"],
     nukeSecrets: null,
+    alertWebhookUrl: "",
     port: 8787,
   });
 });
@@ -271,6 +272,9 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
     "hunter2-hunter2-, hunter2-hunter2-, hunter2-hunter2-",
     "found 3, of 16 and 16 and 16 characters",
   ],
+  ["ALERT_WEBHOOK_URL", "hooks.example.com/secret", "24 characters without a"],
+  ["ALERT_WEBHOOK_URL", "ftp://hooks.example.com", "found another scheme"],
+  ["ALERT_WEBHOOK_URL", "https://u:secret@hooks.example.com", "without a user"],
   ["NUKE_SIGNATURE", " ", "found 1 character with space around them"],
   ["NUKE_SIGNATURE", "hunter2, hunter2", "found 2, of 7 and 7 characters"],
   ["LIBSQL_MAX_MB", "0", "found 1 character;"],

@@ -16,6 +16,7 @@ const CONFIG: Config = {
   pgmqCa: "",
   webhookSecrets: [SECRET],
   nukeSecrets: null,
+  alertWebhookUrl: "",
   port: 0,
 };
 
@@ -54,6 +55,18 @@ function setUp(change: Change = {}) {
       doctor: () => {
         calls.push("doctor");
         return Promise.resolve({ says: "fine" });
+      },
+      redrive: (_, query) => {
+        calls.push(`redrive ${JSON.stringify(query)}`);
+        return Promise.resolve({ tried: 1 });
+      },
+      status: (_, query) => {
+        calls.push(`status ${JSON.stringify(query)}`);
+        return Promise.resolve({ fine: true });
+      },
+      metrics: () => {
+        calls.push("metrics");
+        return Promise.resolve("# EOF\n");
       },
     },
     log: (level, event, fields) => void logged.push([level, event, fields]),
@@ -571,4 +584,48 @@ Deno.test("createHandler() answers 401 when a signed body does not end in time",
   } finally {
     globalThis.setTimeout = setTimeout;
   }
+});
+
+Deno.test("createHandler() takes a secret as a bearer's token when something is only looked at", async () => {
+  const { handler, calls } = setUp();
+  const bearer = { authorization: `Bearer ${SECRET}` };
+  const metrics = await handler(request("/metrics", { headers: bearer }));
+  assertEquals(
+    [metrics.status, await metrics.text(), metrics.headers.get("content-type")],
+    [
+      200,
+      "# EOF\n",
+      "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    ],
+  );
+  assertEquals(metrics.headers.get("cache-control"), "no-store");
+  const status = await handler(
+    request("/status?letters=true", { headers: bearer }),
+  );
+  assertEquals((await read(status)).status, 200);
+  assertEquals(calls, ["metrics", 'status {"letters":true}']);
+  for (
+    const [path, init] of [
+      ["/sync", { method: "POST", headers: bearer }],
+      ["/status", { headers: { authorization: `bearer ${SECRET}` } }],
+      ["/status", { headers: { authorization: SECRET } }],
+      ["/status", { headers: { ...bearer, "x-webhook-signature": "other" } }],
+      ["/metrics", {}],
+    ] as const
+  ) {
+    const { status } = await read(await handler(request(path, init)));
+    assertEquals(status, 401, path);
+  }
+  assertEquals(calls.length, 2);
+});
+
+Deno.test("createHandler() takes the number of a dead letter, and nothing else, for /redrive", async () => {
+  const { handler, calls } = setUp();
+  assertEquals((await read(await handler(post("/redrive")))).status, 200);
+  assertEquals((await read(await handler(post("/redrive?id=12")))).status, 200);
+  for (const query of ["id=", "id=-1", "id=1,2", "id=1e3", "id=1&id=2"]) {
+    const { status } = await read(await handler(post(`/redrive?${query}`)));
+    assertEquals(status, 400, query);
+  }
+  assertEquals(calls, ["redrive {}", 'redrive {"id":"12"}']);
 });

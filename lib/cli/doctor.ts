@@ -28,7 +28,8 @@ import {
   type Settings,
   withSource,
 } from "./command.ts";
-import { formatMs, oneLine } from "./table.ts";
+import { formatMs } from "../format.ts";
+import { oneLine } from "./table.ts";
 
 const USAGE = `Usage: deno task doctor [--all] [--sync] [--json]
 

@@ -21,13 +21,8 @@ import {
   withSource,
   type WorkerAnswer,
 } from "./command.ts";
-import {
-  formatCount,
-  formatMs,
-  formatProgress,
-  formatTable,
-  type Progress,
-} from "./table.ts";
+import { formatCount, formatMs } from "../format.ts";
+import { formatProgress, formatTable, type Progress } from "./table.ts";
 
 const USAGE = `Usage: deno task verify [--table <name>] [--repair] [--json]
 

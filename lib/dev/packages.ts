@@ -24,8 +24,15 @@ function platform(): string {
   return `${Deno.build.os}-${cpu}`;
 }
 
-/** The package a file belongs to: the nearest folder above with a package.json that has a version. */
-function packageOf(file: string): Package {
+/**
+ * Finds the package a file belongs to: the nearest folder above with a
+ * package.json that has a version.
+ *
+ * @param file The file.
+ * @returns The package.
+ * @throws {Error} There is none above it.
+ */
+export function packageOf(file: string): Package {
   for (
     let folder = dirname(file);
     folder !== dirname(folder);

@@ -88,7 +88,7 @@ begin
     for routine in
       select p.oid from pg_catalog.pg_proc p
       where p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace
-        and p.proname in ('claim', 'lease', 'park', 'release', 'request_walk', 'reset')
+        and p.proname in ('claim', 'lease', 'park', 'release', 'report', 'request_redrive', 'request_walk', 'reset')
     loop
       execute pg_catalog.format('grant execute on function %s to libsql_sync_worker', routine);
     end loop;
@@ -211,6 +211,44 @@ alter table libsql_sync.batches
 -- Dead letters up to this id were filed before the walk was asked for.
 alter table libsql_sync.walks
   add column if not exists letters_until bigint not null default 0;
+
+-- What syncs did, for status alone. Each table is a ring of fixed size: a row is
+-- written over when its turn comes, so that nothing grows and nothing is trimmed.
+alter table libsql_sync.chain
+  -- How long the oldest change had waited when the last sync began.
+  add column if not exists lag_ms bigint not null default 0,
+  add column if not exists totals jsonb not null default '{}',
+  -- What the alert webhook was told last.
+  add column if not exists alerted jsonb not null default '{}';
+create table if not exists libsql_sync.syncs (
+  slot integer primary key,
+  n bigint not null,
+  ended_at timestamptz not null,
+  ms integer not null,
+  processed integer not null,
+  parked integer not null,
+  batches integer not null,
+  queued integer not null,
+  lag_ms bigint not null,
+  error text
+);
+create table if not exists libsql_sync.minutes (
+  slot integer primary key,
+  minute bigint not null,
+  syncs integer not null,
+  failed integer not null,
+  processed bigint not null,
+  lag_ms bigint not null
+);
+-- By table: rows that changes wrote or removed, differences that walks found,
+-- whether some of them may be left, and when the last walk was through.
+create table if not exists libsql_sync.counts (
+  table_name text primary key,
+  applied bigint not null default 0,
+  drift bigint not null default 0,
+  drifted boolean not null default false,
+  verified_at timestamptz
+);
 
 -- Only where it is off: the lock waits for every open transaction that wrote to
 -- the queue, and every writer waits behind it.
@@ -1690,6 +1728,27 @@ returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
+  -- A backfill is not asked what it finds: it writes what is not there yet.
+  with noted as (
+    select t.name, w.repair, f.value ->> 'failed' is null and (f.value ->> 'ended')::boolean as ended,
+      (f.value ->> 'differing')::bigint + (f.value ->> 'ghosts')::bigint as found,
+      case when w.kind in ('verify', 'scrub') then
+        (f.value ->> 'differing')::bigint + (f.value ->> 'ghosts')::bigint
+        - coalesce((w.found -> t.name ->> 'differing')::bigint + (w.found -> t.name ->> 'ghosts')::bigint, 0)
+      else 0 end as more
+    from pg_catalog.jsonb_array_elements(walked) f
+    join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint and w.kind <> 'redrive'
+    join libsql_sync.tables t on t.name = f.value ->> 'table'
+  )
+  insert into libsql_sync.counts as c (table_name, drift, drifted, verified_at)
+  select n.name, greatest(n.more, 0), case when n.ended then n.found > 0 and not n.repair else n.more > 0 end,
+    case when n.ended then pg_catalog.clock_timestamp() end
+  from noted n
+  where n.more > 0 or n.ended
+  on conflict (table_name) do update set
+    drift = c.drift + excluded.drift,
+    drifted = case when excluded.verified_at is null then c.drifted or excluded.drifted else excluded.drifted end,
+    verified_at = coalesce(excluded.verified_at, c.verified_at);
   update libsql_sync.walks w set
     found = w.found || pg_catalog.jsonb_build_object(f.value ->> 'table', f.value - 'walk_gen' - 'table'),
     ended_at = case when (f.value ->> 'ended')::boolean and f.value ->> 'table' = w.tables[pg_catalog.cardinality(w.tables)]
@@ -1800,13 +1859,152 @@ begin
   update libsql_sync.chain set
     lease = request ->> 'lease',
     lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
-    scrubbed_at = case when may_scrub then pg_catalog.clock_timestamp() else scrubbed_at end
+    scrubbed_at = case when may_scrub then pg_catalog.clock_timestamp() else scrubbed_at end,
+    lag_ms = libsql_sync.lag_ms(c)
   where id = 1;
   return pg_catalog.jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
 end
 $$;
 
--- Give the lease back: {"lease": token} -> {"queued", "queued_exact"}.
+-- How long the oldest change that is queued has waited, in milliseconds.
+create or replace function libsql_sync.lag_ms(c libsql_sync.chain)
+returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select greatest(0, extract(epoch from pg_catalog.clock_timestamp() - m.enqueued_at) * 1000)::bigint
+    from (
+      select q.enqueued_at from pgmq.q_replicate_data_libsql q
+      where q.msg_id >= c.floor order by q.msg_id limit 1) m), 0)
+$$;
+
+-- Keep what a sync did: {"processed", "parked", "batches", "replays", "ms",
+-- "error"?, "tables": {name: rows}}, and what its last claim acked.
+create or replace function libsql_sync.note_sync(c libsql_sync.chain, sync jsonb, queued integer)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  n bigint := (c.totals ->> 'syncs')::bigint;
+  minute bigint := pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()) / 60);
+begin
+  insert into libsql_sync.syncs as s (slot, n, ended_at, ms, processed, parked, batches, queued, lag_ms, error)
+  values (n % 20, n, pg_catalog.clock_timestamp(), (sync ->> 'ms')::integer, (sync ->> 'processed')::integer,
+    (sync ->> 'parked')::integer, (sync ->> 'batches')::integer, note_sync.queued, c.lag_ms, sync ->> 'error')
+  on conflict (slot) do update set
+    n = excluded.n, ended_at = excluded.ended_at, ms = excluded.ms, processed = excluded.processed,
+    parked = excluded.parked, batches = excluded.batches, queued = excluded.queued,
+    lag_ms = excluded.lag_ms, error = excluded.error;
+  insert into libsql_sync.minutes as m (slot, minute, syncs, failed, processed, lag_ms)
+  values (minute % 180, minute, 1, (sync ->> 'failed')::integer, (sync ->> 'processed')::bigint, c.lag_ms)
+  on conflict (slot) do update set
+    minute = excluded.minute,
+    syncs = excluded.syncs + case when m.minute = excluded.minute then m.syncs else 0 end,
+    failed = excluded.failed + case when m.minute = excluded.minute then m.failed else 0 end,
+    processed = excluded.processed + case when m.minute = excluded.minute then m.processed else 0 end,
+    lag_ms = greatest(excluded.lag_ms, case when m.minute = excluded.minute then m.lag_ms else 0 end);
+  insert into libsql_sync.counts as o (table_name, applied)
+  select t.name, (sync -> 'tables' ->> t.name)::bigint
+  from libsql_sync.tables t where sync -> 'tables' ? t.name
+  on conflict (table_name) do update set applied = o.applied + excluded.applied;
+end
+$$;
+
+-- What the alert webhook is to be told: what began since it was told last, and
+-- what is over -> {"alerts": [{"name", "detail"}], "alerted": state}, or {}. The
+-- state comes back by release() when the webhook has taken it.
+create or replace function libsql_sync.alerts_due(c libsql_sync.chain)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  told jsonb := coalesce(c.alerted -> 'open', '{}');
+  seen jsonb := coalesce(c.alerted -> 'seen', '{}');
+  open jsonb := '{}';
+  parked bigint := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
+  drift bigint;
+  drifted boolean;
+  replays bigint := coalesce((c.totals ->> 'replays')::bigint, 0);
+  newest libsql_sync.epochs;
+  error text := (select s.error from libsql_sync.syncs s order by s.n desc limit 1);
+  due jsonb;
+begin
+  if parked > 0 then
+    open := open || pg_catalog.jsonb_build_object('parked', parked::text);
+  end if;
+  -- What was mended at once is told as well, and that it is over next time.
+  select coalesce(pg_catalog.sum(o.drift), 0), coalesce(pg_catalog.bool_or(o.drifted), false)
+  into drift, drifted from libsql_sync.counts o;
+  if drifted or drift > coalesce((seen ->> 'drift')::bigint, 0) and not told ? 'drift' then
+    open := open || pg_catalog.jsonb_build_object('drift', (drift - coalesce((seen ->> 'drift')::bigint, 0))::text);
+  end if;
+  if c.seen_at < pg_catalog.clock_timestamp() - interval '30 minutes' and not c.paused then
+    open := open || pg_catalog.jsonb_build_object('stale', pg_catalog.date_trunc('second',
+      pg_catalog.clock_timestamp() - c.seen_at)::text);
+  end if;
+  if c.seen ->> 'epoch' = c.epoch and (c.seen ->> 'position')::bigint < c.position
+    or replays > coalesce((seen ->> 'replays')::bigint, 0) and not told ? 'rewind'
+  then
+    open := open || pg_catalog.jsonb_build_object('rewind', (replays - coalesce((seen ->> 'replays')::bigint, 0))::text);
+  end if;
+  select * into newest from libsql_sync.epochs e order by e.generation desc limit 1;
+  if error in ('replica_foreign', 'replica_ahead') then
+    open := open || pg_catalog.jsonb_build_object('epoch', error);
+  elsif newest.reason not in ('installed', 'nuke') and newest.begun_at > pg_catalog.clock_timestamp() - interval '1 day'
+    and (newest.generation > coalesce((seen ->> 'epoch')::bigint, 0) and not told ? 'epoch'
+      or c.seen ->> 'epoch' is distinct from c.epoch)
+  then
+    open := open || pg_catalog.jsonb_build_object('epoch', newest.reason);
+  end if;
+  select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', coalesce(o.key, t.key), 'detail', o.value)
+    order by coalesce(o.key, t.key))
+  into due
+  from pg_catalog.jsonb_each_text(open) o full join pg_catalog.jsonb_each_text(told) t on t.key = o.key
+  where o.key is null or t.key is null;
+  if due is null then
+    return '{}';
+  end if;
+  return pg_catalog.jsonb_build_object('alerts', due, 'alerted', pg_catalog.jsonb_build_object('open', open,
+    'seen', pg_catalog.jsonb_build_object('drift', drift, 'replays', replays, 'epoch', newest.generation)));
+end
+$$;
+
+-- The end of a sync: the lease is free, and what was done is on record.
+create or replace function libsql_sync.end_sync(request json, acked integer)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c libsql_sync.chain;
+  queue jsonb := libsql_sync.queued();
+  sync jsonb := (request -> 'sync')::jsonb;
+begin
+  if sync is not null then
+    sync := sync || pg_catalog.jsonb_build_object('syncs', 1, 'processed', (sync ->> 'processed')::integer + acked,
+      'failed', case when sync ->> 'error' is null then 0 else 1 end);
+  end if;
+  update libsql_sync.chain h set lease = null, lease_until = null,
+    totals = case when sync is null then h.totals else (
+      select pg_catalog.jsonb_object_agg(k.name,
+        coalesce((h.totals ->> k.name)::bigint, 0) + coalesce((sync ->> k.name)::bigint, 0))
+      from pg_catalog.unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'replays', 'ms']) k (name)) end
+  where h.id = 1 and h.lease = request ->> 'lease' returning * into c;
+  if found and sync is not null then
+    perform libsql_sync.note_sync(c, sync, (queue ->> 'queued')::integer);
+    if (request ->> 'alerts')::boolean then
+      return queue || libsql_sync.alerts_due(c);
+    end if;
+  end if;
+  return queue;
+end
+$$;
+
+-- Give the lease back: {"lease": token, "sync"?, "alerts"?: boolean, "alerted"?}
+-- -> {"queued", "queued_exact", "alerts"?, "alerted"?}.
 create or replace function libsql_sync.release(request json)
 returns json
 language plpgsql
@@ -1814,9 +2012,10 @@ security definer -- the worker's role may call this and touch no table
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update libsql_sync.chain set lease = null, lease_until = null
-  where id = 1 and lease = request ->> 'lease';
-  return libsql_sync.queued();
+  if request -> 'alerted' is not null then
+    update libsql_sync.chain set alerted = (request -> 'alerted')::jsonb where id = 1;
+  end if;
+  return libsql_sync.end_sync(request, 0);
 end
 $$;
 
@@ -2228,7 +2427,7 @@ begin
 
   if (request ->> 'messages_max')::integer = 0 then
     return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
-      || libsql_sync.release(request)::jsonb;
+      || libsql_sync.end_sync(request, acked);
   end if;
 
   if kind <> 'new' then
@@ -2266,7 +2465,7 @@ begin
   end if;
   if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
     return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
-      || libsql_sync.release(request)::jsonb;
+      || libsql_sync.end_sync(request, acked);
   end if;
   b.epoch := c.epoch;
   b.position := coalesce(ahead.position, c.position) + 1;
@@ -3120,7 +3319,7 @@ begin
             from pg_catalog.pg_proc p cross join lateral pg_catalog.aclexplode(p.proacl) a
             where p.oid = any (routines)
               -- Those are for the worker's role, and for whoever writes.
-              and p.oid::pg_catalog.regprocedure::text !~ '^libsql_sync\.(bookmark|claim|lease|park|release|reset|request_walk)\('
+              and p.oid::pg_catalog.regprocedure::text !~ '^libsql_sync\.(bookmark|claim|lease|park|release|report|reset|request_redrive|request_walk)\('
             union all
             select a.grantee, q.oid::pg_catalog.regclass::text, q.relowner
             from pg_catalog.pg_class q cross join lateral pg_catalog.aclexplode(q.relacl) a
@@ -3178,7 +3377,7 @@ begin
         elsif exists (
           select from pg_catalog.pg_proc p
           where p.oid = any (routines) and p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace
-            and p.proname in ('claim', 'lease', 'park', 'release', 'request_walk', 'reset')
+            and p.proname in ('claim', 'lease', 'park', 'release', 'report', 'request_redrive', 'request_walk', 'reset')
             and not pg_catalog.has_function_privilege('libsql_sync_worker', p.oid, 'execute')
         ) or not pg_catalog.has_schema_privilege('libsql_sync_worker', 'libsql_sync', 'usage') then
           level := 'error';
@@ -3534,6 +3733,59 @@ as $$
     'last_epoch', (select pg_catalog.to_jsonb(e) from libsql_sync.epochs e order by e.generation desc limit 1)
   ) || libsql_sync.queued()
   from libsql_sync.chain c
+$$;
+
+-- All that the worker's /status, /metrics and page show:
+-- {"letters"?: boolean, "alerts"?: boolean} -> status() and what syncs did. With
+-- "letters" the newest 50 dead letters, whose keys are of rows.
+create or replace function libsql_sync.report(request json)
+returns json
+language sql
+security definer -- the worker's role may call this and touch no table
+set search_path = pg_catalog, pg_temp
+as $$
+  select (libsql_sync.status()
+    || case when (request ->> 'alerts')::boolean then libsql_sync.alerts_due(c) else '{}' end
+    || pg_catalog.jsonb_build_object(
+      'now', pg_catalog.clock_timestamp(),
+      'totals', c.totals,
+      'tables', (
+        select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'name', t.name, 'rows', coalesce(e.rows, 0), 'applied', coalesce(o.applied, 0),
+          'drift', coalesce(o.drift, 0), 'verified_at', o.verified_at) order by t.name), '[]')
+        from libsql_sync.tables t
+        left join libsql_sync.counts o on o.table_name = t.name
+        -- The planner's estimate; a partitioned table's is that of its leaves.
+        left join lateral (
+          select pg_catalog.sum(greatest(l.reltuples, 0))::bigint as rows
+          from pg_catalog.pg_partition_tree(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name))) p
+          join pg_catalog.pg_class l on l.oid = p.relid
+          where p.isleaf) e on true),
+      'syncs', (
+        select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(s) - 'slot' order by s.n desc), '[]')
+        from libsql_sync.syncs s),
+      'minutes', (
+        select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(m) - 'slot' order by m.minute), '[]')
+        from libsql_sync.minutes m
+        where m.minute > extract(epoch from pg_catalog.clock_timestamp()) / 60 - 180),
+      'letters', case when (request ->> 'letters')::boolean then (
+        select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'id', m.msg_id, 'table', m.message -> 'table', 'key', m.message -> 'key',
+          'reason', m.message -> 'reason', 'parked_at', m.message -> 'parked_at') order by m.msg_id desc), '[]')
+        from (select d.msg_id, d.message from pgmq.q_replicate_data_libsql_dlq d order by d.msg_id desc limit 50) m) end))::json
+  from libsql_sync.chain c
+$$;
+
+-- Try dead letters again: {"ids": [number, ...]?} -> {"tried"}.
+create or replace function libsql_sync.request_redrive(request json)
+returns json
+language sql
+security definer -- the worker's role may call this and touch no table
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.json_build_object('tried', libsql_sync.redrive(
+    case when request -> 'ids' is not null then array(
+      select i.id::bigint from pg_catalog.json_array_elements_text(request -> 'ids') i (id)) end))
 $$;
 
 -- ---------------------------------------------------------------------------

@@ -19,6 +19,8 @@ const DEFINERS = [
   "libsql_sync.lease",
   "libsql_sync.park",
   "libsql_sync.release",
+  "libsql_sync.report",
+  "libsql_sync.request_redrive",
   "libsql_sync.request_walk",
   "libsql_sync.reset",
   // Called by whoever writes to a table.

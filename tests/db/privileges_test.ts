@@ -190,6 +190,8 @@ Deno.test("the worker's role may call the worker's functions and do nothing else
     "lease",
     "park",
     "release",
+    "report",
+    "request_redrive",
     "request_walk",
     "reset",
   ]);

@@ -377,11 +377,12 @@ export function serveWorker(
   urls: { libsqlUrl: string; pgmqUrl: string },
   raw: RawSchema,
   lines: Record<string, unknown>[] = [],
+  more: Record<string, string> = {},
 ): ServedWorker {
   if (IN_ISOLATE) {
     return serveBunny({
       script: () => bundleWorker(raw),
-      env: () => settingsOf(urls),
+      env: async () => ({ ...await settingsOf(urls), ...more }),
       modules: MODULES_BESIDE,
       onLine: (line) => {
         if (line.startsWith("{")) lines.push(JSON.parse(line));
@@ -397,7 +398,7 @@ export function serveWorker(
     async (request) => {
       worker ??= settingsOf(urls).then((settings) =>
         createWorker({
-          config: () => parseConfig((name) => settings[name]),
+          config: () => parseConfig((name) => more[name] ?? settings[name]),
           schema: raw,
           log,
           now: Date.now,

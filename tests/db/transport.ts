@@ -137,6 +137,7 @@ export async function admitToken(
       grant usage on schema libsql_sync to ${ROLE};
       grant execute on function libsql_sync.claim(json), libsql_sync.lease(json),
         libsql_sync.park(json), libsql_sync.release(json),
+        libsql_sync.report(json), libsql_sync.request_redrive(json),
         libsql_sync.request_walk(json), libsql_sync.reset(json) to ${ROLE};
     `).simple();
   } finally {

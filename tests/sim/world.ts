@@ -283,6 +283,7 @@ export class World {
     );
     const now = () => this.now + worker.waitedMs;
     return {
+      alert: null,
       source: createSource(
         {
           call: (name, request) =>
