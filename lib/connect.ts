@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Client, createClient } from "@libsql/client/web";
+import { type Client, createClient } from "@libsql/client/http";
 import { fetchWithin } from "./bounded_fetch.ts";
 import { openCarrier } from "./carry.ts";
 import type { Carrier } from "./claim.ts";

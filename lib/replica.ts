@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Client } from "@libsql/client/web";
+import type { Client } from "@libsql/client/http";
 import type { Batch, PageRequest } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";

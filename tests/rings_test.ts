@@ -41,7 +41,7 @@ const ALLOWED: readonly [ring: number, line: string][] = [
   [0, `export const h = crypto.subtle;`],
   [0, `export * from "./pure.ts";`],
   [1, `import { a } from "./pure.ts";`],
-  [1, `import { a } from "@libsql/client/web";`],
+  [1, `import { a } from "@libsql/client/http";`],
   [1, `export const now = Date.now();`],
   [2, `import { a } from "./pure.ts";`],
   [2, `import type { A } from "./adapter.ts";`],

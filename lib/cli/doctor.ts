@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Client, createClient } from "@libsql/client/web";
+import { type Client, createClient } from "@libsql/client/http";
 import { parseConfig } from "../config.ts";
 import { SyncError } from "../errors.ts";
 import { indexName, type Schema } from "../schema.ts";

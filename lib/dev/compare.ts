@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Client } from "@libsql/client/web";
+import type { Client } from "@libsql/client/http";
 import type { Sql, TransactionSql } from "postgres";
 import { packRow, readReplica, unpackRow } from "./compare_replica.ts";
 import { type Cell, readSource } from "./compare_source.ts";

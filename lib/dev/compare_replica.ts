@@ -5,7 +5,7 @@
  *
  * @module
  */
-import type { Client, InValue, ResultSet, Value } from "@libsql/client/web";
+import type { Client, InValue, ResultSet, Value } from "@libsql/client/http";
 import { type Cell, keyName } from "./compare_source.ts";
 
 /** The table to read. */

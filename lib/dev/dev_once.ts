@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { createClient } from "@libsql/client/web";
+import { createClient } from "@libsql/client/http";
 import postgres from "postgres";
 import { withinMs } from "./child.ts";
 import {

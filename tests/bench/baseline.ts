@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Client } from "@libsql/client/web";
+import type { Client } from "@libsql/client/http";
 import postgres from "postgres";
 import { QUEUE } from "./baseline_capture.ts";
 import { type BaselineMessage, baselineStatements } from "./baseline_values.ts";

@@ -8,7 +8,7 @@
  */
 
 import type { DatabaseSync } from "node:sqlite";
-import type { Client } from "@libsql/client/web";
+import type { Client } from "@libsql/client/http";
 import type { Sql } from "postgres";
 import { compareTables, describeDifferences } from "../../lib/dev/compare.ts";
 import schemaJson from "../../schema.json" with { type: "json" };

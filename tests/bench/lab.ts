@@ -7,7 +7,7 @@
  */
 
 import { cp } from "node:fs/promises";
-import { type Client, createClient } from "@libsql/client/web";
+import { type Client, createClient } from "@libsql/client/http";
 import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { type SqldServer, startSqld } from "../../lib/dev/sqld.ts";

@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { Client } from "@libsql/client/web";
+import type { Client } from "@libsql/client/http";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { putSecret } from "../../lib/dev/supabase.ts";
 import { startTicker } from "../../lib/dev/ticker.ts";

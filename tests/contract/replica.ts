@@ -5,7 +5,7 @@
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import type { Client } from "@libsql/client/web";
+import type { Client } from "@libsql/client/http";
 import type { Batch } from "../../lib/claim.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { walkAfter } from "../../lib/page.ts";

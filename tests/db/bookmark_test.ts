@@ -1,7 +1,7 @@
 /** Read your writes: bookmarks of transactions, and what a replica contains. */
 
 import { assert, assertEquals } from "@std/assert";
-import { createClient } from "@libsql/client/web";
+import { createClient } from "@libsql/client/http";
 import fc from "fast-check";
 import postgres from "postgres";
 import { CONTAINED, contains } from "../../lib/reader.ts";

@@ -1,7 +1,7 @@
 /** The guard of the replica's row, by plain SQL on a real sqld. */
 
 import { assert, assertEquals } from "@std/assert";
-import { type Client, createClient } from "@libsql/client/web";
+import { type Client, createClient } from "@libsql/client/http";
 import { createReplica } from "../../lib/replica.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import { startSqld } from "../../lib/dev/sqld.ts";

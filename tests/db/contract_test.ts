@@ -2,7 +2,7 @@
  * the simulation does. */
 
 import { assertEquals } from "@std/assert";
-import { createClient } from "@libsql/client/web";
+import { createClient } from "@libsql/client/http";
 import postgres from "postgres";
 import { compareSources } from "../contract/differential.ts";
 import { makeModel } from "../contract/model.ts";

@@ -6,7 +6,7 @@
 
 import { fileURLToPath } from "node:url";
 import { assert, assertEquals } from "@std/assert";
-import { type Client, createClient } from "@libsql/client/web";
+import { type Client, createClient } from "@libsql/client/http";
 import postgres from "postgres";
 import { withParts } from "../../lib/connect.ts";
 import { parseConfig } from "../../lib/config.ts";

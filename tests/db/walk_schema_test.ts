@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { createClient } from "@libsql/client/web";
+import { createClient } from "@libsql/client/http";
 import { SCHEMA, until, withWorker } from "./chain.ts";
 import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
 

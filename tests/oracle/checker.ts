@@ -9,7 +9,7 @@
  * @module
  */
 
-import { type Client, createClient, type Row } from "@libsql/client/web";
+import { type Client, createClient, type Row } from "@libsql/client/http";
 import type { Sql } from "postgres";
 import { type Cell, keyName } from "../../lib/dev/compare_source.ts";
 import type { RawSchema } from "../db/stack.ts";

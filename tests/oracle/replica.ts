@@ -6,7 +6,7 @@
  * @module
  */
 
-import { createClient, type InStatement } from "@libsql/client/web";
+import { createClient, type InStatement } from "@libsql/client/http";
 import type { Random } from "../../lib/dev/random.ts";
 import type { Session } from "./session.ts";
 import { SCHEMA } from "./tables.ts";

@@ -9,7 +9,7 @@
  */
 
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import type { Client } from "@libsql/client/web";
+import type { Client } from "@libsql/client/http";
 import type { Statement } from "../../lib/sql.ts";
 
 /** A row as libSQL's client gives it: by number and by name. */
