@@ -198,7 +198,7 @@ export interface BatchSize {
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * const granted = { do: "granted", epoch: "e", scrub: true, brief: false };
+ * const granted = { do: "granted" as const, epoch: "e", scrub: true, brief: false };
  * assertEquals(leaseOf(granted), granted);
  * ```
  */

@@ -20,7 +20,7 @@ header{display:flex;flex-wrap:wrap;gap:0 1rem;align-items:baseline;border-left:.
 header p,dd,dl,figure,form p{margin:0}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.6rem;margin:1rem 0}
 dl div,figure,form{background:var(--card);border:1px solid var(--edge);border-radius:.5rem;padding:.6rem .8rem}
-dt,small,th,svg text{color:var(--dim);fill:var(--dim);font-size:.85rem;font-weight:400}dd{font-size:1.15rem;font-variant-numeric:tabular-nums}
+dt,small,th,svg text{color:var(--dim);fill:var(--dim);font-size:.85rem;font-weight:400}dd{overflow-wrap:anywhere;font-size:1.15rem;font-variant-numeric:tabular-nums}
 form{max-width:26rem;margin:1.5rem 0;display:grid;gap:.6rem}
 button,input{font:inherit;color:inherit;background:var(--ground);border:1px solid var(--dim);border-radius:.4rem;padding:.4rem .9rem;min-height:2.5rem}
 button{cursor:pointer}button:hover{border-color:var(--blue);color:var(--blue)}:focus-visible{outline:3px solid var(--blue);outline-offset:2px}

@@ -20,6 +20,8 @@ function directions(dev: Dev): string {
   const query =
     '{"requests":[{"type":"execute","stmt":{"sql":"select count(*) from app_versions"}}]}';
   return `
+  open        ${dev.workerUrl}/ with the secret ${dev.signature}: lag, tables, walks, syncs
+  both sides  ${dev.sidesUrl} shows rows as they change and arrive
   PostgreSQL  ${dev.pgUrl}
   libSQL      curl -s ${dev.libsqlUrl}/v2/pipeline -d '${query}'
   worker      curl -s -X POST -H 'x-webhook-signature: ${dev.signature}' ${dev.workerUrl}/sync

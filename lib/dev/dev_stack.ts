@@ -12,6 +12,7 @@ import type { Flags, Ports } from "./dev_settings.ts";
 import { startPostgres, SUPERUSER } from "./postgres.ts";
 import { fillSample, startTraffic } from "./sample.ts";
 import { reachable } from "./server_user.ts";
+import { serveSides } from "./sides.ts";
 import { startSqld } from "./sqld.ts";
 import {
   createWorkerLogin,
@@ -22,6 +23,7 @@ import {
 } from "./supabase.ts";
 import { startTicker } from "./ticker.ts";
 import { startWorker } from "./worker_process.ts";
+import schema from "../../schema.json" with { type: "json" };
 
 const ROOT = join(import.meta.dirname!, "../../.dev");
 const SIGNATURE = "dev-signature";
@@ -49,6 +51,8 @@ export interface Dev {
   readonly libsqlUrl: string;
   readonly workerUrl: string;
   readonly signature: string;
+  /** The page with both sides. */
+  readonly sidesUrl: string;
   readonly cronEveryMs: number;
   readonly folder: string;
 }
@@ -172,6 +176,12 @@ export async function startDev(options: DevOptions): Promise<Dev> {
     log,
   });
   onStart(ticker.stop);
+  const sides = serveSides({
+    pgUrl: server.url(),
+    libsqlUrl: sqld.url,
+    schema,
+  });
+  onStart(sides.stop);
   if (!flags.once) {
     const traffic = startTraffic({
       url: server.url(),
@@ -186,6 +196,7 @@ export async function startDev(options: DevOptions): Promise<Dev> {
     libsqlUrl: sqld.url,
     workerUrl: `http://127.0.0.1:${ports.worker}`,
     signature: SIGNATURE,
+    sidesUrl: sides.url,
     cronEveryMs: CRON_EVERY_MS,
     folder: relative(Deno.cwd(), ROOT) || ROOT,
   };
