@@ -3,13 +3,15 @@
  * source, but it only ever goes on.
  *
  * Promise: a row of the replica is at each position one that the source had, and
- * none that is older than it was a position before.
+ * none that is older than it was a position before, nor than a transaction that
+ * the replica contains left it.
  *
  * @module
  */
 
 import type { Sql } from "postgres";
 import type { Cell } from "../../lib/dev/compare_source.ts";
+import { contains } from "../../lib/reader.ts";
 import type { RawSchema } from "../db/stack.ts";
 import type { Found, ReplicaState } from "./checker.ts";
 import { type Entry, shadowLog } from "./shadow.ts";
@@ -20,6 +22,20 @@ interface Look {
   readonly chain: string;
   readonly position: number;
   readonly tables: Map<string, Map<string, string>>;
+  /** Whether a reader is told that it contains this transaction. */
+  readonly contains: (xid: string) => boolean;
+}
+
+/** A question whose answers are kept. */
+function remembered(
+  ask: (text: string) => boolean,
+): (text: string) => boolean {
+  const known = new Map<string, boolean>();
+  return (text) => {
+    const answer = known.get(text) ?? ask(text);
+    known.set(text, answer);
+    return answer;
+  };
 }
 
 /** Equal rows give equal texts. */
@@ -42,6 +58,7 @@ export class Order {
       schema,
       chain: `${row.epoch} ${row.schema_hash} ${failovers}`,
       position: Number(row.position),
+      contains: remembered((xid) => contains(row, `${xid}:0:${row.epoch}`)),
       tables: new Map(
         [...tables].map(([table, rows]) => [
           table,
@@ -86,6 +103,12 @@ export class Order {
   }
 }
 
+/** Whether the replica cannot hold it. */
+function isRefused({ cells }: Entry): boolean {
+  return cells !== null &&
+    Object.values(cells).some(({ type }) => type === "refused");
+}
+
 /** Follows a row through the states; what is wrong with it, if anything. */
 function follow(
   looks: readonly Look[],
@@ -97,8 +120,13 @@ function follow(
     ...row.entries.map(({ cells }) => cells && pack(cells)),
   ];
   let at = 0;
-  for (const { position, tables } of looks) {
+  for (const { position, tables, contains } of looks) {
     const text = tables.get(table)!.get(key) ?? null;
+    const seen = row.entries.findLastIndex(({ xid }) => contains(xid));
+    // What the replica cannot hold was set aside.
+    if (seen >= 0 && !isRefused(row.entries[seen]!)) {
+      at = Math.max(at, seen + 1);
+    }
     const next = texts.indexOf(text, at);
     if (next < 0) {
       const before = texts.lastIndexOf(text);

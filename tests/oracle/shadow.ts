@@ -200,6 +200,8 @@ export async function shadowAt(
 /** What a key held from an entry of the log on; null: nothing. */
 export interface Entry {
   readonly seq: number;
+  /** The transaction that wrote it. */
+  readonly xid: string;
   readonly cells: Record<string, Cell> | null;
 }
 
@@ -219,14 +221,15 @@ export async function shadowLog(
   const query = sql<
     {
       seq: string;
+      xid: string;
       tbl: string;
       key: string | null;
       leaf: string | null;
       cells: string | null;
     }[]
-  >`select seq, tbl, to_json(key)::text as key, leaf, to_json(cells)::text as cells
+  >`select seq, xid::text, tbl, to_json(key)::text as key, leaf, to_json(cells)::text as cells
     from oracle.history order by seq`;
-  for (const { seq, tbl, key, leaf, cells } of await query) {
+  for (const { seq, xid, tbl, key, leaf, cells } of await query) {
     const listed = schema.tables[tbl];
     const logged = SCHEMA.tables[tbl]!;
     if (!listed || String(listed.key) !== String(logged.key)) continue;
@@ -235,7 +238,7 @@ export async function shadowLog(
     if (key === null) {
       for (const [name, entries] of table) {
         if (leaf === null || leaves.get(`${tbl} ${name}`) === leaf) {
-          entries.push({ seq: Number(seq), cells: null });
+          entries.push({ seq: Number(seq), xid, cells: null });
         }
       }
       continue;
@@ -254,7 +257,7 @@ export async function shadowLog(
     );
     table.set(name, [
       ...table.get(name) ?? [],
-      { seq: Number(seq), cells: row },
+      { seq: Number(seq), xid, cells: row },
     ]);
   }
   return log;
