@@ -88,6 +88,8 @@ export class Invariants {
   #unmended = new Set<string>();
   /** Whether messages of a recorded batch may be gone. */
   mayTrim = false;
+  #passedMs = 0;
+  #isRewound = false;
   /** Whether another past, or another source, is about. */
   hasOtherPast = false;
   /** The first violation found, or what broke the simulation itself. */
@@ -153,11 +155,18 @@ export class Invariants {
     }
   }
 
+  /** Time passed at the source; in half of the replay window nothing is trimmed. */
+  passed(ms: number): void {
+    this.#passedMs += Math.max(0, ms);
+    if (this.#passedMs > 1_800_000) this.mayTrim = true;
+  }
+
   /** A new epoch began. */
   epoch(reason: string): void {
     this.world.count(`epoch: ${reason.replace(/\d+/g, "n")}`);
+    // A claim that stalls may prove what the replica has lost meanwhile.
     const isFalse = reason.includes("not on record")
-      ? !this.hasOtherPast
+      ? !this.hasOtherPast && !this.#isRewound
       : reason.includes("cannot be repeated")
       ? !this.mayTrim && !this.hasOtherPast
       : reason.includes("taken over") && !this.hasOtherPast;
@@ -202,6 +211,7 @@ export class Invariants {
 
   /** The replica lost commits. */
   rewound(commits: number): void {
+    this.#isRewound = true;
     this.#past = this.#past.filter(({ commit }) => commit <= commits);
     this.#known = new Map();
     this.#unmended = new Set(this.#drifted);
