@@ -547,7 +547,8 @@ $$;
 
 -- The same for a statement that touched one row, the most frequent one, without a
 -- query but for the rows themselves. It leaves no message where the key changed,
--- or the row is not there as the statement left it: then capture_sql() answers.
+-- or the row is not there as the statement left it: then capture_sql() answers. So
+-- it does where one snapshot may see two rows of a key.
 create or replace function libsql_sync.one_row_sql(relation oid, table_name text, operation text)
 returns text
 language sql stable
@@ -641,7 +642,7 @@ as $$
 $branch$        if tg_op = %L then
           perform from %s limit 2;
           get diagnostics touched = row_count;
-          if touched = 1 then
+          if touched = 1 and pg_catalog.current_setting('transaction_isolation') = 'read committed' then
 %s          end if;
           if touched > 1 or touched = 1 and message is null and not unchanged then
             messages := array(%s);

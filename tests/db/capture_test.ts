@@ -1170,8 +1170,14 @@ for (const level of ["repeatable read", "serializable"]) {
     await sql`delete from bulk where id < 100`;
     await stack.drain();
     await sql`vacuum bulk`;
+    await sql`insert into more select i, 'start' from generate_series(1, 9) i`;
     await sql.begin(`isolation level ${level}`, async (tx) => {
       await tx`select count(*) from most`;
+      // And no room: a new row lies behind.
+      await sql`delete from more where id in (4, 5)`;
+      await tx`insert into more values (4, 'mine')`;
+      await tx`insert into more values (5, 'mine')`;
+      await tx`update more set a = 'still mine' where a = 'mine' and id = 5`;
       // What the snapshot still sees under keys that are free.
       await sql`delete from bulk where id in (400, 401, 402, 403, 404)`;
       await tx`insert into bulk values (400, 'mine', 1)`;
@@ -1187,7 +1193,7 @@ for (const level of ["repeatable read", "serializable"]) {
       await tx`rollback to savepoint b`;
       await tx`update bulk set n = n + 1 where id between 300 and 310`;
     });
-    assertEquals(await stack.settle(), 399);
+    assertEquals(await stack.settle(), 399 + 9);
   });
 }
 
