@@ -113,6 +113,22 @@ function* familiesOf(status: WorkerStatus): Generator<Family> {
     one(status.last_sync === null ? null : Date.parse(status.last_sync) / 1000),
   ];
   yield [
+    "last_cron_timestamp_seconds",
+    "gauge",
+    "When the cron's job last came through.",
+    one(
+      status.heartbeat.ticked_at === null
+        ? null
+        : Date.parse(status.heartbeat.ticked_at) / 1000,
+    ),
+  ];
+  yield [
+    "heartbeat_stale",
+    "gauge",
+    "Whether nothing went the whole way from the cron to the replica for 25 minutes.",
+    one(status.heartbeat.stale),
+  ];
+  yield [
     "last_sync_success",
     "gauge",
     "Whether the last sync that ended succeeded.",

@@ -31,6 +31,15 @@ interface Walk {
   readonly found: Readonly<Record<string, Found>>;
 }
 
+/** Whether the whole way was gone lately: cron, pg_net, worker, replica. */
+export interface Heartbeat {
+  /** When the cron's job last came through. */
+  readonly ticked_at: string | null;
+  readonly stale: boolean;
+  /** Where it ends; null where it does not. */
+  readonly silent: "cron" | "worker" | null;
+}
+
 /** What `libsql_sync.status()` answers, as far as it is read here. */
 export interface SourceStatus {
   readonly epoch: string;
@@ -42,6 +51,7 @@ export interface SourceStatus {
   readonly oldest_change: string | null;
   readonly dead_letters: number;
   readonly last_sync: string | null;
+  readonly heartbeat: Heartbeat;
   readonly syncing: boolean;
   readonly schema: string | null;
   /** What doctor finds in the catalog: tables and triggers. */
@@ -195,6 +205,7 @@ export interface StatusReport {
   readonly dead_letters: number;
   readonly last_sync: string | null;
   readonly last_sync_ms_ago: number | null;
+  readonly heartbeat: Heartbeat;
   readonly syncing: boolean;
   readonly paused: boolean;
   readonly walk: (WalkReport & { table: string; half: string }) | null;
@@ -250,6 +261,7 @@ export function reportStatus(
     dead_letters: status.dead_letters,
     last_sync: status.last_sync,
     last_sync_ms_ago: ago(status.last_sync),
+    heartbeat: status.heartbeat,
     syncing: status.syncing,
     paused: status.paused,
     walk: walk === null
@@ -335,6 +347,12 @@ export function describeWorker(
   };
 }
 
+const SILENT = {
+  cron: ": the cron is silent",
+  worker: ": nothing behind the cron answers",
+  nobody: "",
+};
+
 /** What there is to know, the worst first. */
 function* warningsOf(
   report: Omit<StatusReport, "fine" | "warnings">,
@@ -361,13 +379,13 @@ function* warningsOf(
     );
   } else if (idle === null) {
     yield attention("No worker has called yet.", "deno task doctor");
-  } else if (idle > STALE_MS) {
+  } else if (report.heartbeat.stale || idle > STALE_MS) {
     const waits = report.queued > 0 || report.walk !== null ||
       report.waiting_walks > 0;
     const found = `The last sync was ${formatMs(idle)} ago${
       waits ? ", though there is work" : ""
-    }.`;
-    yield waits
+    }${SILENT[report.heartbeat.silent ?? "nobody"]}.`;
+    yield waits || report.heartbeat.stale
       ? attention(found, "deno task doctor")
       : note(found, "deno task doctor");
   }

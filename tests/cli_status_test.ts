@@ -15,6 +15,7 @@ const FINE: SourceStatus = {
   oldest_change: null,
   dead_letters: 0,
   last_sync: minutesAgo(5),
+  heartbeat: { ticked_at: minutesAgo(1), stale: false, silent: null },
   syncing: false,
   schema: "c6ed9492",
   catalog: [],
@@ -126,6 +127,14 @@ Deno.test("reportStatus() is fine only where nobody has to do anything", () => {
         /though there is work/,
       ],
       [{ last_sync: minutesAgo(29), queued: 1 }, true, null],
+      [
+        {
+          last_sync: minutesAgo(26),
+          heartbeat: { ticked_at: null, stale: true, silent: "cron" },
+        },
+        false,
+        /last sync was 26 min ago: the cron is silent\./,
+      ],
       [{ schema: "other" }, false, /schema\.json here is not the one/],
       [
         { replica: { ...replica, schema_hash: "other" } },

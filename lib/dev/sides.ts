@@ -150,8 +150,11 @@ function sideOf(
   const stored = row === undefined ? null : Object.fromEntries(
     table.columns.map(({ name }, at) => [name, row[at] as string | null]),
   );
+  const differs = (name: string) => cells?.[name] !== stored?.[name];
+  // What changed comes first.
   const shown = table.columns.map(({ name }) => name)
     .filter((name) => !table.key.includes(name) && (cells ?? stored)?.[name])
+    .sort((a, b) => Number(differs(b)) - Number(differs(a)))
     .slice(0, COLUMNS_MAX);
   const textsOf = (of: Change["cells"]) =>
     of && shown.map((name) => `${name} ${of[name] ?? "-"}`);

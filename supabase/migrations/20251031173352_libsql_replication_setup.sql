@@ -1929,6 +1929,7 @@ declare
   drift bigint;
   drifted boolean;
   replays bigint := coalesce((c.totals ->> 'replays')::bigint, 0);
+  heartbeat jsonb := libsql_sync.heartbeat(c);
   newest libsql_sync.epochs;
   error text := (select s.error from libsql_sync.syncs s order by s.n desc limit 1);
   due jsonb;
@@ -1942,9 +1943,11 @@ begin
   if drifted or drift > coalesce((seen ->> 'drift')::bigint, 0) and not told ? 'drift' then
     open := open || pg_catalog.jsonb_build_object('drift', (drift - coalesce((seen ->> 'drift')::bigint, 0))::text);
   end if;
-  if c.seen_at < pg_catalog.clock_timestamp() - interval '30 minutes' and not c.paused then
+  if (heartbeat ->> 'stale')::boolean then
     open := open || pg_catalog.jsonb_build_object('stale', pg_catalog.date_trunc('second',
-      pg_catalog.clock_timestamp() - c.seen_at)::text);
+      pg_catalog.clock_timestamp() - coalesce(c.seen_at,
+        (select pg_catalog.min(e.begun_at) from libsql_sync.epochs e)))::text || case heartbeat ->> 'silent'
+        when 'cron' then ': the cron is silent' else ': nothing behind the cron answers' end);
   end if;
   if c.seen ->> 'epoch' = c.epoch and (c.seen ->> 'position')::bigint < c.position
     or replays > coalesce((seen ->> 'replays')::bigint, 0) and not told ? 'rewind'

@@ -184,14 +184,24 @@ Deno.test("the alert webhook is told of a chain that was broken, and that the re
 
 Deno.test("the alert webhook is told of silence by whoever asks for the status, and when syncs are back", async () => {
   await withWebhook(async ({ stack, hook, post, get }) => {
+    // Where no worker ever came.
+    await stack
+      .sql`update libsql_sync.epochs set begun_at = now() - interval '2 days'`;
+    await get("/status");
+    assertMatch(hook.told[0]!.text, /^LibSQL Sync: no sync for 2 days/);
+    assertEquals(hook.take(), ["stale"]);
     await post("/sync");
+    assertEquals(hook.take(), ["stale over"]);
     await stack
       .sql`update libsql_sync.chain set seen_at = now() - interval '1 hour'`;
     // A worker without a webhook takes nothing away from the one that has it.
     await get("/status", { without: true });
     assertEquals(hook.take(), []);
     await get("/metrics");
-    assertMatch(hook.told[0]!.text, /^LibSQL Sync: no sync for 01:00:/);
+    assertMatch(
+      hook.told[0]!.text,
+      /^LibSQL Sync: no sync for 01:00:\d\d: the cron is silent /,
+    );
     assertEquals(hook.take(), ["stale"]);
     await get("/status");
     assertEquals(hook.take(), []);
