@@ -15,8 +15,15 @@ const REFUSED = "42501";
 /** A role of anybody's, with a login and nothing else. */
 const STRANGER = "stranger_login";
 const API_ROLES = ["anon", "authenticated", "service_role"];
-/** What the worker's role may execute. */
-const CALLS = ["claim", "lease", "park", "release", "request_walk", "reset"];
+/** What roles may execute, and nothing else. */
+const CALLS: Record<string, readonly string[]> = {
+  [WORKER_LOGIN]: [
+    ...["claim", "lease", "park", "release", "report", "reset"],
+    ...["request_redrive", "request_walk"],
+  ],
+  authenticated: ["bookmark"],
+  service_role: ["bookmark"],
+};
 
 /** A session of one of the roles. */
 async function as<T>(
@@ -96,7 +103,7 @@ Deno.test("no role but the owner's calls a function of ours, or the worker's tho
   );
   assert(functions.filter(({ schema }) => schema === "pgmq").length > 20);
   for (const role of [...API_ROLES, STRANGER, WORKER_LOGIN]) {
-    const own = role === WORKER_LOGIN ? CALLS : [];
+    const own = CALLS[role] ?? [];
     const tried = functions.filter(({ name, schema }) =>
       schema !== "libsql_sync" || !own.includes(name)
     );

@@ -388,8 +388,9 @@ Deno.test("keys alone are looked up for the replica's keys, whatever the size of
       JSON.stringify({ half, table: "late" })
     }::text, 'after', '["1201"]'::jsonb, 'last', true,
       'keys', (select jsonb_agg(jsonb_build_array(i::text)) from generate_series(1, 1201) i)))) as page
-    from (select (1, 'redrive', array['late'], (select jsonb_agg(jsonb_build_array(i::text)) from generate_series(1, 1201) i),
-      true, false, '', now(), null, '{}')::libsql_sync.walks as w) w`;
+    from (select (1, 'redrive', array['late'],
+      case when ${half}::text = 'keys' then (select jsonb_agg(jsonb_build_array(i::text)) from generate_series(1, 1201) i) end,
+      true, false, '', now(), null, '{}', 0)::libsql_sync.walks as w) w`;
   const [back] = await page("back");
   assertEquals([back!.page.failed, back!.page.ghosts], [undefined, [["1201"]]]);
   const [keys] = await page("keys");
