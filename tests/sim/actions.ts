@@ -260,7 +260,10 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
     user.run(statement);
     user.detached.delete(table);
     const isKnown = random(4) > 0;
-    if (isKnown) source.state.chain.reopen = true;
+    if (isKnown) {
+      source.state.chain.reopen = true;
+      world.invariants.told();
+    }
     return `past the queue: ${shown(statement)}${
       isKnown ? ", attached again" : ""
     }`;

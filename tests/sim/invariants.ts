@@ -84,6 +84,8 @@ export class Invariants {
   readonly #gone = new Map<string, number[]>();
   /** Rows that something else than the queue has changed. */
   readonly #drifted = new Set<string>();
+  /** Those of them that nothing has told the source of. */
+  readonly #silent = new Set<string>();
   /** Those of them that no walk that is open has to mend. */
   #unmended = new Set<string>();
   /** Whether messages of a recorded batch may be gone. */
@@ -191,6 +193,7 @@ export class Invariants {
   drift(table: string, key: string): void {
     const name = nameOf(table, key);
     this.#drifted.add(name);
+    this.#silent.add(name);
     this.#unmended.add(name);
     this.#known.delete(name);
   }
@@ -199,6 +202,11 @@ export class Invariants {
    * something changed past the queue. */
   needsWalk(): boolean {
     return this.#row?.walk_done !== 1 || this.#unmended.size > 0;
+  }
+
+  /** The source was told that something went past the queue. */
+  told(): void {
+    this.#silent.clear();
   }
 
   /** A row went at the source. */
@@ -247,7 +255,7 @@ export class Invariants {
   #walkBegins(row: Row): void {
     const fresh: string[] = JSON.parse(row.fresh);
     this.#unmended = new Set(
-      [...this.#unmended].filter((name) => fresh.includes(name.split(" ")[0]!)),
+      [...this.#silent].filter((name) => fresh.includes(name.split(" ")[0]!)),
     );
   }
 
@@ -295,9 +303,9 @@ export class Invariants {
           ? "nothing"
           : table.columns.map((column) =>
             stored(row[column.name] ?? null, typeOf(table, column.name))
-          ).join("|");
+          ).join();
         const cells = there.get(key);
-        const actual = cells === undefined ? "nothing" : cells.join("|");
+        const actual = cells?.map(shownCell).join() ?? "nothing";
         if (expected !== actual) {
           differences.push(
             `${name} ${key}: expected ${expected}, found ${actual}`,
@@ -506,10 +514,18 @@ function nameOf(table: string, key: string): string {
 /** A cell as the replica stores it; what it cannot hold is never equal. */
 function stored(cell: string | null, type: ReturnType<typeof typeOf>): string {
   try {
-    return convert(cell, type) ?? "";
+    const value = convert(cell, type);
+    return value === null || type === "TEXT" || type === "JSON"
+      ? shownCell(value)
+      : shownCell(Number(value));
   } catch {
     return `unfit ${cell}`;
   }
+}
+
+/** A cell with its type: 5 is not '5'. */
+function shownCell(cell: unknown): string {
+  return typeof cell === "string" ? `'${cell}'` : String(cell);
 }
 
 /** The number of the write that made a row; null where none of ours did. */

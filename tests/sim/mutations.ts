@@ -82,8 +82,12 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "page on a batch that is not drained",
     mutation: { source: { pageUndrained: true } },
-    profile: { write: 30 },
-    setup: { batchMax: 1, pageMax: 100, isFilled: false, refill: true },
+    phases: [
+      [16, { write: 1 }],
+      [2, { start: 1, sync: 1 }],
+      [40, { step: 12, write: 1 }],
+    ],
+    setup: { batchMax: 1, pageMax: 100, scrubRows: 1000, isFilled: true },
   },
   { name: "page on a re-issue", mutation: { source: { pageAgain: true } } },
   {
@@ -148,8 +152,17 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "replay of a trimmed window",
     mutation: { source: { replayTrimmed: true } },
-    profile: { later: 8, rewind: 10 },
-    setup: { batchMax: 1 },
+    phases: [
+      [6, { write: 1 }],
+      [1, { sync: 1 }],
+      [20, { step: 1 }],
+      [6, { later: 1 }],
+      [4, { write: 1 }],
+      [2, { sync: 1 }],
+      [30, { step: 1 }],
+      [2, { rewind: 1 }],
+    ],
+    setup: { batchMax: 1, isFilled: true },
   },
   {
     name: "old schema applying after an alter",
@@ -171,6 +184,25 @@ export const MUTANTS: readonly Mutant[] = [
       [2, { land: 1 }],
     ],
     setup: { isFilled: false, refill: false, faultsAt: "apply" },
+  },
+  {
+    name: "what reopens is forgotten by a nuke",
+    mutation: { source: { reopenForgotten: true } },
+    phases: [
+      [4, { write: 1 }],
+      [2, { detach: 1 }],
+      [1, { sync: 1 }],
+      [12, { reach: 1 }],
+      [2, { nuke: 1 }],
+      [20, { step: 1 }],
+    ],
+    setup: { faultsAt: "apply" },
+  },
+  {
+    name: "batch claimed ahead acked without the one before",
+    mutation: { source: { aheadAlone: true } },
+    profile: { write: 30 },
+    setup: { batchMax: 1 },
   },
   {
     name: "cursor by max msg_id",
@@ -207,7 +239,7 @@ export function mutantSchedule(seed: number, mutant: Mutant): Schedule {
 
 /** Changes the text of statements. */
 function rewriting(
-  changes: readonly [string, string][],
+  changes: readonly [string | RegExp, string][],
 ): (statements: readonly Statement[]) => Statement[] {
   return (statements) =>
     statements.map(({ sql, args }) => ({
@@ -234,8 +266,9 @@ function replaceRow(statements: readonly Statement[]): Statement[] {
       sql: `DROP TRIGGER ${name}`,
       args: [],
     }));
+    // Nor does it look at what is there.
     const replaced = sql.replace("INSERT", "INSERT OR REPLACE")
-      .replace(" WHERE NOT EXISTS (SELECT 1 FROM _libsql_sync)", "");
+      .replace(/iif\(\(SELECT coalesce.*?\) = \?, /, "iif(? <> '-', ");
     return [...dropped, { sql: replaced, args }, ...guards];
   });
 }

@@ -31,7 +31,10 @@ export function beginEpoch(
     position: 0,
     batch: genesis,
     reopen: state.chain.reopen ||
-      state.batches.some(({ state, reopen }) => state === "pending" && reopen),
+      !source.faults.reopenForgotten &&
+        state.batches.some(({ state, reopen }) =>
+          state === "pending" && reopen
+        ),
   });
   state.batches = state.batches.filter((version) =>
     version.state !== "pending"
@@ -366,8 +369,8 @@ function claimNew(
     reopen: chain.reopen,
   };
   state.batches.push(version);
+  if (drained || faults.reopenForgotten) chain.reopen = false;
   if (drained) {
-    chain.reopen = false;
     options.events.snapshot(version.snapshot, user.rows);
   }
   options.events.handedOut(version, version.msgIds);
@@ -421,7 +424,8 @@ function provenBy(
     position === chain.position + 1 && batch === proven?.prev &&
     prev === chain.batch
   );
-  return before === undefined ? null : [before, proven!];
+  if (before === undefined) return null;
+  return faults.aheadAlone ? [proven!] : [before, proven!];
 }
 
 /** The first messages of a batch that is too much, under a fresh id. */

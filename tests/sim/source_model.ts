@@ -34,6 +34,8 @@ export interface SourceFaults {
   drainedAgain?: boolean;
   replayTrimmed?: boolean;
   cursor?: boolean;
+  reopenForgotten?: boolean;
+  aheadAlone?: boolean;
 }
 
 /** What the outside sees of the source, for the invariants. */
