@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { startTicker } from "../../lib/dev/ticker.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
-import { Servers, Stack } from "./stack.ts";
+import { type RawSchema, Servers, Stack } from "./stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
@@ -205,4 +205,35 @@ Deno.test("the cron job brings changes to the replica, and makes no call when th
   } finally {
     await ticker.stop();
   }
+});
+
+Deno.test("sync() applies statements of any length, in whatever alphabet the columns are named", async () => {
+  // Texts between 5,000 bytes and 5,000 characters are among them.
+  const counts = [10, 20, 30, 40, 50, 60, 70];
+  const columns = (count: number) =>
+    Array.from({ length: count }, (_, i) => `${"ü".repeat(12)} ${i}`);
+  const schema: RawSchema = {
+    tables: Object.fromEntries(counts.map((count) => [`wide_${count}`, {
+      key: "id",
+      columns: {
+        id: "INTEGER",
+        ...Object.fromEntries(columns(count).map((name) => [name, "TEXT"])),
+      },
+      indexes: [],
+    }])),
+  };
+  await using stack = await Stack.start(servers, {
+    schema,
+    setup: counts.map((count) =>
+      `create table wide_${count} (id bigint primary key, ${
+        columns(count).map((name) => `"${name}" text default 'x'`).join(", ")
+      });`
+    ).join("\n"),
+  });
+  for (const count of counts) {
+    await stack.sql`insert into ${stack.sql(`wide_${count}`)} (id) values (1)`;
+  }
+  await stack.walk();
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), counts.length);
 });

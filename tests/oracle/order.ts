@@ -68,6 +68,11 @@ export class Order {
     });
   }
 
+  /** Forgets what was kept: hands were in it. */
+  forget(): void {
+    this.#looks = [];
+  }
+
   /**
    * Judges what was kept, and forgets it.
    *

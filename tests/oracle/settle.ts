@@ -56,7 +56,8 @@ export async function settle(session: Session, faults: Faults): Promise<void> {
   // first may have been asked for long ago: it closes no letter opened since.
   await finish(session, "/backfill");
   await finish(session, "/backfill");
-  session.excused.clear();
+  excused.clear();
+  session.order.forget();
   await rest(session, faults);
   await promised(session, "after a backfill");
   await stack.sql`select libsql_sync.scrub(0)`;
