@@ -33,7 +33,7 @@ declare const document: {
 /** Shows the status, and asks for the verbs. */
 export function panelScript(): void {
   const KEY = "libsql-sync";
-  const EVERY_MS = 5_000;
+  const EVERY_MS = 10_000;
   const byId = (id: string) => document.getElementById(id)!;
   const input = byId("secret");
   const shown: Record<string, string> = {};
