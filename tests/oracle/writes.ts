@@ -60,6 +60,7 @@ const HOT: readonly Make[] = [
       id(r)
     }, 'mine') on conflict do nothing`,
   `delete from hot where id > ${KEYS}`,
+  (r) => `delete from hot where id % 4 = ${r.below(4)} and name <> 'mine'`,
   (r) =>
     `merge into hot t using (select i, ${
       word(r)
