@@ -21,8 +21,6 @@ export interface Mutant {
   readonly setup?: Partial<Setup>;
 }
 
-/** Workers and users to whom nothing happens. */
-const CALM: Profile = { start: 8, step: 60, write: 16 };
 const GUARDS = ["_libsql_sync_insert", "_libsql_sync_update"];
 
 /** Every bug that must be found. */

@@ -107,7 +107,7 @@ export function claim(
   request: Fields,
   early: Early | null = null,
 ): Fields {
-  const { state, faults, options } = source;
+  const { state, faults } = source;
   const { chain, schemas, epochs } = state;
   if (chain.lease !== request.lease) return { do: "busy", acked: 0 };
   const at = request.row as Fields | null;
