@@ -59,7 +59,7 @@ export function lost(target: Target): unknown {
 }
 
 /** Turns of the microtask queue in which a worker gets to its next call. */
-const TURNS = 60;
+const TURNS = 30;
 
 /** Lets every worker go on until it waits for a call. */
 export async function settle(): Promise<void> {
