@@ -7,15 +7,12 @@
 
 import { HASHES, SCHEMAS } from "../contract/source.ts";
 import { type Call, deliver, lost, outcomeOf } from "./network.ts";
+import type { Profile } from "./profiles.ts";
 import { oneOf, type Random, randomOf, weighted } from "./random.ts";
 import type { SourceModel } from "./source_model.ts";
 import { redrive, requestWalk } from "./source_walks.ts";
-import {
-  type Message,
-  type Row,
-  USER_TABLES,
-  type UserStatement,
-} from "./tables.ts";
+import { KEYS, makeStatement } from "./statements.ts";
+import type { Message } from "./tables.ts";
 import { shown, tell, titleOf } from "./tell.ts";
 import type { Flow, Worker, World } from "./world.ts";
 
@@ -27,9 +24,6 @@ export interface Action {
 
 /** The kinds of decisions. */
 export type Kind = keyof typeof KINDS;
-
-/** How often each kind is tried. */
-export type Profile = Partial<Record<Kind, number>>;
 
 /** What a kind does; it returns what to print, or null where it cannot be. */
 type Deed = (world: World, random: Random) => string | null;
@@ -309,50 +303,6 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
   },
 } satisfies Record<string, Deed>;
 
-/** What ordinary schedules are made of. */
-export const EVERYTHING: Profile = {
-  start: 14,
-  nuke: 0.4,
-  step: 60,
-  lose: 3,
-  drop: 1,
-  stall: 3,
-  twice: 1.5,
-  hold: 1,
-  land: 3,
-  kill: 2,
-  write: 16,
-  begin: 2,
-  end: 3,
-  skew: 2,
-  later: 2,
-  rewind: 2,
-  backup: 0.7,
-  restore: 0.3,
-  clone: 0.2,
-  drift: 0.7,
-  strict: 0.3,
-  deploy: 0.5,
-  detach: 0.7,
-  cap: 0.2,
-  send: 0.3,
-  operate: 1.5,
-};
-
-/** What schedules are made of: everything, or more of what belongs together. */
-export const PROFILES: readonly Profile[] = [
-  EVERYTHING,
-  { ...EVERYTHING, rewind: 8, stall: 6, land: 5, kill: 4, later: 0.5 },
-  EVERYTHING,
-  // Rows are set aside, come again, and the replica forgets.
-  { ...EVERYTHING, strict: 1.5, rewind: 5, operate: 5, drift: 2, detach: 2 },
-  EVERYTHING,
-  // Another past, another source.
-  { ...EVERYTHING, backup: 4, restore: 2, clone: 2, rewind: 5, skew: 4 },
-  EVERYTHING,
-  { ...EVERYTHING, deploy: 3, stall: 6, land: 5, nuke: 1.5 },
-];
-
 /** A call is answered as it should be. */
 function step(world: World, random: Random): string | null {
   const call = pending(world, random);
@@ -415,78 +365,6 @@ function wait(world: World, call: Call): string | null {
 /** The lock goes with the call that holds it. */
 export function release(world: World, call: Call): void {
   if (world.holder === call) world.holder = null;
-}
-
-/** The keys that users write, few of them. */
-const KEYS: readonly [string, string][] = [
-  ...["1", "2", "3"].map((id): [string, string] => [
-    "item",
-    JSON.stringify([id]),
-  ]),
-  ...["1", "2"].flatMap((item) =>
-    ["a", "b"].map((code): [string, string] => [
-      "part",
-      JSON.stringify([item, code]),
-    ])
-  ),
-];
-
-/** A statement over few keys, every write with a number of its own. */
-export function makeStatement(
-  world: World,
-  user: SourceModel["user"],
-  random: Random,
-): UserStatement {
-  const [table, first] = oneOf(random, KEYS);
-  const [, second] = oneOf(random, KEYS.filter(([name]) => name === table));
-  const keys = random(3) === 0 && first !== second ? [first, second] : [first];
-  const label = table === "item" ? "name" : "note";
-  const stamped = (): Row => ({
-    [label]: `${table === "item" && random(8) === 0 ? "bad " : ""}v${++world
-      .stamps}`,
-    ...(table === "item" && random(3) === 0
-      ? { size: oneOf(random, ["5", "6", "6", "x", null]) }
-      : {}),
-    ...(table === "item" && random(3) === 0
-      ? { extra: oneOf(random, ["e", "f", null]) }
-      : {}),
-  });
-  const isThere = user.rows[table]!.has(first);
-  switch (random(isThere ? 12 : 4)) {
-    case 0:
-      if (random(3) === 0) return { kind: "truncate", table };
-      break;
-    case 4:
-    case 5:
-      return { kind: "delete", table, keys };
-    case 6:
-    case 7: {
-      const at = JSON.parse(second) as string[];
-      const moved = Object.fromEntries(
-        USER_TABLES[table]!.key.map((name, index) => [name, at[index]!]),
-      );
-      return {
-        kind: "rekey",
-        table,
-        key: first,
-        set: { ...moved, ...stamped() },
-      };
-    }
-    case 8:
-      return { kind: "touch", table, keys, set: stamped(), again: stamped() };
-    case 9:
-    case 10:
-    case 11:
-      return { kind: "update", table, keys, set: stamped() };
-  }
-  const rows = keys.map((key) => {
-    const cells = JSON.parse(key) as string[];
-    const row: Record<string, string | null> = {};
-    for (const name of USER_TABLES[table]!.columns) row[name] = null;
-    USER_TABLES[table]!.key.forEach((name, at) => row[name] = cells[at]!);
-    return { ...row, ...stamped() };
-  });
-  return { kind: "insert", table, rows };
 }
 
 function sourceAt(world: World, random: Random): SourceModel {

@@ -140,11 +140,7 @@ function compare({ source, invariants }: World): void {
   if (source.user.queue.size > 0) {
     throw new Violation("a message stays in the queue", "at the end");
   }
-  const [first] = invariants.differences(
-    source.user.rows,
-    invariants.found(),
-    invariants.letters(),
-  );
+  const [first] = invariants.differences(source);
   if (first !== undefined) {
     throw new Violation("not equal at the end", first);
   }

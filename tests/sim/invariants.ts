@@ -1,17 +1,24 @@
 /**
- * What must hold after every step: the invariants of the protocol, and the
- * order of a row's states.
+ * What must hold after every step: the invariants of the protocol.
  *
  * @module
  */
 
-import { convert } from "../../lib/convert.ts";
 import { SyncError } from "../../lib/errors.ts";
-import type { ReplicaRow } from "../../lib/replica_row.ts";
-import { typeOf } from "../../lib/schema.ts";
 import type { Statement } from "../../lib/sql.ts";
-import { HASHES, SCHEMAS } from "../contract/source.ts";
+import {
+  differences,
+  type Excused,
+  type Found,
+  nameOf,
+  readRow,
+  readTables,
+  type Row,
+  schemaOf,
+  stampOf,
+} from "./found.ts";
 import { isLook } from "./libsql.ts";
+import { RowOrder } from "./order.ts";
 import type { SourceModel } from "./source_model.ts";
 import type { Fields, Version } from "./source_state.ts";
 import type { Gone, Rows } from "./tables.ts";
@@ -28,15 +35,6 @@ export class Violation extends Error {
   }
 }
 
-/** What the replica's tables hold, by table and key. */
-export type Found = Map<string, Map<string, (string | number | null)[]>>;
-
-/** Rows that need not be equal: keys, and whole tables. */
-interface Excused {
-  readonly keys: ReadonlySet<string>;
-  readonly tables: ReadonlySet<string>;
-}
-
 /** A batch that was handed out. */
 interface Handed {
   readonly messages: readonly number[];
@@ -45,29 +43,6 @@ interface Handed {
   readonly source: SourceModel;
   readonly version: Version;
 }
-
-/** Columns of every schema. */
-const COMMON = ["id", "name", "item", "code", "note"];
-const NAMES = ["item", "part"];
-const ROW =
-  "SELECT epoch, position, batch, prev, from_epoch, walk_gen, walk_at, walk_done, drained, snapshot, schema_hash, rebuilding, fresh FROM _libsql_sync";
-
-type Row = Pick<
-  ReplicaRow,
-  | "epoch"
-  | "position"
-  | "batch"
-  | "prev"
-  | "from_epoch"
-  | "walk_gen"
-  | "walk_at"
-  | "walk_done"
-  | "drained"
-  | "snapshot"
-  | "schema_hash"
-  | "rebuilding"
-  | "fresh"
->;
 
 /** Watches a world. */
 export class Invariants {
@@ -79,9 +54,9 @@ export class Invariants {
   /** Batches in the replica's present past, with the commit that brought each. */
   #past: { commit: number; batch: string }[] = [];
   #row: Row | null = null;
-  /** The newest state of each row that the replica had in this epoch. */
-  #known = new Map<string, number>();
-  readonly #gone = new Map<string, number[]>();
+  readonly #order = new RowOrder((detail) =>
+    this.#break("a row went back to an older state", detail)
+  );
   /** Rows that something else than the queue has changed. */
   readonly #drifted = new Set<string>();
   /** Those of them that nothing has told the source of. */
@@ -105,9 +80,8 @@ export class Invariants {
     this.#row = row;
     this.#snapshots.set(row.snapshot!, other.#snapshots.get(row.snapshot!)!);
     this.#handed.set(row.batch, other.#handed.get(row.batch)!);
-    this.#known = new Map(other.#known);
+    this.#order.goOnFrom(other.#order);
     for (const batch of other.#appliedEver) this.#appliedEver.add(batch);
-    for (const [name, stamps] of other.#gone) this.#gone.set(name, [...stamps]);
   }
 
   /** A snapshot was taken. */
@@ -122,7 +96,7 @@ export class Invariants {
     messages: readonly number[],
   ): void {
     if (this.#handed.has(version.batch)) return;
-    const before = this.#letters();
+    const before = this.letters();
     this.#handed.set(version.batch, { messages, before, source, version });
   }
 
@@ -195,7 +169,7 @@ export class Invariants {
     this.#drifted.add(name);
     this.#silent.add(name);
     this.#unmended.add(name);
-    this.#known.delete(name);
+    this.#order.forget(name);
   }
 
   /** Whether a walk alone makes the replica equal: nothing was promised yet, or
@@ -210,27 +184,24 @@ export class Invariants {
   }
 
   /** A row went at the source. */
-  gone({ table, key, stamp }: Gone): void {
-    const name = nameOf(table, key);
-    const stamps = this.#gone.get(name);
-    if (stamps === undefined) this.#gone.set(name, [stamp]);
-    else stamps.push(stamp);
+  gone(gone: Gone): void {
+    this.#order.gone(gone);
   }
 
   /** The replica lost commits. */
   rewound(commits: number): void {
     this.#isRewound = true;
     this.#past = this.#past.filter(({ commit }) => commit <= commits);
-    this.#known = new Map();
+    this.#order.forgetAll();
     this.#unmended = new Set(this.#drifted);
-    this.#row = this.#read();
+    this.#row = readRow(this.world.replica);
   }
 
   /** The replica committed a batch. */
   committed(statements: readonly Statement[]): void {
     if (statements.every(isLook)) return;
     const before = this.#row;
-    const row = this.#read();
+    const row = readRow(this.world.replica);
     this.#row = row;
     if (row === null) return;
     const move = this.#moveOf(before, row);
@@ -240,13 +211,18 @@ export class Invariants {
     if (
       move === "start" || move === "adopt" ||
       this.hasOtherPast && row.walk_done === 0
-    ) this.#known = new Map();
+    ) this.#order.forgetAll();
     if (row.walk_done === 0 && row.walk_at === null) this.#walkBegins(row);
-    const found = this.found();
-    if (!this.hasOtherPast || row.walk_done === 1) this.#forward(found);
-    if (row.drained === 1 && row.walk_done === 1) {
+    const found = readTables(this.world.replica, row);
+    if (!this.hasOtherPast || row.walk_done === 1) {
+      this.#order.follow(found, this.letters());
+    }
+    if (row.walk_done === 0) return;
+    if (row.drained === 1) {
       this.world.count("equal");
       this.#equal(row, found);
+    } else {
+      this.#contains(row, found);
     }
   }
 
@@ -259,65 +235,22 @@ export class Invariants {
     );
   }
 
-  /** What the replica's tables hold. */
-  found(): Found {
-    const found: Found = new Map();
-    const rebuilding: string[] = JSON.parse(this.#row?.rebuilding ?? "[]");
-    for (const { name, key, columns: all } of this.#schema().tables) {
-      // Readers see the table as it was: some of its columns.
-      const columns = rebuilding.includes(name)
-        ? all.filter((column) => COMMON.includes(column.name))
-        : all;
-      const rows = new Map<string, (string | number | null)[]>();
-      const cells = this.world.replica.read(
-        `SELECT ${columns.map((column) => column.name).join()} FROM ${name}`,
-      );
-      const at = key.map((part) =>
-        columns.findIndex((column) => column.name === part)
-      );
-      for (const row of cells) {
-        const made = JSON.stringify(at.map((index) => String(row[index])));
-        rows.set(made, row as (string | number | null)[]);
-      }
-      found.set(name, rows);
-    }
-    return found;
-  }
-
   /** The replica's row. */
   get row(): Row | null {
     return this.#row;
   }
 
-  /** How the replica differs from rows, but for what is excused. */
-  differences(rows: Rows, found: Found, excused: Excused): string[] {
-    const differences: string[] = [];
-    for (const table of this.#schema().tables) {
-      const { name } = table;
-      if (excused.tables.has(name)) continue;
-      const there = found.get(name)!;
-      for (const key of new Set([...rows[name]!.keys(), ...there.keys()])) {
-        if (excused.keys.has(nameOf(name, key))) continue;
-        const row = rows[name]!.get(key);
-        const expected = row === undefined
-          ? "nothing"
-          : table.columns.map((column) =>
-            stored(row[column.name] ?? null, typeOf(table, column.name))
-          ).join();
-        const cells = there.get(key);
-        const actual = cells?.map(shownCell).join() ?? "nothing";
-        if (expected !== actual) {
-          differences.push(
-            `${name} ${key}: expected ${expected}, found ${actual}`,
-          );
-        }
-      }
-    }
-    return differences;
+  /** How the replica differs from what the source holds, but for open letters. */
+  differences({ user }: SourceModel): string[] {
+    const row = this.#row!;
+    return differences(user.rows, readTables(this.world.replica, row), {
+      ...this.letters(),
+      schema: schemaOf(row),
+    });
   }
 
   /** Rows with an open dead letter, or set aside in a batch that is open. */
-  #letters(): Excused {
+  letters(): Excused {
     const keys = new Set<string>();
     const tables = new Set<string>();
     const excuse = ({ table, key }: Fields) => {
@@ -334,11 +267,6 @@ export class Invariants {
     return { keys, tables };
   }
 
-  /** Rows with an open dead letter at the source. */
-  letters(): Excused {
-    return this.#letters();
-  }
-
   /** The harness itself failed. */
   fail(error: unknown): void {
     this.broken ??= error as Error;
@@ -346,41 +274,6 @@ export class Invariants {
 
   #break(rule: string, detail: string): void {
     this.broken ??= new Violation(rule, detail);
-  }
-
-  #schema() {
-    const at = this.#row === null ? -1 : HASHES.indexOf(this.#row.schema_hash);
-    return at < 0 ? { tables: [] } : SCHEMAS[at]!;
-  }
-
-  #read(): Row | null {
-    const [cells] = this.world.replica.read(ROW);
-    if (cells === undefined) return null;
-    const [epoch, position, batch, prev, from_epoch, walk_gen] = cells;
-    const [
-      walk_at,
-      walk_done,
-      drained,
-      snapshot,
-      schema_hash,
-      rebuilding,
-      fresh,
-    ] = cells.slice(6);
-    return {
-      epoch,
-      position,
-      batch,
-      prev,
-      from_epoch,
-      walk_gen,
-      walk_at,
-      walk_done,
-      drained,
-      snapshot,
-      schema_hash,
-      rebuilding,
-      fresh,
-    } as Row;
   }
 
   /** Which of the moves it was: there are no others. */
@@ -437,46 +330,29 @@ export class Invariants {
     }
   }
 
-  /** No row goes back to an older state, once known. */
-  #forward(found: Found): void {
-    for (const name of NAMES) {
-      const rows = found.get(name);
-      if (rows === undefined) continue;
-      for (const [key, cells] of rows) {
-        const stamp = stampOf(cells);
-        if (stamp === null) continue;
-        const known = this.#known.get(nameOf(name, key)) ?? 0;
-        if (stamp < known) {
+  /** Whatever the row's snapshot saw is in the replica, or something newer. */
+  #contains(row: Row, found: Found): void {
+    const rows = this.#snapshots.get(row.snapshot!);
+    if (rows === undefined || this.hasOtherPast) return;
+    const letters = this.letters();
+    const before = this.#handed.get(row.batch)?.before;
+    for (const name in rows) {
+      if (letters.tables.has(name) || before?.tables.has(name)) continue;
+      for (const [key, expected] of rows[name]!) {
+        const there = found.get(name)?.get(key);
+        const stamp = there === undefined ? null : stampOf(there);
+        const seen = stampOf(Object.values(expected));
+        const id = nameOf(name, key);
+        const isExcused = letters.keys.has(id) || before?.keys.has(id) ||
+          this.#unmended.has(id);
+        if (isExcused || stamp === null || seen === null) continue;
+        if (stamp < seen) {
           this.#break(
-            "a row went back to an older state",
-            `${name} ${key}: state ${stamp} after ${known}`,
+            "a row is older than the row's snapshot",
+            `${id}: state ${stamp}, and ${row.snapshot} saw ${seen}`,
           );
         }
-        this.#known.set(nameOf(name, key), stamp);
       }
-    }
-    const letters = this.#letters();
-    for (const [name, known] of this.#known) {
-      const at = name.indexOf(" ");
-      if (found.get(name.slice(0, at))?.has(name.slice(at + 1)) ?? true) {
-        continue;
-      }
-      // Set aside, it may be missing.
-      if (letters.keys.has(name) || letters.tables.has(name.slice(0, at))) {
-        this.#known.delete(name);
-        continue;
-      }
-      const gone = this.#gone.get(name) ?? [];
-      if (gone.includes(known)) continue;
-      const next = gone.find((stamp) => stamp > known);
-      if (next === undefined) {
-        this.#break(
-          "a row went back to an older state",
-          `${name}: nothing after state ${known}, and it never went`,
-        );
-        continue;
-      }
-      this.#known.set(name, next);
     }
   }
 
@@ -488,7 +364,7 @@ export class Invariants {
       this.#break("drained and walked", `no such snapshot: ${row.snapshot}`);
       return;
     }
-    const now = this.#letters();
+    const now = this.letters();
     const { before, version } = handed;
     const keys = new Set([...now.keys, ...before.keys, ...this.#unmended]);
     const tables = new Set([...now.tables, ...before.tables]);
@@ -497,7 +373,8 @@ export class Invariants {
         keys.add(nameOf(table as string, JSON.stringify(key)));
       } else if (typeof table === "string") tables.add(table);
     }
-    const [first] = this.differences(rows, found, { keys, tables });
+    const schema = schemaOf(row);
+    const [first] = differences(rows, found, { keys, tables, schema });
     if (first !== undefined) {
       this.#break(
         "drained and walked, and not equal",
@@ -505,34 +382,4 @@ export class Invariants {
       );
     }
   }
-}
-
-function nameOf(table: string, key: string): string {
-  return `${table} ${key}`;
-}
-
-/** A cell as the replica stores it; what it cannot hold is never equal. */
-function stored(cell: string | null, type: ReturnType<typeof typeOf>): string {
-  try {
-    const value = convert(cell, type);
-    return value === null || type === "TEXT" || type === "JSON"
-      ? shownCell(value)
-      : shownCell(Number(value));
-  } catch {
-    return `unfit ${cell}`;
-  }
-}
-
-/** A cell with its type: 5 is not '5'. */
-function shownCell(cell: unknown): string {
-  return typeof cell === "string" ? `'${cell}'` : String(cell);
-}
-
-/** The number of the write that made a row; null where none of ours did. */
-function stampOf(cells: readonly unknown[]): number | null {
-  for (const cell of cells) {
-    const stamp = typeof cell === "string" && /^(?:bad )?v(\d+)$/.exec(cell);
-    if (stamp) return Number(stamp[1]);
-  }
-  return null;
 }

@@ -6,7 +6,7 @@
  */
 
 import type { Statement } from "../../lib/sql.ts";
-import { EVERYTHING, type Profile } from "./actions.ts";
+import { EVERYTHING, type Profile } from "./profiles.ts";
 import { makeSchedule, type Phases, type Schedule } from "./simulate.ts";
 import type { Mutation, Setup } from "./world.ts";
 

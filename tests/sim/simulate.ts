@@ -5,18 +5,13 @@
  * @module
  */
 
-import {
-  act,
-  type Action,
-  decide,
-  makeStatement,
-  type Profile,
-  PROFILES,
-} from "./actions.ts";
+import { act, type Action, decide } from "./actions.ts";
 import { finishWorld } from "./finish.ts";
 import { Violation } from "./invariants.ts";
 import { settle } from "./network.ts";
+import { type Profile, PROFILES } from "./profiles.ts";
 import { oneOf, randomOf } from "./random.ts";
+import { makeStatement } from "./statements.ts";
 import { LARGE, type Mutation, type Setup, World } from "./world.ts";
 
 /** A schedule: where it begins, and what is decided. */

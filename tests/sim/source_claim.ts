@@ -5,101 +5,20 @@
  * @module
  */
 
-import type { Json } from "../../lib/json.ts";
-import { fileLetters, heal } from "./source_letters.ts";
+import { ack, provenBy, trim } from "./source_ack.ts";
+import { adoptAnswer, beginEpoch } from "./source_epochs.ts";
 import type { Early, SourceModel } from "./source_model.ts";
-import { type Fields, isSame, type Version } from "./source_state.ts";
+import {
+  floorOf,
+  head,
+  keepFloor,
+  merged,
+  recordedOf,
+  snapshotAt,
+} from "./source_queue.ts";
+import type { Fields, Version } from "./source_state.ts";
 import { holdPage, nextWalk, noteWalked, page } from "./source_walks.ts";
 import type { Message } from "./tables.ts";
-
-/** libsql_sync.begin_epoch */
-export function beginEpoch(
-  source: SourceModel,
-  reason: string,
-  wipe: boolean,
-): string {
-  const { state, options } = source;
-  const genesis = options.uuid();
-  state.epochs.push({
-    generation: state.nextGeneration++,
-    epoch: genesis,
-    wipe,
-    reason,
-  });
-  Object.assign(state.chain, {
-    epoch: genesis,
-    position: 0,
-    batch: genesis,
-    reopen: state.chain.reopen ||
-      !source.faults.reopenForgotten &&
-        state.batches.some(({ state, reopen }) =>
-          state === "pending" && reopen
-        ),
-  });
-  state.batches = state.batches.filter((version) =>
-    version.state !== "pending"
-  );
-  state.walks = [];
-  options.events.epoch(reason, wipe);
-  return genesis;
-}
-
-/** libsql_sync.adopt_answer */
-function adoptAnswer(source: SourceModel, from: string): Fields {
-  const { chain, epochs } = source.state;
-  const since = epochs.find(({ epoch }) => epoch === from)?.generation;
-  return {
-    do: "adopt",
-    epoch: chain.epoch,
-    from,
-    reason: epochs.find(({ epoch }) => epoch === chain.epoch)!.reason,
-    wipe: since !== undefined &&
-      epochs.some(({ generation, wipe }) => generation > since && wipe),
-  };
-}
-
-/** libsql_sync.ack; how many messages left the queue. */
-function ack(source: SourceModel, version: Version): number {
-  const { state, user } = source;
-  heal(source, version);
-  fileLetters(source, version, version.parked);
-  const settled = version.msgIds.filter((id) => user.queue.has(id));
-  for (const id of settled) {
-    state.archive.set(id, user.queue.get(id)!);
-    user.queue.delete(id);
-  }
-  // What was handed out on top of another version can never be applied.
-  state.batches = state.batches.filter((other) =>
-    other.epoch !== version.epoch || other.batch === version.batch ||
-    other.position !== version.position &&
-      (other.position !== version.position + 1 || other.prev === version.batch)
-  );
-  version.state = "acked";
-  version.ackedAt = source.clock();
-  state.chain.position = version.position;
-  state.chain.batch = version.batch;
-  source.options.events.acked(version, settled);
-  if (source.faults.progressAtAck) {
-    source.progress = source.uptos.get(version.batch) ?? source.progress;
-  }
-  return settled.length;
-}
-
-/** libsql_sync.trim */
-function trim(source: SourceModel): void {
-  const { state } = source;
-  const since = source.clock() - state.chain.replayWindowMs;
-  const old = state.batches
-    .filter((version) => version.state === "acked" && version.ackedAt < since)
-    .toSorted((a, b) => a.ackedAt - b.ackedAt)
-    .slice(0, 4);
-  for (const version of old) {
-    for (const id of version.msgIds) state.archive.delete(id);
-    version.state = "trimmed";
-    version.msgIds = [];
-    version.parked = [];
-  }
-}
 
 /** libsql_sync.claim */
 export function claim(
@@ -259,42 +178,6 @@ function nextOf(
   return batchAnswer(version, { kind, messages, page: again });
 }
 
-/** libsql_sync.snapshot_at */
-function snapshotAt({ state }: SourceModel, position: number): string {
-  return state.batches
-    .filter((version) =>
-      version.epoch === state.chain.epoch && version.position <= position &&
-      version.drained
-    )
-    .toSorted((a, b) => b.position - a.position)[0]?.snapshot ?? "3:3:";
-}
-
-/** libsql_sync.floor */
-function floorOf(source: SourceModel): {
-  lowest: number;
-  settled: number | null;
-} {
-  const { state: { chain }, user } = source;
-  const isOurs = user.nextMsgId > 1 && user.nextMsgId >= chain.floor;
-  if (!isOurs) return { lowest: 0, settled: null };
-  const writers = source.writers();
-  const isAwaited = chain.floorAwaits.some((writer) =>
-    writers.includes(writer)
-  );
-  return {
-    lowest: chain.floor,
-    settled: isAwaited ? null : chain.floorNext,
-  };
-}
-
-/** libsql_sync.keep_floor */
-function keepFloor(source: SourceModel, lowest: number): void {
-  const { state: { chain }, user } = source;
-  chain.floor = lowest;
-  chain.floorNext = user.nextMsgId > 1 ? user.nextMsgId : null;
-  chain.floorAwaits = source.writers();
-}
-
 /** The next batch, from one snapshot, recorded before it is answered. */
 function claimNew(
   source: SourceModel,
@@ -399,35 +282,6 @@ function pageFor(
   return walk === null ? null : page(source, walk, { at, request: asked });
 }
 
-/** The versions that the replica's row proves applied, in order; null where it
- * proves none. */
-function provenBy(
-  { faults, state: { chain } }: SourceModel,
-  versions: readonly Version[],
-  at: Fields,
-): Version[] | null {
-  const newest = versions
-    .filter(({ position }) => position === at.position)
-    .toSorted((a, b) => b.version - a.version)[0];
-  const proven = versions.find(({ position, batch }) =>
-    position === at.position && batch === at.batch
-  );
-  if (at.position === chain.position + 1) {
-    const found = faults.ackByPosition ? newest : proven;
-    if (found === undefined) return null;
-    if (!faults.ackOtherContent) return [found];
-    const { msgIds, messages, parked } = newest!;
-    return [Object.assign(found, { msgIds, messages, parked })];
-  }
-  // It was handed out ahead: what it stands on was applied before it.
-  const before = versions.find(({ position, batch, prev }) =>
-    position === chain.position + 1 && batch === proven?.prev &&
-    prev === chain.batch
-  );
-  if (before === undefined) return null;
-  return faults.aheadAlone ? [proven!] : [before, proven!];
-}
-
 /** The first messages of a batch that is too much, under a fresh id. */
 function cut(source: SourceModel, of: Version, messages: number): Version {
   const msgIds = of.msgIds.slice(0, messages);
@@ -446,43 +300,6 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
   source.state.batches.push(version);
   source.state.chain.reopen ||= of.reopen;
   return version;
-}
-
-/** libsql_sync.head */
-function head(
-  { user, faults, state }: SourceModel,
-  request: Fields,
-  { lowest, seen, besides }: {
-    lowest: number;
-    seen: Early | null;
-    besides: readonly number[];
-  },
-): { messages: [number, Message][]; drained: boolean } {
-  const queue = seen?.queue ?? user.queue;
-  let ids = [...queue.keys()]
-    .filter((id) => id >= lowest && !besides.includes(id))
-    .sort((a, b) => a - b);
-  if (faults.cursor) {
-    const newest = Math.max(0, ...state.archive.keys());
-    ids = ids.filter((id) => id > newest);
-  }
-  const taken = ids.slice(0, Number(request.messages_max));
-  return {
-    messages: taken.map((id) => [id, queue.get(id)!]),
-    drained: taken.length === ids.length,
-  };
-}
-
-/** libsql_sync.recorded */
-function recordedOf(
-  { user, state }: SourceModel,
-  version: Version | undefined,
-): [number, Message][] {
-  if (version === undefined) return [];
-  const kept = version.state === "pending" ? user.queue : state.archive;
-  return version.msgIds
-    .filter((id) => kept.has(id))
-    .map((id) => [id, kept.get(id)!]);
 }
 
 /** libsql_sync.batch_answer */
@@ -512,43 +329,6 @@ function batchAnswer(
       ? merged(messages)
       : messages.map(([id, message]) => [String(id), message]),
   };
-}
-
-/** Where all that a table has are messages of one row each with the same
- * columns, they come as one. */
-function merged(messages: readonly [number, Message][]): Json[] {
-  const tables = new Map<Json, [number, Message][]>();
-  for (const one of messages) {
-    const table = (one[1] as Fields).table ?? null;
-    tables.set(table, [...tables.get(table) ?? [], one]);
-  }
-  const parts: { first: number; part: Json }[] = [];
-  for (const [table, of] of tables) {
-    const [first] = of as [[number, Fields]];
-    const isOne = table !== null &&
-      of.every(([, message]) =>
-        isOneRow(message as Fields) &&
-        isSame((message as Fields).columns, first[1].columns)
-      );
-    if (isOne) {
-      const rows = of.flatMap(([, message]) =>
-        (message as Fields).rows as Json[]
-      );
-      const ids = of.map(([id]) => String(id));
-      parts.push({ first: first[0], part: [ids, { ...first[1], rows }] });
-    } else {
-      for (const [id, message] of of) {
-        parts.push({ first: id, part: [String(id), message] });
-      }
-    }
-  }
-  return parts.sort((a, b) => a.first - b.first).map(({ part }) => part);
-}
-
-function isOneRow({ v, columns, rows, ...rest }: Fields): boolean {
-  return v === 1 && Array.isArray(columns) && Array.isArray(rows) &&
-    rows.length === 1 && Array.isArray(rows[0]) &&
-    !["deletes", "oversize", "truncate", "failed"].some((name) => name in rest);
 }
 
 function stop(error: string): Fields {

@@ -10,7 +10,8 @@
 import { VERSION } from "../../lib/claim.ts";
 import type { Json } from "../../lib/json.ts";
 import { type Schema, schemaText, type Table } from "../../lib/schema.ts";
-import { beginEpoch, claim } from "./source_claim.ts";
+import { claim } from "./source_claim.ts";
+import { beginEpoch } from "./source_epochs.ts";
 import { fileLetters } from "./source_letters.ts";
 import {
   type Fields,

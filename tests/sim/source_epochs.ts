@@ -1,0 +1,54 @@
+/**
+ * Epochs of the source in memory.
+ *
+ * @module
+ */
+
+import type { SourceModel } from "./source_model.ts";
+import type { Fields } from "./source_state.ts";
+
+/** libsql_sync.begin_epoch */
+export function beginEpoch(
+  source: SourceModel,
+  reason: string,
+  wipe: boolean,
+): string {
+  const { state, options } = source;
+  const genesis = options.uuid();
+  state.epochs.push({
+    generation: state.nextGeneration++,
+    epoch: genesis,
+    wipe,
+    reason,
+  });
+  Object.assign(state.chain, {
+    epoch: genesis,
+    position: 0,
+    batch: genesis,
+    reopen: state.chain.reopen ||
+      !source.faults.reopenForgotten &&
+        state.batches.some(({ state, reopen }) =>
+          state === "pending" && reopen
+        ),
+  });
+  state.batches = state.batches.filter((version) =>
+    version.state !== "pending"
+  );
+  state.walks = [];
+  options.events.epoch(reason, wipe);
+  return genesis;
+}
+
+/** libsql_sync.adopt_answer */
+export function adoptAnswer(source: SourceModel, from: string): Fields {
+  const { chain, epochs } = source.state;
+  const since = epochs.find(({ epoch }) => epoch === from)?.generation;
+  return {
+    do: "adopt",
+    epoch: chain.epoch,
+    from,
+    reason: epochs.find(({ epoch }) => epoch === chain.epoch)!.reason,
+    wipe: since !== undefined &&
+      epochs.some(({ generation, wipe }) => generation > since && wipe),
+  };
+}

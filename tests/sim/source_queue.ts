@@ -1,0 +1,121 @@
+/**
+ * Reading the queue of the source in memory: its head, its floor, and what was
+ * recorded before.
+ *
+ * @module
+ */
+
+import type { Json } from "../../lib/json.ts";
+import type { Early, SourceModel } from "./source_model.ts";
+import { type Fields, isSame, type Version } from "./source_state.ts";
+import type { Message } from "./tables.ts";
+
+/** libsql_sync.snapshot_at */
+export function snapshotAt({ state }: SourceModel, position: number): string {
+  return state.batches
+    .filter((version) =>
+      version.epoch === state.chain.epoch && version.position <= position &&
+      version.drained
+    )
+    .toSorted((a, b) => b.position - a.position)[0]?.snapshot ?? "3:3:";
+}
+
+/** libsql_sync.floor */
+export function floorOf(source: SourceModel): {
+  lowest: number;
+  settled: number | null;
+} {
+  const { state: { chain }, user } = source;
+  const isOurs = user.nextMsgId > 1 && user.nextMsgId >= chain.floor;
+  if (!isOurs) return { lowest: 0, settled: null };
+  const writers = source.writers();
+  const isAwaited = chain.floorAwaits.some((writer) =>
+    writers.includes(writer)
+  );
+  return {
+    lowest: chain.floor,
+    settled: isAwaited ? null : chain.floorNext,
+  };
+}
+
+/** libsql_sync.keep_floor */
+export function keepFloor(source: SourceModel, lowest: number): void {
+  const { state: { chain }, user } = source;
+  chain.floor = lowest;
+  chain.floorNext = user.nextMsgId > 1 ? user.nextMsgId : null;
+  chain.floorAwaits = source.writers();
+}
+
+/** libsql_sync.head */
+export function head(
+  { user, faults, state }: SourceModel,
+  request: Fields,
+  { lowest, seen, besides }: {
+    lowest: number;
+    seen: Early | null;
+    besides: readonly number[];
+  },
+): { messages: [number, Message][]; drained: boolean } {
+  const queue = seen?.queue ?? user.queue;
+  let ids = [...queue.keys()]
+    .filter((id) => id >= lowest && !besides.includes(id))
+    .sort((a, b) => a - b);
+  if (faults.cursor) {
+    const newest = Math.max(0, ...state.archive.keys());
+    ids = ids.filter((id) => id > newest);
+  }
+  const taken = ids.slice(0, Number(request.messages_max));
+  return {
+    messages: taken.map((id) => [id, queue.get(id)!]),
+    drained: taken.length === ids.length,
+  };
+}
+
+/** libsql_sync.recorded */
+export function recordedOf(
+  { user, state }: SourceModel,
+  version: Version | undefined,
+): [number, Message][] {
+  if (version === undefined) return [];
+  const kept = version.state === "pending" ? user.queue : state.archive;
+  return version.msgIds
+    .filter((id) => kept.has(id))
+    .map((id) => [id, kept.get(id)!]);
+}
+
+/** Where all that a table has are messages of one row each with the same
+ * columns, they come as one. */
+export function merged(messages: readonly [number, Message][]): Json[] {
+  const tables = new Map<Json, [number, Message][]>();
+  for (const one of messages) {
+    const table = (one[1] as Fields).table ?? null;
+    tables.set(table, [...tables.get(table) ?? [], one]);
+  }
+  const parts: { first: number; part: Json }[] = [];
+  for (const [table, of] of tables) {
+    const [first] = of as [[number, Fields]];
+    const isOne = table !== null &&
+      of.every(([, message]) =>
+        isOneRow(message as Fields) &&
+        isSame((message as Fields).columns, first[1].columns)
+      );
+    if (isOne) {
+      const rows = of.flatMap(([, message]) =>
+        (message as Fields).rows as Json[]
+      );
+      const ids = of.map(([id]) => String(id));
+      parts.push({ first: first[0], part: [ids, { ...first[1], rows }] });
+    } else {
+      for (const [id, message] of of) {
+        parts.push({ first: id, part: [String(id), message] });
+      }
+    }
+  }
+  return parts.sort((a, b) => a.first - b.first).map(({ part }) => part);
+}
+
+function isOneRow({ v, columns, rows, ...rest }: Fields): boolean {
+  return v === 1 && Array.isArray(columns) && Array.isArray(rows) &&
+    rows.length === 1 && Array.isArray(rows[0]) &&
+    !["deletes", "oversize", "truncate", "failed"].some((name) => name in rest);
+}
