@@ -2350,6 +2350,7 @@ begin
     if not found then
       return '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
     end if;
+    proved := b;
     acked := libsql_sync.ack(b);
     perform libsql_sync.trim();
     c.position := b.position;
@@ -2380,6 +2381,12 @@ begin
       perform libsql_sync.begin_epoch('the replica at position ' || at_position || ' holds a batch that is not on record', false);
       return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
     end if;
+  end if;
+  -- More was set aside than is on record: we were restored to before that. The
+  -- walk finds it again.
+  if (at ->> 'dead_letters')::bigint > proved.dead_letters + pg_catalog.jsonb_array_length(proved.parked) then
+    update libsql_sync.chain set reopen = true where id = 1;
+    c.reopen := true;
   end if;
 
   -- 4. It lost batches: the same again, from the archive.

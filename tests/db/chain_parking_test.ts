@@ -209,6 +209,22 @@ Deno.test("sync() settles parked changes by the probe when a worker died after i
   assertEquals(await stack.assertEqual(), 2);
 });
 
+Deno.test("a source that was restored to before a change was set aside finds it again", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  await stack.sql`update libsql_sync.chain set refill = true`;
+  await stack.walk();
+  await stack.sql`update item set size = 0.5 where id = 2`;
+  await dieAt(stack, "apply", { when: "after" });
+  // The backup was made between the claim and what was set aside.
+  await stack
+    .sql`update libsql_sync.batches set parked = '[]' where state = 'pending'`;
+  await stack.drain();
+  await stack.walk();
+  const [letter, ...others] = await stack.deadLetters();
+  assertEquals([letter?.key, others], [["2"], []]);
+});
+
 Deno.test("sync() parks what the replica refuses of a batch that is replayed", async () => {
   await using stack = await startChain(servers);
   await stack.drain();

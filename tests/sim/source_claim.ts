@@ -85,6 +85,11 @@ export function claim(
     const proven = provenBy(source, versions(), at);
     if (position > known + 2 || proven === null) return stop("replica_ahead");
     for (const version of proven) acked += ack(source, version);
+    const { deadLetters, parked } = proven.at(-1)!;
+    // We were restored to before something was set aside.
+    if (Number(at.dead_letters) > deadLetters + parked.length) {
+      chain.reopen = true;
+    }
     trim(source);
   } else {
     const recorded = position === 0
