@@ -276,10 +276,13 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
   operate: (world, random) => {
     const { source } = world;
     const { chain } = source.state;
-    switch (random(7)) {
+    switch (random(8)) {
       case 0:
         redrive(source);
         return "redrive";
+      case 6:
+        chain.realtime = !chain.realtime;
+        return `realtime ${chain.realtime}`;
       case 1:
         requestWalk(source, { kind: "backfill" });
         return "backfill is asked for";

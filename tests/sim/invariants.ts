@@ -59,8 +59,10 @@ export class Invariants {
   );
   /** Rows that something else than the queue has changed. */
   readonly #drifted = new Set<string>();
-  /** Those of them that nothing has told the source of. */
+  /** Those of them at the source that nothing has told it of. */
   readonly #silent = new Set<string>();
+  /** Those of them in the replica. */
+  readonly #byHand = new Set<string>();
   /** Those of them that no walk that is open has to mend. */
   #unmended = new Set<string>();
   /** Whether messages of a recorded batch may be gone. */
@@ -163,11 +165,20 @@ export class Invariants {
     }
   }
 
-  /** A row changed past the queue, of the replica or the source. */
+  /** A row of the source changed past the queue. */
+  bypass(table: string, key: string): void {
+    this.#silent.add(nameOf(table, key));
+    this.#drift(nameOf(table, key));
+  }
+
+  /** A row of the replica changed by somebody's hand. */
   drift(table: string, key: string): void {
-    const name = nameOf(table, key);
+    this.#byHand.add(nameOf(table, key));
+    this.#drift(nameOf(table, key));
+  }
+
+  #drift(name: string): void {
     this.#drifted.add(name);
-    this.#silent.add(name);
     this.#unmended.add(name);
     this.#order.forget(name);
   }
@@ -231,7 +242,9 @@ export class Invariants {
   #walkBegins(row: Row): void {
     const fresh: string[] = JSON.parse(row.fresh);
     this.#unmended = new Set(
-      [...this.#silent].filter((name) => fresh.includes(name.split(" ")[0]!)),
+      [...this.#silent, ...this.#byHand].filter((name) =>
+        fresh.includes(name.split(" ")[0]!)
+      ),
     );
   }
 

@@ -48,7 +48,7 @@ export function makeSchedule(
     isFilled: random(6) > 0,
     ...options.setup,
   };
-  const steps = oneOf(random, [15, 30, 45, 90]);
+  const steps = oneOf(random, [12, 24, 40, 80]);
   const { phases = PROFILES[seed % PROFILES.length]! } = options;
   const decisions = (length: number, profile: Profile) =>
     Array.from({ length }, () => decide(random, profile));

@@ -101,6 +101,8 @@ export class SourceModel {
         refill: true,
         reopen: false,
         paused: false,
+        realtime: false,
+        scrubbedAt: null,
         floor: 0,
         floorNext: null,
         floorAwaits: [],
@@ -258,10 +260,18 @@ export class SourceModel {
         followed: chain.seen?.epoch === chain.epoch,
       };
     }
+    const scrub = !chain.realtime || chain.scrubbedAt === null ||
+      chain.scrubbedAt < this.clock() - 60_000;
+    if (scrub) chain.scrubbedAt = this.clock();
     chain.lease = request.lease as string;
     chain.leaseUntil = this.clock() + Number(request.seconds) * 1000;
     this.seenEarly.set(chain.lease, chain.position);
-    return { do: "granted", epoch: chain.epoch };
+    return {
+      do: "granted",
+      epoch: chain.epoch,
+      scrub,
+      brief: chain.realtime,
+    };
   }
 
   /** libsql_sync.release */

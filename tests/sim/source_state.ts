@@ -39,6 +39,8 @@ export interface Chain {
   refill: boolean;
   reopen: boolean;
   paused: boolean;
+  realtime: boolean;
+  scrubbedAt: number | null;
   /** No message below it is in the queue, or can appear there. */
   floor: number;
   floorNext: number | null;

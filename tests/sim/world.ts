@@ -261,7 +261,7 @@ export class World {
     source.user.faults = {
       transitionImage: this.mutation.transitionImage ?? false,
     };
-    source.user.onBypass = (table, key) => this.invariants.drift(table, key);
+    source.user.onBypass = (table, key) => this.invariants.bypass(table, key);
     source.user.stamp = () => ++this.stamps;
     source.user.onGone = (gone) => this.invariants.gone(gone);
     return source;
