@@ -225,6 +225,15 @@ const KINDS = {
     world.invariants.drift(table, key);
     return `a hand in the replica: ${sql}`;
   },
+  /** The replica takes every row again. */
+  lenient: (world) => {
+    const drops = ["INSERT", "UPDATE"].map((event) =>
+      `DROP TRIGGER strict_${event}`
+    );
+    if (!byHand(world, drops)) return null;
+    redrive(world.source);
+    return "the replica takes bad items again; redrive";
+  },
   /** The replica takes no row whose name is "bad ..." any more. */
   strict: (world) => {
     if (world.invariants.row === null) return null;

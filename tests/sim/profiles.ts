@@ -32,6 +32,7 @@ export const EVERYTHING: Profile = {
   clone: 0.2,
   drift: 0.7,
   strict: 0.3,
+  lenient: 0.5,
   deploy: 0.5,
   detach: 0.7,
   cap: 0.2,
@@ -45,7 +46,15 @@ export const PROFILES: readonly Profile[] = [
   { ...EVERYTHING, rewind: 8, stall: 6, land: 5, kill: 4, later: 0.5 },
   EVERYTHING,
   // Rows are set aside, come again, and the replica forgets.
-  { ...EVERYTHING, strict: 1.5, rewind: 5, operate: 5, drift: 2, detach: 2 },
+  {
+    ...EVERYTHING,
+    strict: 3,
+    lenient: 3,
+    rewind: 5,
+    operate: 5,
+    drift: 2,
+    detach: 2,
+  },
   EVERYTHING,
   // Another past, another source.
   { ...EVERYTHING, backup: 4, restore: 2, clone: 2, rewind: 5, skew: 4 },
