@@ -196,6 +196,8 @@ alter table libsql_sync.chain
   add column if not exists floor_next bigint,
   add column if not exists floor_awaits text[],
   add column if not exists floor_queue oid,
+  -- Up to this position walks closed dead letters: who lost it walks again.
+  add column if not exists letters_closed bigint not null default 0,
   -- Realtime: whether it is on, and the last call of the worker that nothing came
   -- of yet: when, where the chain stood, and how many before it in a row.
   add column if not exists realtime boolean not null default false,
@@ -1724,7 +1726,7 @@ end
 $$;
 
 -- Keep what walks found, for status alone: the counts live in the replica.
-create or replace function libsql_sync.note_walked(walked jsonb)
+create or replace function libsql_sync.note_walked(walked jsonb, at jsonb)
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
@@ -1756,15 +1758,25 @@ as $$
       then pg_catalog.clock_timestamp() else w.ended_at end
   from pg_catalog.jsonb_array_elements(walked) f
   where w.walk_gen = (f.value ->> 'walk_gen')::bigint;
-  -- What was set aside before the walk, and not again by it, is mended.
-  delete from pgmq.q_replicate_data_libsql_dlq d
-  using pg_catalog.jsonb_array_elements(walked) f
-  join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint
-  where (f.value ->> 'ended')::boolean and w.repair and f.value ->> 'failed' is null
-    and d.message ->> 'table' = f.value ->> 'table'
-    and d.msg_id <= w.letters_until
-    and (w.kind = 'redrive' or d.message ->> 'reason' not like 'libSQL refused%')
-    and (w.keys is null or w.keys @> pg_catalog.jsonb_build_array(d.message -> 'key'))
+  -- What was set aside before the walk, and not again by it, is mended: where the
+  -- replica's row still says that the walk came through.
+  with closed as (
+    delete from pgmq.q_replicate_data_libsql_dlq d
+    using pg_catalog.jsonb_array_elements(walked) f
+    join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint
+    where (f.value ->> 'ended')::boolean and w.repair and f.value ->> 'failed' is null
+      and d.message ->> 'table' = f.value ->> 'table'
+      and d.msg_id <= w.letters_until
+      and (w.kind = 'redrive' or d.message ->> 'reason' not like 'libSQL refused%')
+      and (w.keys is null or w.keys @> pg_catalog.jsonb_build_array(d.message -> 'key'))
+      and ((at ->> 'walk_gen')::bigint > w.walk_gen or (at ->> 'walk_gen')::bigint = w.walk_gen and (
+        at ->> 'walk_at' is null
+        or pg_catalog.array_position(w.tables, (at ->> 'walk_at')::jsonb ->> 'table')
+          > pg_catalog.array_position(w.tables, f.value ->> 'table')))
+    returning d.msg_id
+  )
+  update libsql_sync.chain set letters_closed = greatest(letters_closed, (at ->> 'position')::bigint)
+  where id = 1 and exists (select from closed)
 $$;
 
 -- Ask for a walk; {"kind": "backfill" | "verify", "table": name?, "repair": boolean?}
@@ -2036,7 +2048,7 @@ begin
   insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
   -- Tables that are created empty are not searched for ghosts, and the queue may
   -- still bring rows that went past it: only what reopens looks for them.
-  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis,
+  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, letters_closed = 0,
     reopen = reopen or exists (select from libsql_sync.batches b where b.state = 'pending' and b.reopen)
   where id = 1;
   delete from libsql_sync.batches where state = 'pending';
@@ -2308,7 +2320,7 @@ begin
     lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
     seen = at, seen_at = pg_catalog.clock_timestamp()
   where id = 1;
-  perform libsql_sync.note_walked((request -> 'walked')::jsonb);
+  perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
 
   select pg_catalog.max(s.generation) into newest from libsql_sync.schemas s;
   select s.generation into mine from libsql_sync.schemas s where s.hash = request ->> 'schema';
@@ -2448,6 +2460,9 @@ begin
       perform libsql_sync.begin_epoch('position ' || at_position + 1 || ' cannot be repeated: messages of it are gone', false);
       return libsql_sync.adopt_answer(at ->> 'epoch') || pg_catalog.jsonb_build_object('acked', acked);
     end if;
+    -- The page that mended what was set aside is lost: nothing is called equal
+    -- before the walk came through again.
+    b.reopen := b.reopen or kind = 'replay' and b.position <= c.letters_closed;
     return libsql_sync.batch_answer(b, kind, h.envelopes, acked);
   end if;
 

@@ -65,6 +65,7 @@ function standingOf({ state, user }: SourceModel): Fields {
       refill: chain.refill,
       reopen: chain.reopen,
       paused: chain.paused,
+      letters_closed: chain.lettersClosed,
       floor: chain.floor,
       floor_next: chain.floorNext,
       floor_awaits: chain.floorAwaits.length,

@@ -170,7 +170,7 @@ const STANDING = `
 select json_build_object(
   'chain', (select json_build_object('epoch', epoch, 'position', position, 'batch', batch, 'lease', lease,
     'scrub_rows', scrub_rows, 'refill', refill, 'reopen', reopen, 'paused', paused,
-    'floor', floor, 'floor_next', floor_next, 'floor_awaits', coalesce(cardinality(floor_awaits), 0)) from libsql_sync.chain),
+    'letters_closed', letters_closed, 'floor', floor, 'floor_next', floor_next, 'floor_awaits', coalesce(cardinality(floor_awaits), 0)) from libsql_sync.chain),
   'epochs', (select coalesce(json_agg(json_build_object('epoch', epoch, 'wipe', wipe, 'reason', reason)
     order by generation), '[]') from libsql_sync.epochs),
   'batches', (select coalesce(json_agg(json_build_object('epoch', b.epoch, 'position', b.position, 'batch', b.batch,

@@ -32,7 +32,7 @@ export function claim(
   const at = request.row as Fields | null;
   chain.leaseUntil = source.clock() + Number(request.seconds) * 1000;
   chain.seen = at;
-  noteWalked(source, request.walked as Fields[]);
+  noteWalked(source, request.walked as Fields[], at);
 
   const newest = schemas.at(-1)!;
   const mine = schemas.find(({ hash }) => hash === request.schema);
@@ -180,7 +180,9 @@ function nextOf(
   }
   options.events.handedOut(version, messages.map(([id]) => id));
   const again = faults.pageAgain ? pageFor(source, request, at) : null;
-  return batchAnswer(version, { kind, messages, page: again });
+  const answer = batchAnswer(version, { kind, messages, page: again });
+  const isLost = isReplay && version.position <= chain.lettersClosed;
+  return isLost ? { ...answer, reopen: true } : answer;
 }
 
 /** The next batch, from one snapshot, recorded before it is answered. */

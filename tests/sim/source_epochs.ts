@@ -25,6 +25,7 @@ export function beginEpoch(
     epoch: genesis,
     position: 0,
     batch: genesis,
+    lettersClosed: 0,
     reopen: state.chain.reopen ||
       !source.faults.reopenForgotten &&
         state.batches.some(({ state, reopen }) =>

@@ -103,6 +103,7 @@ export class SourceModel {
         paused: false,
         realtime: false,
         scrubbedAt: null,
+        lettersClosed: 0,
         floor: 0,
         floorNext: null,
         floorAwaits: [],

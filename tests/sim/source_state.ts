@@ -41,6 +41,8 @@ export interface Chain {
   paused: boolean;
   realtime: boolean;
   scrubbedAt: number | null;
+  /** Up to this position walks closed dead letters. */
+  lettersClosed: number;
   /** No message below it is in the queue, or can appear there. */
   floor: number;
   floorNext: number | null;

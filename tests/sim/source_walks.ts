@@ -286,6 +286,7 @@ function openKeys(source: SourceModel, walk: AskedWalk, table: string): Json[] {
 export function noteWalked(
   source: SourceModel,
   walked: readonly Fields[],
+  at: Fields | null,
 ): void {
   const { state } = source;
   for (const { walk_gen, table, ...found } of walked) {
@@ -296,13 +297,31 @@ export function noteWalked(
       walk.endedAt = source.clock();
     }
     if (!found.ended || !walk.repair || found.failed !== null) continue;
+    if (at === null || !isThrough(walk, table as string, at)) continue;
+    const before = state.letters.length;
     state.letters = state.letters.filter(({ message, id }) =>
       !(message.table === table && id <= walk.lettersUntil &&
         (walk.kind === "redrive" || !isRefused(message)) &&
         (walk.keys === null ||
           walk.keys.some((key) => isSame(key, message.key))))
     );
+    if (state.letters.length < before) {
+      state.chain.lettersClosed = Math.max(
+        state.chain.lettersClosed,
+        at.position as number,
+      );
+    }
   }
+}
+
+/** Whether the replica's row says that a walk came through a table. */
+function isThrough(walk: AskedWalk, table: string, at: Fields): boolean {
+  const walkGen = at.walk_gen as number;
+  if (walkGen !== walk.walkGen) return walkGen > walk.walkGen;
+  if (at.walk_at === null) return true;
+  const place = JSON.parse(at.walk_at as string) as Fields;
+  const here = walk.tables.indexOf(place.table as string);
+  return here >= 0 && here > walk.tables.indexOf(table);
 }
 
 /** What the replica itself refused. */
