@@ -1302,6 +1302,8 @@ begin
       select v.* from libsql_sync.walks v
       where v.walk_gen > (at ->> 'walk_gen')::bigint
         and (v.kind <> 'scrub' or may_scrub and c.scrub_rows > 0)
+        -- A scrub that the replica forgot would walk it at a scrub's pace.
+        and (v.kind <> 'scrub' or (at ->> 'walk_done')::integer = 1)
       order by v.walk_gen limit 1
     ) v
     union all select w.* where w.walk_gen is not null

@@ -349,6 +349,20 @@ Deno.test("a scrub that never began does not keep other walks waiting when it is
   assertEquals(work!.it_has, false);
 });
 
+Deno.test("a replica in doubt is walked at once, not at the pace of a scrub it forgot", async () => {
+  await using stack = await start();
+  await stack.walk();
+  const failOver = await saveReplica(stack);
+  await stack.sql`select libsql_sync.scrub(1)`;
+  await stack.sync();
+  await failOver();
+  await stack.sql`update libsql_sync.chain set reopen = true`;
+  await stack.walk();
+  const walks = await stack
+    .sql`select kind from libsql_sync.walks where kind = 'backfill'`;
+  assertEquals(walks.length, 2);
+});
+
 Deno.test("keys of any size are read from the replica in answers it can give", async () => {
   await using stack = await start({
     schema: {

@@ -26,7 +26,9 @@ export function nextWalk(
   if (walk === undefined || walk.kind === "scrub") {
     walk = walks
       .filter(({ walkGen, kind }) =>
-        walkGen > atGen && (kind !== "scrub" || mayScrub && chain.scrubRows > 0)
+        walkGen > atGen &&
+        (kind !== "scrub" ||
+          mayScrub && chain.scrubRows > 0 && at.walk_done === 1)
       )
       .toSorted((a, b) => a.walkGen - b.walkGen)[0] ?? walk;
   }
