@@ -48,6 +48,8 @@ function pack(cells: Record<string, Cell>): string {
 /** The states of one replica, as they were read. */
 export class Order {
   #looks: Look[] = [];
+  /** One string for equal rows: there are hundreds of states. */
+  readonly #texts = new Map<string, string>();
   /** How many failovers there were: each may take the replica back. */
   failovers = 0;
 
@@ -62,15 +64,23 @@ export class Order {
       tables: new Map(
         [...tables].map(([table, rows]) => [
           table,
-          new Map([...rows].map(([key, cells]) => [key, pack(cells)])),
+          new Map([...rows].map(([key, cells]) => [key, this.#one(cells)])),
         ]),
       ),
     });
   }
 
+  #one(cells: Record<string, Cell>): string {
+    const text = pack(cells);
+    const known = this.#texts.get(text);
+    if (known === undefined) this.#texts.set(text, text);
+    return known ?? text;
+  }
+
   /** Forgets what was kept: hands were in it. */
   forget(): void {
     this.#looks = [];
+    this.#texts.clear();
   }
 
   /**
@@ -86,7 +96,7 @@ export class Order {
   ): Promise<Found[]> {
     const found: Found[] = [];
     const looks = this.#looks;
-    this.#looks = [];
+    this.forget();
     for (const schema of new Set(looks.map(({ schema }) => schema))) {
       const log = await shadowLog(sql, schema);
       const chains = Map.groupBy(
