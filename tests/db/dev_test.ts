@@ -24,6 +24,7 @@ import { startSqld } from "../../lib/dev/sqld.ts";
 import { readPorts } from "../../lib/dev/dev_settings.ts";
 import { prepareDatabase, putSecret } from "../../lib/dev/supabase.ts";
 import { startTicker } from "../../lib/dev/ticker.ts";
+import { Servers } from "./stack.ts";
 import { describeLine } from "../../lib/dev/worker_process.ts";
 
 const ROOT = join(import.meta.dirname!, "../../.dev");
@@ -142,6 +143,26 @@ Deno.test("startPostgres() names the reason and the data's version when they do 
     );
     await server.stop();
   }));
+
+Deno.test("Servers has one PostgreSQL, also for those who ask for it at once", async () => {
+  const servers = new Servers();
+  try {
+    const [database, server] = await Promise.all([
+      servers.database({ migrated: false }),
+      servers.postgres(),
+      servers.folder(),
+    ]);
+    assert.equal(await servers.postgres(), server);
+    await withSql(server.url({ database }), async (sql) => {
+      assert.equal(
+        (await sql`select current_database() as name`)[0]!.name,
+        database,
+      );
+    });
+  } finally {
+    await servers.stop();
+  }
+});
 
 Deno.test("prepareDatabase() gives role postgres what hosted Supabase gives it, and no more", () =>
   withPostgres({}, (server) =>

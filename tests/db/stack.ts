@@ -54,8 +54,8 @@ export type RawSchema = {
 
 /** Servers that outlive a test: one PostgreSQL for a file of tests. */
 export class Servers {
-  #root?: string;
-  #postgres?: PostgresServer;
+  #root?: Promise<string>;
+  #postgres?: Promise<PostgresServer>;
   #made = 0;
 
   constructor(
@@ -67,12 +67,15 @@ export class Servers {
     } = {},
   ) {}
 
-  /** The server, started when first asked for. */
-  async postgres(): Promise<PostgresServer> {
-    this.#root ??= await makeServerTempDir();
-    this.#postgres ??= await startPostgres({
+  /** The server, started when first asked for; one, also for two who ask at once. */
+  postgres(): Promise<PostgresServer> {
+    return this.#postgres ??= this.#start();
+  }
+
+  async #start(): Promise<PostgresServer> {
+    return await startPostgres({
       root: fileURLToPath(new URL("../../.dev", import.meta.url)),
-      dataDir: `${this.#root}/pg`,
+      dataDir: `${await this.#ownRoot()}/pg`,
       version: this.options.version,
       ...(this.options.tls || TRANSPORT === "tls"
         ? { tls: await ownCertificate() }
@@ -83,13 +86,15 @@ export class Servers {
         ...this.options.settings,
       },
     });
-    return this.#postgres;
+  }
+
+  #ownRoot(): Promise<string> {
+    return this.#root ??= makeServerTempDir();
   }
 
   /** A folder of its own for each caller. */
   async folder(): Promise<string> {
-    await this.postgres();
-    return `${this.#root}/${++this.#made}`;
+    return `${await this.#ownRoot()}/${++this.#made}`;
   }
 
   /** A new database that looks like Supabase's, with the migration unless told. */
@@ -114,8 +119,8 @@ export class Servers {
 
   async stop(): Promise<void> {
     await closeWays();
-    await this.#postgres?.stop();
-    if (this.#root) await Deno.remove(this.#root, { recursive: true });
+    await (await this.#postgres)?.stop();
+    if (this.#root) await Deno.remove(await this.#root, { recursive: true });
   }
 }
 
