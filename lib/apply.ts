@@ -81,7 +81,10 @@ export async function applyBatch(
   }
   const applyMs = now() - started;
   if (batch.messageCount > 0) {
-    progress.size = nextSize(progress.size, applyMs);
+    const next = nextSize(progress.claimedSize, applyMs);
+    // One that took all there was says nothing of a larger one.
+    const mayGrow = batch.kind === "new" && !batch.drained;
+    if (mayGrow || next.messages < progress.size.messages) progress.size = next;
   }
   if (batch.page !== null) {
     progress.pageSize = nextSize(progress.pageSize, applyMs);

@@ -10,14 +10,14 @@
 import type { BatchSize } from "./claim.ts";
 
 /** The first batch of a sync: small, as nothing is known yet. */
-export const FIRST_SIZE: BatchSize = { messages: 1_000, bytes: 262_144 };
+export const FIRST_SIZE: BatchSize = { messages: 2_000, bytes: 1_048_576 };
 
 /** The first page of a sync: rows, and bytes of their cells. */
 export const FIRST_PAGE_SIZE: BatchSize = { messages: 2_000, bytes: 524_288 };
 
 /** What an apply should take. */
 const AIM_MS = 1_000;
-const SIZE_MAX: BatchSize = { messages: 25_000, bytes: 6_291_456 };
+const SIZE_MAX: BatchSize = { messages: 25_000, bytes: 8_388_608 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**
@@ -25,20 +25,20 @@ const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
  *
  * @param size The size that batch was claimed with.
  * @param applyMs How long the replica took, in milliseconds.
- * @returns As much as takes a second at that speed, but at most four times and
+ * @returns As much as takes a second at that speed, but at most eight times and
  * at least half as much as before.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 100).messages, 400);
+ * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 100).messages, 800);
  * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 800).messages, 125);
  * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 5_000).messages, 50);
  * ```
  */
 export function nextSize(size: BatchSize, applyMs: number): BatchSize {
-  const factor = Math.min(4, Math.max(0.5, AIM_MS / Math.max(applyMs, 1)));
+  const factor = Math.min(8, Math.max(0.5, AIM_MS / Math.max(applyMs, 1)));
   return {
     messages: scale(
       size.messages,

@@ -39,8 +39,8 @@ export interface Parts {
   uuid(): string;
 }
 
-/** Calls kept back for the last batch: apply, park, probe, settle, release. */
-export const CALLS_RESERVED = 6;
+/** Calls kept back for the last batch: claim, apply, apply again, park, probe, settle, release. */
+export const CALLS_RESERVED = 7;
 
 /** Whether there is enough left for one more batch. */
 export function hasBudget(budget: Budget): boolean {
@@ -54,7 +54,10 @@ export interface Progress {
   isUnsure: boolean;
   /** The schema's hash of a replica whose tables are not what it says. */
   mend: string | null;
+  /** What to claim next. */
   size: BatchSize;
+  /** What the batch in hand was claimed with. */
+  claimedSize: BatchSize;
   /** The same for a page: rows and bytes. */
   pageSize: BatchSize;
   /** Whether the scrub had its page, or may have none. */
@@ -85,6 +88,7 @@ export function newProgress(): Progress {
     isUnsure: true,
     mend: null,
     size: FIRST_SIZE,
+    claimedSize: FIRST_SIZE,
     pageSize: FIRST_PAGE_SIZE,
     isScrubbed: false,
     walked: new Map(),

@@ -11,7 +11,7 @@ import type { Client } from "@libsql/client/http";
 import type { Batch, PageRequest } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
-import type { Step } from "./plan.ts";
+import type { RowStep, Step } from "./plan.ts";
 import { readRow } from "./read_row.ts";
 import { indexName, type Schema } from "./schema.ts";
 import {
@@ -39,6 +39,7 @@ import { bare, quote, type Statement } from "./sql.ts";
 import {
   brokenStatement,
   keysStatement,
+  reachedStatement,
   stepToStatement,
 } from "./statements.ts";
 
@@ -157,6 +158,13 @@ export function createReplica(
   const tableOf = (name: string) =>
     schema.tables.find((table) => table.name === name)!;
 
+  // Tables whose last update changed every row it had: the next one is likely to,
+  // and the upsert that would repeat its rows is left away.
+  const reached = new Set<string>();
+  const isReached = (step: Step): step is RowStep =>
+    step.kind === "upsert" && step.follows === true &&
+    reached.has(step.table.name);
+
   const keys: Replica["keys"] = async (place, options) => {
     const { after } = place;
     const { keysMax, rebuilding, walkGen } = options;
@@ -228,16 +236,38 @@ export function createReplica(
       const rebuilding = namesIn(walk.before.rebuilding);
       const isSwap = steps.some(({ kind }) => kind === "rename");
       const others = isSwap ? await dependents() : { drops: [], creates: [] };
-      try {
-        const results = await write([
+      const planned = (isShort: boolean) =>
+        steps.flatMap((step): { step: Step; statement: Statement }[] => {
+          const statement = isShort && isReached(step)
+            ? reachedStatement(step)
+            : stepToStatement(step, rebuilding);
+          return [
+            ...(step.kind === "drop" ? others.drops : []),
+            statement,
+            ...(step.kind === "rename" ? others.creates : []),
+          ].map((statement) => ({ step, statement }));
+        });
+      const send = async (sent: { statement: Statement }[]) =>
+        await write([
           stepStatement({ ...batch, schemaHash, deadLetters }, walk),
-          ...steps.flatMap((step) => {
-            const statement = stepToStatement(step, rebuilding);
-            if (step.kind === "drop") return [...others.drops, statement];
-            if (step.kind === "rename") return [statement, ...others.creates];
-            return [statement];
-          }),
+          ...sent.map(({ statement }) => statement),
         ]);
+      try {
+        let sent = planned(true);
+        const results = await send(sent).catch(async (error) => {
+          const at = failureOf(error)?.statement ?? 0;
+          if (at === 0 || !isReached(sent[at - 1]!.step)) throw error;
+          // It did not change every row this time: all of them are sent again.
+          sent = planned(false);
+          return await send(sent);
+        });
+        sent.forEach(({ step }, at) => {
+          if (step.kind !== "update") return;
+          const { table, rows } = step;
+          if (results[at + 1]!.rowsAffected === rows.length) {
+            reached.add(table.name);
+          } else reached.delete(table.name);
+        });
         const tally = steps.at(-1)?.kind === "tally"
           ? results.at(-1)?.rows[0]
           : undefined;

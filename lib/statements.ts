@@ -139,6 +139,22 @@ export function brokenStatement(
   };
 }
 
+/**
+ * The statement that fails where the update before it did not change as many
+ * rows as it had: it stands where the upsert would repeat all of them, and is
+ * bare of them.
+ *
+ * @param step The upsert it stands for.
+ * @returns The statement.
+ */
+export function reachedStatement({ rows }: RowStep): Statement {
+  return {
+    // The one number that abs() refuses: only a trigger may raise an error.
+    sql: "SELECT CASE WHEN changes() < ? THEN abs(?) END",
+    args: [BigInt(rows.length), -(2n ** 63n)],
+  };
+}
+
 /** The statement that changes rows. */
 function rowStatement(step: RowStep, stored: string): Statement {
   const { kind, table, columns, rows, json, follows } = step;

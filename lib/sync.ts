@@ -132,6 +132,7 @@ export async function follow(
     });
     progress.walked.clear();
     progress.processed += claim.acked;
+    progress.claimedSize = progress.size;
     return claim;
   };
   let ahead: Claim & Batch | null = null;
@@ -164,11 +165,13 @@ export async function follow(
               "Cannot read the source's answer: expected a batch or that there is none to come, found neither",
             );
           case "batch": {
+            const { size } = progress;
             const next = claimAhead(parts, progress, { lease, batch: claim });
             try {
               await obey(parts, progress, claim);
             } finally {
               ahead = await next();
+              if (ahead !== null) progress.claimedSize = size;
             }
             break;
           }

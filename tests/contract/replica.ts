@@ -146,6 +146,60 @@ export function testReplica(
   );
 
   test(
+    "apply() sends the rows of an update once where the last one changed all of its own",
+    async (_, start, libsql) => {
+      const sent: number[] = [];
+      const client = withBatch(libsql.client, (statements, mode) => {
+        const args = (statements as Statement[]).flatMap(({ args }) => args);
+        sent.push(args.filter((arg) => String(arg).startsWith("[[")).length);
+        return libsql.client.batch(statements, mode);
+      });
+      const replica = replicaOf({ ...libsql, client }, 1);
+      let row = await replica.alter({ from: start.schema_hash });
+      /** Writes rows, and tells how often they were sent by each request. */
+      const write = async (...rows: (string | null)[][]) => {
+        sent.length = 0;
+        const batch = batchAfter(row, [items(...rows)]);
+        row = await apply(
+          replica,
+          batch,
+          row,
+          createPlanner(SCHEMAS[1]!)(batch).steps,
+        );
+        return [...sent];
+      };
+      // Nothing is there yet; then the indexed column stays, and both are reached.
+      assertEquals(await write(["1", "a", "1"], ["2", "b", "1"]), [2]);
+      assertEquals(await write(["1", "a", "2"], ["2", "b", "2"]), [2]);
+      assertEquals(await write(["1", "a", "3"], ["2", "b", "3"]), [1]);
+      for (
+        const other of [
+          ["3", "is new", "3"],
+          ["2", "has another name", "3"],
+          ["2", "has another name", "3"], // is equal
+        ]
+      ) {
+        const before = await libsql.read(READ);
+        assertEquals(await write(["1", "a", null], other), [1, 2]);
+        const expected = new Map(before.map((row) => [row[0], row]));
+        expected.set(1, [1, "a", null]);
+        expected.set(Number(other[0]), [Number(other[0]), other[1], 3]);
+        assertEquals(await libsql.read(READ), [...expected.values()]);
+        // Not sure any more; then sure again.
+        const [name] =
+          (await libsql.read("SELECT name FROM item WHERE id = 2"))[0]!;
+        for (const size of ["4", "3"]) {
+          assertEquals(
+            await write(["1", "a", size], ["2", String(name), size]),
+            [size === "4" ? 2 : 1],
+          );
+        }
+      }
+      assertEquals((await replica.probe())!.position, row.position);
+    },
+  );
+
+  test(
     "apply() of another schema is refused",
     async (replica, start, libsql) => {
       const newer = replicaOf(libsql, 1);

@@ -18,6 +18,8 @@ type ResultRow = { [name: string]: unknown } & ArrayLike<unknown>;
 /** What a statement gave. */
 export interface Result {
   readonly rows: readonly ResultRow[];
+  /** How many rows it changed; 0 where it gave some. */
+  readonly rowsAffected: number;
 }
 
 /** What libSQL's client throws for a statement that failed. */
@@ -146,10 +148,11 @@ export class MemoryDatabase {
     }
     const { statement, columns } = prepared;
     if (columns.length === 0) {
-      statement.run(...args);
-      return { rows: [] };
+      const { changes } = statement.run(...args);
+      return { rows: [], rowsAffected: Number(changes) };
     }
     return {
+      rowsAffected: 0,
       rows: (statement.all(...args) as unknown as unknown[][]).map((cells) => {
         const row: Record<string, unknown> = { ...cells, length: cells.length };
         columns.forEach((name, place) => row[name] = cells[place]);
