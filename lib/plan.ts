@@ -47,7 +47,7 @@ export interface RowStep {
   readonly table: Table;
   /** Names of the cells: the key's columns for a delete. */
   readonly columns: readonly string[];
-  /** The rows, sorted by key. */
+  /** The rows, sorted by key or by the indexed columns. */
   readonly rows: readonly StepRow[];
   /** The rows' cells as JSON. */
   readonly json: string;
@@ -113,6 +113,9 @@ export type Step =
   | UnindexStep
   | SwapStep;
 
+/** Whether a table's rows are likely to be there with other cells. */
+export type Updates = (table: Table) => boolean;
+
 /** A batch ready to be applied. */
 export interface Plan<S extends Step = Step> {
   /** What to do, in order. */
@@ -136,7 +139,8 @@ const encoder = new TextEncoder();
  * Makes the planner of a schema's batches.
  *
  * @param schema The tables that are replicated.
- * @returns A function of a batch's messages and parked changes.
+ * @returns A function of a batch's messages and parked changes, and of which
+ * tables' rows are likely to be there with other cells: all, unless told.
  *
  * @example
  * ```ts
@@ -153,12 +157,12 @@ const encoder = new TextEncoder();
  */
 export function createPlanner(
   schema: Schema,
-): (batch: {
-  messages: readonly Message[];
-  parked: readonly Refusal[];
-}) => Plan<RowStep> {
+): (
+  batch: { messages: readonly Message[]; parked: readonly Refusal[] },
+  updates?: Updates,
+) => Plan<RowStep> {
   const parse = createMessageParser(schema);
-  return ({ messages, parked }) => {
+  return ({ messages, parked }, updates = () => true) => {
     const aside = new Set(parked.map(identityOf));
     const unreadable: Refusal[] = [];
     const batch: Changes[] = [];
@@ -177,9 +181,7 @@ export function createPlanner(
         for (const [id, one] of apart(ids, message)) read(id, one);
       }
     }
-    const { steps, refusals } = planFold(fold(batch), parked, {
-      updates: true,
-    });
+    const { steps, refusals } = planFold(fold(batch), parked, updates);
     return { steps, refusals: [...unreadable, ...refusals] };
   };
 }
@@ -198,8 +200,8 @@ function apart(
  *
  * @param folded The fold of a batch; its cells are converted in place.
  * @param parked What was set aside before, and is left out.
- * @param options Whether most rows are likely to be there with other cells:
- * those of a queue are, those of a walk are equal or missing.
+ * @param updates Which tables' rows are likely to be there with other cells; the
+ * rows of a walk, which gives none, are equal or missing.
  * @returns The steps, and what to set aside.
  *
  * @example
@@ -212,7 +214,7 @@ function apart(
 export function planFold(
   folded: Fold,
   parked: readonly Refusal[],
-  options: { updates: boolean } = { updates: false },
+  updates: Updates | null = null,
 ): Plan<RowStep> {
   const aside = new Set(parked.map(identityOf));
   const refusals: Refusal[] = [];
@@ -221,7 +223,7 @@ export function planFold(
   };
   folded.refusals.forEach(refuse);
   const steps = folded.tables.flatMap((of) =>
-    planTable(of, { aside, refuse, ...options })
+    planTable(of, { aside, refuse, updates })
   );
   return { steps, refusals };
 }
@@ -240,7 +242,7 @@ function planTable(
   { aside, refuse, updates }: {
     aside: ReadonlySet<string>;
     refuse: (refusal: Refusal) => void;
-    updates: boolean;
+    updates: Updates | null;
   },
 ): RowStep[] {
   const deletes: Group = { columns: table.key, rows: [], lengths: [] };
@@ -293,10 +295,16 @@ function planTable(
   }
   const steps: RowStep[] = [];
   if (truncate) steps.push(stepOf("truncate", table, [], []));
-  steps.push(...chunk("delete", table, deletes));
+  steps.push(...chunk("delete", table, deletes, byKey(table, deletes)));
   for (const group of upserts.all()) {
-    const isTwofold = updates && looseColumns(table, group.columns).length > 0;
-    for (const upsert of chunk("upsert", table, group)) {
+    const isTwofold = updates !== null && updates(table) &&
+      looseColumns(table, group.columns).length > 0;
+    // New rows are next to each other in their table whatever their order, and
+    // should be so in its indexes: SQLite holds few pages of them.
+    const isIndexed = updates !== null && !isTwofold &&
+      table.indexes.length > 0;
+    const order = isIndexed ? byIndexes(table, group) : byKey(table, group);
+    for (const upsert of chunk("upsert", table, group, order)) {
       if (isTwofold) {
         steps.push({ ...upsert, kind: "update" }, { ...upsert, follows: true });
       } else {
@@ -458,19 +466,41 @@ function isLarge(cells: readonly Cell[]): boolean {
   return bytesOf(JSON.stringify(cells)) > ROW_JSON_BYTES_MAX;
 }
 
-/** Steps of at most one argument each, sorted by key: sqld's pages in order. */
+/** Compares two rows of a group by their places in it. */
+type Order = (a: number, b: number) => number;
+
+/** The key's order: sqld's pages of the table one after another. */
+function byKey(table: Table, { columns, rows }: Group): Order {
+  const first = columns.indexOf(table.key[0]!);
+  const numeric = typeOf(table, table.key[0]!) === "INTEGER";
+  const by = rows.map(({ cells }) =>
+    numeric ? Number(cells[first]) : cells[first]!
+  );
+  return (a, b) => by[a]! < by[b]! ? -1 : by[a]! > by[b]! ? 1 : 0;
+}
+
+/** The order of the indexed columns: of each index few pages at a time. */
+function byIndexes(table: Table, { columns, rows }: Group): Order {
+  const places = [...new Set(table.indexes.flat())]
+    .map((name) => columns.indexOf(name)).filter((at) => at >= 0);
+  return (a, b) => {
+    for (const at of places) {
+      const [one, other] = [rows[a]!.cells[at] ?? "", rows[b]!.cells[at] ?? ""];
+      if (one !== other) return one < other ? -1 : 1;
+    }
+    return 0;
+  };
+}
+
+/** Steps of at most one argument each, sorted. */
 function chunk(
   kind: "delete" | "upsert",
   table: Table,
   { columns, rows, lengths }: Group,
+  compare: Order,
 ): RowStep[] {
-  const numeric = typeOf(table, table.key[0]!) === "INTEGER";
-  const first = columns.indexOf(table.key[0]!);
-  const by = rows.map(({ cells }) =>
-    numeric ? Number(cells[first]) : cells[first]!
-  );
-  const order = Uint32Array.from(by.keys());
-  order.sort((a, b) => by[a]! < by[b]! ? -1 : by[a]! > by[b]! ? 1 : 0);
+  const order = Uint32Array.from(rows.keys());
+  order.sort((a, b) => compare(a, b) || a - b);
   const steps: RowStep[] = [];
   let part: StepRow[] = [];
   let length = 0;

@@ -13,7 +13,7 @@ import { SyncError } from "./errors.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
 import type { RowStep, Step } from "./plan.ts";
 import { readRow } from "./read_row.ts";
-import { indexName, type Schema } from "./schema.ts";
+import { indexName, type Schema, type Table } from "./schema.ts";
 import {
   ABORT,
   adoptStatements,
@@ -69,6 +69,9 @@ export interface Replica {
     steps: readonly Step[],
     options: { parked: number; walk: { before: WalkMove; after: WalkMove } },
   ): Promise<Applied>;
+  /** Whether a table's rows were mostly there with other cells when they last
+   * came; true where none came yet. */
+  isUpdated(table: Table): boolean;
   /** The next keys of a table, in the replica's order, from its primary. */
   keys(
     place: Place,
@@ -158,12 +161,15 @@ export function createReplica(
   const tableOf = (name: string) =>
     schema.tables.find((table) => table.name === name)!;
 
-  // Tables whose last update changed every row it had: the next one is likely to,
-  // and the upsert that would repeat its rows is left away.
-  const reached = new Set<string>();
-  const isReached = (step: Step): step is RowStep =>
-    step.kind === "upsert" && step.follows === true &&
-    reached.has(step.table.name);
+  // Of how many rows a table's last updates changed how many.
+  const updated = new Map<string, { rows: number; changed: number }>();
+  // Where it was all of them it is likely to be all again, and the upsert that
+  // would repeat its rows is left away.
+  const isReached = (step: Step): step is RowStep => {
+    if (step.kind !== "upsert" || !step.follows) return false;
+    const last = updated.get(step.table.name);
+    return last !== undefined && last.changed === last.rows;
+  };
 
   const keys: Replica["keys"] = async (place, options) => {
     const { after } = place;
@@ -261,13 +267,17 @@ export function createReplica(
           sent = planned(false);
           return await send(sent);
         });
+        const counts: typeof updated = new Map();
         sent.forEach(({ step }, at) => {
           if (step.kind !== "update") return;
-          const { table, rows } = step;
-          if (results[at + 1]!.rowsAffected === rows.length) {
-            reached.add(table.name);
-          } else reached.delete(table.name);
+          const { rows, changed } = counts.get(step.table.name) ??
+            { rows: 0, changed: 0 };
+          counts.set(step.table.name, {
+            rows: rows + step.rows.length,
+            changed: changed + results[at + 1]!.rowsAffected,
+          });
         });
+        counts.forEach((count, name) => updated.set(name, count));
         const tally = steps.at(-1)?.kind === "tally"
           ? results.at(-1)?.rows[0]
           : undefined;
@@ -282,6 +292,10 @@ export function createReplica(
         ) throw moved(error);
         throw error;
       }
+    },
+    isUpdated({ name }) {
+      const last = updated.get(name);
+      return last === undefined || last.changed * 2 >= last.rows;
     },
     keys,
     hasSchema(row) {
