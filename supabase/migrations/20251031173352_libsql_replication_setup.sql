@@ -558,40 +558,53 @@ set search_path = pg_catalog, pg_temp
 as $$
   select case operation
     when 'DELETE' then pg_catalog.format(
-$sql$              select false as same,
-                case when not exists (select from %s l where %s) then array[%s]::text[] end as cells
-              from old_rows o limit 2
-$sql$, relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'o'), k.old_cells)
-    else pg_catalog.format(
-$sql$              select (%1$s) as same,
-                case when (%2$s) and row(%3$s)::record operator(pg_catalog.*=) row(%4$s)::record
-                  then array[%5$s]::text[] end as cells
-              from %6$s
-              left join %7$s l on %8$s
-              limit 2
+$sql$            select * into old_row from old_rows;
+            perform from %s l where %s;
+            if not found then
+              message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'key', %L::jsonb,
+                'deletes', pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(%s)));
+            end if;
 $sql$,
+      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'old_row'),
+      t.name, pg_catalog.to_jsonb(t.key), k.cells)
+    else
       case operation when 'UPDATE' then pg_catalog.format(
-        'row(%s)::record operator(pg_catalog.*=) row(%s)::record', c.old_images, c.new_images) else 'false' end,
-      case operation when 'UPDATE' then pg_catalog.format(
-        'row(%s)::record operator(pg_catalog.*=) row(%s)::record and not row(%s)::record operator(pg_catalog.*=) row(%s)::record',
-        k.old_images, k.new_images, c.old_images, c.new_images) else 'true' end,
-      k.live_images, k.new_images, c.live_cells,
-      case operation when 'UPDATE' then 'old_rows o left join new_rows n on true' else 'new_rows n' end,
-      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'n'))
+$sql$            select * into old_row from old_rows;
+            select * into new_row from new_rows;
+            unchanged := row(%s)::record operator(pg_catalog.*=) row(%s)::record;
+            if not unchanged and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
+$sql$, c.old_images, c.new_images, k.old_images, k.new_images)
+      else
+$sql$            select * into new_row from new_rows;
+            if found then
+$sql$
+      end || pg_catalog.format(
+$sql$              select l.* into live_row from %s l where %s;
+              if found and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
+                cells := array[%s]::text[];
+                if pg_catalog.pg_column_size(cells) <= 5000000 then
+                  message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', %L::jsonb,
+                    'rows', array[cells]);
+                end if;
+              end if;
+            end if;
+$sql$,
+      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'),
+      k.live_images, k.new_images, c.cells, t.name, c.columns)
   end
   from libsql_sync.tables t
   cross join lateral (
-    select
-      pg_catalog.string_agg('o.' || c.quoted, ', ') as old_images,
-      pg_catalog.string_agg('n.' || c.quoted, ', ') as new_images,
-      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'l.' || c.quoted), ', ') as live_cells
+    select pg_catalog.jsonb_agg(c.name) as columns,
+      pg_catalog.string_agg('old_row.' || c.quoted, ', ') as old_images,
+      pg_catalog.string_agg('new_row.' || c.quoted, ', ') as new_images,
+      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted), ', ') as cells
     from libsql_sync.present_columns(relation, table_name) c
   ) c
   cross join lateral (
-    select pg_catalog.string_agg('o.' || c.quoted, ', ') as old_images,
-      pg_catalog.string_agg('n.' || c.quoted, ', ') as new_images,
-      pg_catalog.string_agg('l.' || c.quoted, ', ') as live_images,
-      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'o.' || c.quoted), ', ' order by k.n) as old_cells
+    select pg_catalog.string_agg('old_row.' || c.quoted, ', ') as old_images,
+      pg_catalog.string_agg('new_row.' || c.quoted, ', ') as new_images,
+      pg_catalog.string_agg('live_row.' || c.quoted, ', ') as live_images,
+      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'old_row.' || c.quoted), ', ' order by k.n) as cells
     from libsql_sync.present_columns(relation, table_name) c
     join pg_catalog.unnest(t.key) with ordinality k (name, n) on k.name = c.name
   ) k
@@ -629,31 +642,20 @@ set search_path = pg_catalog, pg_temp
 as $$
   select r.oid, t.name, o.operation, pg_catalog.format(
 $branch$        if tg_op = %L then
-          if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
-            touched := 2;
-          else
-            for one in
-%s            loop
-              touched := touched + 1;
-              unchanged := one.same;
-              cells := one.cells;
-            end loop;
-          end if;
-          if touched = 1 and pg_catalog.pg_column_size(cells) <= 5000000 then
-            message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, %s);
-          elsif touched > 1 or touched = 1 and not unchanged then
+          perform from %s limit 2;
+          get diagnostics touched = row_count;
+          if touched = 1 and pg_catalog.current_setting('transaction_isolation') = 'read committed' then
+%s          end if;
+          if touched > 1 or touched = 1 and message is null and not unchanged then
             messages := array(%s);
           end if;
         end if;
-$branch$, o.operation, libsql_sync.one_row_sql(r.oid, t.name, o.operation), t.name,
-    case o.operation
-      when 'DELETE' then pg_catalog.format($one$'key', %L::jsonb, 'deletes', array[cells]$one$, pg_catalog.to_jsonb(t.key))
-      else pg_catalog.format($one$'columns', %L::jsonb, 'rows', array[cells]$one$, (
-        select pg_catalog.jsonb_agg(c.name) from libsql_sync.present_columns(r.oid, t.name) c)) end,
-    libsql_sync.capture_sql(r.oid, t.name, o.operation))
+$branch$, o.operation, o.transition,
+    libsql_sync.one_row_sql(r.oid, t.name, o.operation), libsql_sync.capture_sql(r.oid, t.name, o.operation))
   from libsql_sync.tables t
   cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
-  cross join (values ('INSERT'), ('UPDATE'), ('DELETE')) o (operation)
+  -- An UPDATE's new row may be missing, where a trigger kept it from a partition.
+  cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
   where r.oid is not null
 $$;
 
@@ -675,9 +677,11 @@ begin
   return $body$
 -- Written by libsql_sync.attach(): do not edit.
 declare
-  touched integer := 0;
-  one record;
-  unchanged boolean;
+  touched integer;
+  old_row record;
+  new_row record;
+  live_row record;
+  unchanged boolean := false;
   cells text[];
   message jsonb;
   messages jsonb[];
