@@ -34,11 +34,16 @@ export async function isolate(
   const before = steps.slice(0, -1);
   const step = steps.at(-1)!;
   const guilty: Refusal[] = [];
-  if (!("columns" in step) || step.kind === "compare") return guilty;
+  if (
+    !("columns" in step) || step.kind === "compare" || step.kind === "look"
+  ) return guilty;
   const { kind, table, columns } = step;
   let pieces = takeApart(step.rows);
   for (let tries = 0; tries < options.triesMax && pieces.length > 0; tries++) {
-    const trial = pieces.map((rows) => stepOf(kind, table, columns, rows));
+    const trial = pieces.map((rows) => ({
+      ...step,
+      ...stepOf(kind, table, columns, rows),
+    }));
     const refused = await replica.refusedOf(
       [...before, ...trial],
       options.rebuilding,

@@ -38,9 +38,9 @@ export interface StepRow {
 /** What one statement does to rows of one table. */
 export interface RowStep {
   /**
-   * The kind of the statement. "update" writes the columns without an index of
-   * rows whose indexed columns stay; the "upsert" after it is for the rest of
-   * them. "row" is an upsert of one large row.
+   * The kind of the statement. "update" writes some columns of rows whose others
+   * stay; the "upsert" after it is for the rest of them. "row" is an upsert of
+   * one large row.
    */
   readonly kind: "truncate" | "delete" | "update" | "upsert" | "row";
   /** The table it changes. */
@@ -51,9 +51,29 @@ export interface RowStep {
   readonly rows: readonly StepRow[];
   /** The rows' cells as JSON. */
   readonly json: string;
+  /** The columns that an "update" writes. */
+  readonly sets?: readonly string[];
   /** Whether an "update" of the same rows is the step before. */
   readonly follows?: boolean;
 }
+
+/** Looks which rows are there, and which of their indexed columns differ. */
+export interface LookStep extends Omit<RowStep, "kind"> {
+  readonly kind: "look";
+}
+
+/** What the rows of a table were like when they last came by the queue. */
+export interface Habit {
+  /** Whether most of them were there. */
+  readonly areThere: boolean;
+  /** Indexed columns in which some of these differed. */
+  readonly changes: readonly string[];
+  /** Whether an update of these, and of the columns without an index, wrote all. */
+  readonly isSure: boolean;
+}
+
+/** What is known of the rows of a table; null where it is nothing. */
+export type HabitOf = (table: Table) => Habit | null;
 
 /** Where the counts of a walk belong. */
 export interface WalkOf {
@@ -107,14 +127,12 @@ export interface SwapStep {
 /** What one statement does. */
 export type Step =
   | RowStep
+  | LookStep
   | CompareStep
   | StraysStep
   | TallyStep
   | UnindexStep
   | SwapStep;
-
-/** Whether a table's rows are likely to be there with other cells. */
-export type Updates = (table: Table) => boolean;
 
 /** A batch ready to be applied. */
 export interface Plan<S extends Step = Step> {
@@ -139,8 +157,9 @@ const encoder = new TextEncoder();
  * Makes the planner of a schema's batches.
  *
  * @param schema The tables that are replicated.
- * @returns A function of a batch's messages and parked changes, and of which
- * tables' rows are likely to be there with other cells: all, unless told.
+ * @returns A function of a batch's messages and parked changes, and of what is
+ * known of a table's rows: it makes for fewer or cheaper steps, never for others
+ * rows in the end.
  *
  * @example
  * ```ts
@@ -159,10 +178,10 @@ export function createPlanner(
   schema: Schema,
 ): (
   batch: { messages: readonly Message[]; parked: readonly Refusal[] },
-  updates?: Updates,
-) => Plan<RowStep> {
+  habitOf?: HabitOf,
+) => Plan<RowStep | LookStep> {
   const parse = createMessageParser(schema);
-  return ({ messages, parked }, updates = () => true) => {
+  return ({ messages, parked }, habitOf = () => null) => {
     const aside = new Set(parked.map(identityOf));
     const unreadable: Refusal[] = [];
     const batch: Changes[] = [];
@@ -181,7 +200,7 @@ export function createPlanner(
         for (const [id, one] of apart(ids, message)) read(id, one);
       }
     }
-    const { steps, refusals } = planFold(fold(batch), parked, updates);
+    const { steps, refusals } = planFold(fold(batch), parked, habitOf);
     return { steps, refusals: [...unreadable, ...refusals] };
   };
 }
@@ -200,8 +219,8 @@ function apart(
  *
  * @param folded The fold of a batch; its cells are converted in place.
  * @param parked What was set aside before, and is left out.
- * @param updates Which tables' rows are likely to be there with other cells; the
- * rows of a walk, which gives none, are equal or missing.
+ * @param habitOf What is known of a table's rows; the rows of a walk, which tells
+ * nothing, are equal or missing.
  * @returns The steps, and what to set aside.
  *
  * @example
@@ -214,8 +233,17 @@ function apart(
 export function planFold(
   folded: Fold,
   parked: readonly Refusal[],
-  updates: Updates | null = null,
-): Plan<RowStep> {
+): Plan<RowStep>;
+export function planFold(
+  folded: Fold,
+  parked: readonly Refusal[],
+  habitOf: HabitOf,
+): Plan<RowStep | LookStep>;
+export function planFold(
+  folded: Fold,
+  parked: readonly Refusal[],
+  habitOf: HabitOf | null = null,
+): Plan<RowStep | LookStep> {
   const aside = new Set(parked.map(identityOf));
   const refusals: Refusal[] = [];
   const refuse = (refusal: Refusal) => {
@@ -223,7 +251,7 @@ export function planFold(
   };
   folded.refusals.forEach(refuse);
   const steps = folded.tables.flatMap((of) =>
-    planTable(of, { aside, refuse, updates })
+    planTable(of, { aside, refuse, habitOf })
   );
   return { steps, refusals };
 }
@@ -239,12 +267,12 @@ interface Group {
 /** The steps of one table: truncate, deletes, upserts. */
 function planTable(
   { table, truncate, keys }: TableFate,
-  { aside, refuse, updates }: {
+  { aside, refuse, habitOf }: {
     aside: ReadonlySet<string>;
     refuse: (refusal: Refusal) => void;
-    updates: Updates | null;
+    habitOf: HabitOf | null;
   },
-): RowStep[] {
+): (RowStep | LookStep)[] {
   const deletes: Group = { columns: table.key, rows: [], lengths: [] };
   const upserts = createGroups();
   const large: RowStep[] = [];
@@ -293,51 +321,50 @@ function planTable(
     group.rows.push(row);
     group.lengths.push(length);
   }
-  const steps: RowStep[] = [];
+  const steps: (RowStep | LookStep)[] = [];
   if (truncate) steps.push(stepOf("truncate", table, [], []));
   steps.push(...chunk("delete", table, deletes, byKey(table, deletes)));
   for (const group of upserts.all()) {
-    const isTwofold = updates !== null && updates(table) &&
-      looseColumns(table, group.columns).length > 0;
-    // New rows are next to each other in their table whatever their order, and
-    // should be so in its indexes: SQLite holds few pages of them.
-    const isIndexed = updates !== null && !isTwofold &&
-      table.indexes.length > 0;
-    const order = isIndexed ? byIndexes(table, group) : byKey(table, group);
-    for (const upsert of chunk("upsert", table, group, order)) {
-      if (isTwofold) {
-        steps.push({ ...upsert, kind: "update" }, { ...upsert, follows: true });
-      } else {
-        steps.push(upsert);
-      }
-    }
+    steps.push(
+      ...habitOf === null || table.indexes.length === 0
+        ? chunk("upsert", table, group, byKey(table, group))
+        : planIndexed(table, group, habitOf(table)),
+    );
   }
   return [...steps, ...large];
 }
 
-/**
- * The columns that can be written without touching an index, where others cannot.
- *
- * @param table The table.
- * @param columns The columns there are cells for.
- * @returns Their names; none where the table has no index.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- *
- * const table = { key: ["id"], indexes: [["a"]] };
- * assertEquals(looseColumns(table, ["id", "a", "b"]), ["b"]);
- * assertEquals(looseColumns({ ...table, indexes: [] }, ["id", "a", "b"]), []);
- * ```
- */
-export function looseColumns(
-  { key, indexes }: Pick<Table, "key" | "indexes">,
-  columns: readonly string[],
-): string[] {
-  if (indexes.length === 0) return [];
-  const fixed = new Set([...key, ...indexes.flat()]);
-  return columns.filter((name) => !fixed.has(name));
+/** The upserts of a table with indexes: what does not change is not written. */
+function planIndexed(
+  table: Table,
+  group: Group,
+  habit: Habit | null,
+): (RowStep | LookStep)[] {
+  const { areThere, changes, isSure } = habit ??
+    { areThere: true, changes: [], isSure: false };
+  const stays = new Set(
+    table.indexes.flat().filter((name) => !changes.includes(name)),
+  );
+  const sets = group.columns.filter((name) =>
+    !table.key.includes(name) && !stays.has(name)
+  );
+  const isTwofold = areThere && sets.length > 0;
+  // New rows are next to each other in their table whatever their order, and
+  // should be so in its indexes: SQLite holds few pages of them.
+  const order = isTwofold ? byKey(table, group) : byIndexes(table, group);
+  const upserts = chunk("upsert", table, group, order);
+  const steps: (RowStep | LookStep)[] = isSure
+    ? []
+    : upserts.slice(0, 1).map((upsert) => ({ ...upsert, kind: "look" }));
+  for (const upsert of upserts) {
+    if (isTwofold) {
+      const update = { ...upsert, kind: "update", sets } as const;
+      steps.push(update, { ...upsert, follows: true });
+    } else {
+      steps.push(upsert);
+    }
+  }
+  return steps;
 }
 
 /**

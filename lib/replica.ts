@@ -10,10 +10,11 @@
 import type { Client } from "@libsql/client/http";
 import type { Batch, PageRequest } from "./claim.ts";
 import { SyncError } from "./errors.ts";
+import { createHabits } from "./habits.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
-import type { RowStep, Step } from "./plan.ts";
+import type { HabitOf, Step } from "./plan.ts";
 import { readRow } from "./read_row.ts";
-import { indexName, type Schema, type Table } from "./schema.ts";
+import { indexName, type Schema } from "./schema.ts";
 import {
   ABORT,
   adoptStatements,
@@ -69,9 +70,8 @@ export interface Replica {
     steps: readonly Step[],
     options: { parked: number; walk: { before: WalkMove; after: WalkMove } },
   ): Promise<Applied>;
-  /** Whether a table's rows were mostly there with other cells when they last
-   * came; true where none came yet. */
-  isUpdated(table: Table): boolean;
+  /** What the rows of a table were like when they last came; null where none did. */
+  habitOf: HabitOf;
   /** The next keys of a table, in the replica's order, from its primary. */
   keys(
     place: Place,
@@ -161,15 +161,7 @@ export function createReplica(
   const tableOf = (name: string) =>
     schema.tables.find((table) => table.name === name)!;
 
-  // Of how many rows a table's last updates changed how many.
-  const updated = new Map<string, { rows: number; changed: number }>();
-  // Where it was all of them it is likely to be all again, and the upsert that
-  // would repeat its rows is left away.
-  const isReached = (step: Step): step is RowStep => {
-    if (step.kind !== "upsert" || !step.follows) return false;
-    const last = updated.get(step.table.name);
-    return last !== undefined && last.changed === last.rows;
-  };
+  const habits = createHabits();
 
   const keys: Replica["keys"] = async (place, options) => {
     const { after } = place;
@@ -244,7 +236,7 @@ export function createReplica(
       const others = isSwap ? await dependents() : { drops: [], creates: [] };
       const planned = (isShort: boolean) =>
         steps.flatMap((step): { step: Step; statement: Statement }[] => {
-          const statement = isShort && isReached(step)
+          const statement = isShort && habits.isNeedless(step)
             ? reachedStatement(step)
             : stepToStatement(step, rebuilding);
           return [
@@ -262,22 +254,14 @@ export function createReplica(
         let sent = planned(true);
         const results = await send(sent).catch(async (error) => {
           const at = failureOf(error)?.statement ?? 0;
-          if (at === 0 || !isReached(sent[at - 1]!.step)) throw error;
+          if (at === 0 || !habits.isNeedless(sent[at - 1]!.step)) throw error;
           // It did not change every row this time: all of them are sent again.
           sent = planned(false);
           return await send(sent);
         });
-        const counts: typeof updated = new Map();
-        sent.forEach(({ step }, at) => {
-          if (step.kind !== "update") return;
-          const { rows, changed } = counts.get(step.table.name) ??
-            { rows: 0, changed: 0 };
-          counts.set(step.table.name, {
-            rows: rows + step.rows.length,
-            changed: changed + results[at + 1]!.rowsAffected,
-          });
-        });
-        counts.forEach((count, name) => updated.set(name, count));
+        habits.note(
+          sent.map(({ step }, at) => ({ step, result: results[at + 1]! })),
+        );
         const tally = steps.at(-1)?.kind === "tally"
           ? results.at(-1)?.rows[0]
           : undefined;
@@ -293,10 +277,7 @@ export function createReplica(
         throw error;
       }
     },
-    isUpdated({ name }) {
-      const last = updated.get(name);
-      return last === undefined || last.changed * 2 >= last.rows;
-    },
+    habitOf: habits.of,
     keys,
     hasSchema(row) {
       return row.schema_hash === schemaHash;

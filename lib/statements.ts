@@ -9,7 +9,7 @@
 
 import {
   type CompareStep,
-  looseColumns,
+  type LookStep,
   type RowStep,
   type Step,
   type TallyStep,
@@ -50,6 +50,8 @@ export function stepToStatement(
       return bare(`DROP TABLE ${quote(table.name)}`);
     case "rename":
       return bare(`ALTER TABLE ${stored} RENAME TO ${quote(table.name)}`);
+    case "look":
+      return lookStatement(step, stored);
     case "unindex":
       return bare(
         `DROP INDEX IF EXISTS ${quote(indexName(table.name, step.index))}`,
@@ -157,7 +159,7 @@ export function reachedStatement({ rows }: RowStep): Statement {
 
 /** The statement that changes rows. */
 function rowStatement(step: RowStep, stored: string): Statement {
-  const { kind, table, columns, rows, json, follows } = step;
+  const { kind, table, columns, rows, json, sets = [], follows } = step;
   switch (kind) {
     case "truncate":
       return bare(`DELETE FROM ${stored}`);
@@ -171,21 +173,16 @@ function rowStatement(step: RowStep, stored: string): Statement {
       };
     }
     case "update": {
-      const loose = looseColumns(table, columns);
-      const kept = columns.filter((name) => !loose.includes(name));
+      const kept = columns.filter((name) => !sets.includes(name));
       const [of, from] = ["t.", `${ROWS}.`];
       return {
-        sql: `WITH ${ROWS} AS MATERIALIZED (SELECT ${
-          cellsOf(table, columns, (at) => `value->>${at}`).map((cell, at) =>
-            `${cell} AS ${quote(columns[at]!)}`
-          ).join(", ")
-        } FROM json_each(?)) UPDATE ${stored} AS t SET ${
-          loose.map((name) => `${quote(name)} = ${from}${quote(name)}`).join(
+        sql: `${namedRows(table, columns)} UPDATE ${stored} AS t SET ${
+          sets.map((name) => `${quote(name)} = ${from}${quote(name)}`).join(
             ", ",
           )
         } FROM ${ROWS} WHERE ${same(table.key, of, "=", from)} AND ${
           same(kept, of, "IS", from)
-        } AND ${same(loose, of, "IS NOT", from)}`,
+        } AND ${same(sets, of, "IS NOT", from)}`,
         args: [json],
       };
     }
@@ -212,6 +209,48 @@ function rowStatement(step: RowStep, stored: string): Statement {
         args: [...rows[0]!.cells],
       };
   }
+}
+
+/** How many rows are there, and in how many of these each indexed column differs. */
+function lookStatement(
+  { table, columns, json }: LookStep,
+  stored: string,
+): Statement {
+  const counts = indexedColumns({ table, columns }).map((name) =>
+    `total(t.${quote(name)} IS NOT ${ROWS}.${quote(name)})`
+  );
+  return {
+    sql: `${namedRows(table, columns)} SELECT ${
+      ["count(*)", ...counts].join(", ")
+    } FROM ${ROWS} JOIN ${stored} AS t ON ${
+      same(table.key, "t.", "=", `${ROWS}.`)
+    }`,
+    args: [json],
+  };
+}
+
+/**
+ * The columns that a look counts, in its order.
+ *
+ * @param step The table, and the names of the rows' cells.
+ * @returns Their names: those with an index that are no part of the key.
+ */
+export function indexedColumns(
+  { table, columns }: Pick<LookStep, "table" | "columns">,
+): string[] {
+  const indexed = new Set(table.indexes.flat());
+  return columns.filter((name) =>
+    indexed.has(name) && !table.key.includes(name)
+  );
+}
+
+/** The rows of an argument, their cells by the names of the columns. */
+function namedRows(table: Table, columns: readonly string[]): string {
+  return `WITH ${ROWS} AS MATERIALIZED (SELECT ${
+    cellsOf(table, columns, (at) => `value->>${at}`).map((cell, at) =>
+      `${cell} AS ${quote(columns[at]!)}`
+    ).join(", ")
+  } FROM json_each(?))`;
 }
 
 /** Counts rows that are missing or different, or ghosts that are there. */

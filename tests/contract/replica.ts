@@ -156,45 +156,41 @@ export function testReplica(
       });
       const replica = replicaOf({ ...libsql, client }, 1);
       let row = await replica.alter({ from: start.schema_hash });
+      const expected = new Map<string, unknown[]>();
       /** Writes rows, and tells how often they were sent by each request. */
-      const write = async (...rows: (string | null)[][]) => {
+      const write = async (...rows: string[][]) => {
         sent.length = 0;
         const batch = batchAfter(row, [items(...rows)]);
-        row = await apply(
-          replica,
-          batch,
-          row,
-          createPlanner(SCHEMAS[1]!)(batch).steps,
-        );
+        const plan = createPlanner(SCHEMAS[1]!);
+        const { steps } = plan(batch, replica.habitOf);
+        row = await apply(replica, batch, row, steps);
+        for (const [id, name, size] of rows) {
+          expected.set(id!, [Number(id), name, Number(size)]);
+        }
+        assertEquals(await libsql.read(READ), [...expected.values()]);
         return [...sent];
       };
-      // Nothing is there yet; then the indexed column stays, and both are reached.
-      assertEquals(await write(["1", "a", "1"], ["2", "b", "1"]), [2]);
-      assertEquals(await write(["1", "a", "2"], ["2", "b", "2"]), [2]);
-      assertEquals(await write(["1", "a", "3"], ["2", "b", "3"]), [1]);
-      for (
-        const other of [
-          ["3", "is new", "3"],
-          ["2", "has another name", "3"],
-          ["2", "has another name", "3"], // is equal
-        ]
-      ) {
-        const before = await libsql.read(READ);
-        assertEquals(await write(["1", "a", null], other), [1, 2]);
-        const expected = new Map(before.map((row) => [row[0], row]));
-        expected.set(1, [1, "a", null]);
-        expected.set(Number(other[0]), [Number(other[0]), other[1], 3]);
-        assertEquals(await libsql.read(READ), [...expected.values()]);
-        // Not sure any more; then sure again.
-        const [name] =
-          (await libsql.read("SELECT name FROM item WHERE id = 2"))[0]!;
-        for (const size of ["4", "3"]) {
-          assertEquals(
-            await write(["1", "a", size], ["2", String(name), size]),
-            [size === "4" ? 2 : 1],
-          );
-        }
+      const both = (name: string, size: number) =>
+        write(["1", `${name} 1`, `${size}`], ["2", `${name} 2`, `${size}`]);
+      // A look, an update and an upsert; new rows need no update.
+      assertEquals(await both("a", 1), [3]);
+      assertEquals(await both("a", 2), [2]);
+      // They are there now, and the indexed column stays.
+      assertEquals(await both("a", 3), [3]);
+      assertEquals(await both("a", 4), [1]);
+      assertEquals(await both("a", 5), [1]);
+      // One is new; one is equal.
+      for (const last of [["3", "new", "6"], ["2", "a 2", "5"]]) {
+        assertEquals(await write(["1", "a 1", last[2]!], last), [1, 2]);
+        assertEquals(await both("a", 7), [3]);
+        assertEquals(await both("a", 8), [1]);
+        assertEquals(await both("a", 5), [1]);
       }
+      // The indexed column changes, again and again: it is written as well.
+      assertEquals(await both("b", 5), [1, 2]);
+      assertEquals(await both("c", 5), [3]);
+      assertEquals(await both("d", 5), [3]);
+      assertEquals(await both("e", 5), [1]);
       assertEquals((await replica.probe())!.position, row.position);
     },
   );
