@@ -41,8 +41,8 @@ export async function isolate(
   let pieces = takeApart(step.rows);
   for (let tries = 0; tries < options.triesMax && pieces.length > 0; tries++) {
     const trial = pieces.map((rows) => ({
-      ...step,
       ...stepOf(kind, table, columns, rows),
+      sets: step.sets,
     }));
     const refused = await replica.refusedOf(
       [...before, ...trial],
