@@ -66,6 +66,28 @@ export const MUTANTS: readonly Mutant[] = [
       rewindMax: 3,
     },
   },
+  {
+    name: "an update believed to write every row",
+    mutation: {
+      statements: rewriting([[
+        /^SELECT CASE WHEN changes\(\) < \? THEN abs\(\?\) END$/,
+        "SELECT ?, ?",
+      ]]),
+    },
+    // One sync meets many batches of the same rows, and then another one.
+    phases: [
+      [60, { write: 1 }],
+      [1, { sync: 1 }],
+      [200, { step: 1 }],
+    ],
+    setup: {
+      schema: 1,
+      batchMax: 1,
+      refill: false,
+      scrubRows: 0,
+      isFilled: true,
+    },
+  },
   { name: "ack before apply", mutation: { source: { ackBeforeApply: true } } },
   {
     name: "ack by position alone",
