@@ -71,12 +71,12 @@ export const QUICK: Sizes = {
 /** Seconds, for a test that the bench still runs: its figures mean nothing. */
 export const TOY: Sizes = {
   rounds: 1,
-  rows: 2_000,
-  messages: 1_000,
+  rows: 5_000,
+  messages: 5_000,
   baselineMessages: 1_000,
   fillRows: 2_000,
   queueShort: 1_000,
-  queueLong: 2_000,
+  queueLong: 5_000,
   deadRows: 1_000,
   statementRows: 1_000,
   tpsTurns: 1,
