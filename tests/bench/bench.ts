@@ -8,6 +8,7 @@
  */
 
 import { childrenOf, killAll } from "../../lib/dev/process_tree.ts";
+import { ALONE } from "./alone.ts";
 import { BUNDLE } from "./bundle.ts";
 import { CALLS } from "./calls.ts";
 import { CAPTURE_BULK } from "./capture_bulk.ts";
@@ -27,6 +28,7 @@ import { WAN } from "./wan.ts";
 export const PARTS: readonly Part[] = [
   BUNDLE,
   ...DRAINS,
+  ALONE,
   CALLS,
   WAN,
   MEMORY,

@@ -1,0 +1,69 @@
+/**
+ * Ring 3. What bounds the drains: how fast sqld takes the worker's own statements
+ * while nobody else does anything.
+ *
+ * @module
+ */
+
+import { createHabits } from "../../lib/habits.ts";
+import { createPlanner } from "../../lib/plan.ts";
+import { parseSchema } from "../../lib/schema.ts";
+import { stepToStatement } from "../../lib/statements.ts";
+import schemaJson from "../../schema.json" with { type: "json" };
+import type { Part } from "./found.ts";
+import type { Lab } from "./lab.ts";
+import type { Kind } from "./rows.ts";
+import type { Sizes } from "./sizes.ts";
+
+/** Messages of a batch: about what the worker's batches come to. */
+const BATCH = 14_000;
+const KINDS = {
+  insert: "inserts",
+  update: "updates",
+  indexed: "indexed updates",
+};
+
+/** Rows a second, over all batches but the first, which looks. */
+async function aloneOf(lab: Lab, sizes: Sizes, kind: Kind): Promise<number> {
+  const { rows, messages: count } = sizes;
+  await using pair = await lab.changed({ capture: "ours", rows, kind, count });
+  const { sql, client } = pair;
+  const plan = createPlanner(parseSchema(schemaJson));
+  const habits = createHabits();
+  const size = Math.min(BATCH, Math.floor(count / 2));
+  let [seconds, written] = [0, 0];
+  for (let from = 0; from < count; from += size) {
+    const messages = await sql`
+      select msg_id::text, message from pgmq.q_replicate_data_libsql
+      order by msg_id limit ${size} offset ${from}`;
+    const { steps } = plan({
+      messages: messages.map(({ msg_id, message }) => [msg_id, message]),
+      parked: [],
+    }, habits.of);
+    const sent = steps.filter((step) => !habits.isNeedless(step));
+    const statements = sent.map((step) => stepToStatement(step));
+    const started = performance.now();
+    const results = await client.batch(statements, "write");
+    if (from > 0) {
+      seconds += (performance.now() - started) / 1000;
+      written += messages.length;
+    }
+    habits.note(sent.map((step, at) => ({ step, result: results[at]! })));
+  }
+  return written / seconds;
+}
+
+/** The part of this file. */
+export const ALONE: Part = {
+  name: "alone",
+  keys: [],
+  async run(lab, { sizes, log }) {
+    const found: Record<string, number> = {};
+    for (const [kind, name] of Object.entries(KINDS)) {
+      const perSecond = await aloneOf(lab, sizes, kind as Kind);
+      log(`sqld alone, ${kind}: ${Math.round(perSecond)}/s`);
+      found[`bound: ${name} a second that sqld takes alone`] = perSecond;
+    }
+    return { figures: {}, details: found, cost: found };
+  },
+};
