@@ -1394,9 +1394,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.format(
-    'select r.*, pg_catalog.pg_column_size(r.cells) as bytes, '
-    'case when pg_catalog.pg_column_size(r.cells) <= 5000000 then pg_catalog.array_to_json(r.cells)::text end as json from ('
-    'select array[%s]::text[] as cells, array[%s]::text[] as place from %s t where $1 is null or (%s) order by %s limit $2) r',
+    'select array[%s]::text[] as cells, array[%s]::text[] as place from %s t where $1 is null or (%s) order by %s limit $2',
     (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
      from libsql_sync.present_columns(relation, table_name) p),
     -- As the type itself writes it: what a cast reads again.
@@ -1636,9 +1634,7 @@ declare
   ghosts jsonb := '[]';
   oversize jsonb := '[]';
   after jsonb;
-  place_after text[];
   bytes bigint := 0;
-  bytes_max bigint := (request ->> 'bytes')::bigint;
   n integer := 0;
   last boolean := true;
   failed text;
@@ -1673,7 +1669,7 @@ begin
       loop
         select * into strict r from libsql_sync.lookup(relation, listed.name, pg_catalog.jsonb_build_array(one), true);
         exit when n > 0
-          and bytes + pg_catalog.pg_column_size(one) + coalesce(pg_catalog.pg_column_size(r.cells), 0) > bytes_max;
+          and bytes + pg_catalog.pg_column_size(one) + coalesce(pg_catalog.pg_column_size(r.cells), 0) > (request ->> 'bytes')::bigint;
         n := n + 1;
         bytes := bytes + pg_catalog.pg_column_size(one);
         if r.cells is null then
@@ -1693,22 +1689,21 @@ begin
       for r in execute libsql_sync.page_sql(relation, listed.name)
         using (select pg_catalog.array_agg(v order by i) from pg_catalog.jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
       loop
-        if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
+        if n >= rows_max or (n > 0 and bytes + pg_catalog.pg_column_size(r.cells) > (request ->> 'bytes')::bigint) then
           last := false;
           exit;
         end if;
         n := n + 1;
-        bytes := bytes + r.bytes;
-        if r.json is null then
+        bytes := bytes + pg_catalog.pg_column_size(r.cells);
+        if pg_catalog.pg_column_size(r.cells) > 5000000 then
           oversize := oversize || pg_catalog.jsonb_build_array((
             select pg_catalog.jsonb_agg(r.cells[pg_catalog.array_position(columns, k.name)] order by k.i)
             from pg_catalog.unnest(listed.key) with ordinality k (name, i)));
         else
-          parts := parts || r.json;
+          parts := parts || pg_catalog.array_to_json(r.cells)::text;
         end if;
-        place_after := r.place;
+        after := pg_catalog.to_jsonb(r.place);
       end loop;
-      after := pg_catalog.to_jsonb(place_after);
     end if;
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
