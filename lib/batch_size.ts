@@ -17,7 +17,7 @@ export const FIRST_PAGE_SIZE: BatchSize = { messages: 2_000, bytes: 524_288 };
 
 /** What an apply should take. */
 const AIM_MS = 1_000;
-const SIZE_MAX: BatchSize = { messages: 25_000, bytes: 4_500_000 };
+const SIZE_MAX: BatchSize = { messages: 25_000, bytes: 3_300_000 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**

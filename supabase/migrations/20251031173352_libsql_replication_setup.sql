@@ -1195,6 +1195,7 @@ as $$
         select q.msg_id, q.message,
           coalesce(pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
             and q.message -> 'v' = '1'
+            and pg_catalog.jsonb_typeof(q.message -> 'table') = 'string'
             and not q.message ?| '{deletes,oversize,truncate,failed}'
             and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
             and pg_catalog.jsonb_typeof(q.message -> 'rows') = 'array'
@@ -1222,7 +1223,7 @@ as $$
       pg_catalog.string_agg('"' || r.msg_id || '"', ',' order by r.msg_id) as ids,
       pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
     from rendered r, cut
-    where r.is_row and r.table_name is not null and r.msg_id <= cut.last
+    where r.is_row and r.msg_id <= cut.last
     group by r.table_name, r.columns
   ), mixed as (
     -- Tables whose messages are not all alike.
@@ -1247,7 +1248,7 @@ as $$
             || ',"columns":' || r.columns || ',"rows":[' || r.text || ']}]'
           else '["' || r.msg_id || '",' || r.text || ']' end
         from cut join rendered r on r.msg_id <= cut.last
-        where not r.is_row or r.table_name is null or r.table_name not in (select m.table_name from merged m)
+        where not r.is_row or r.table_name not in (select m.table_name from merged m)
       ) p
     ),
     coalesce((

@@ -118,6 +118,23 @@ Deno.test("sync() applies or parks each of many messages of any JSON, and what i
   assertEquals(await stack.assertEqual(), 5 * (MESSAGES / 100));
 });
 
+Deno.test("sync() parks rows that name no table, alone and beside others", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  const bad = ["", '"table": null, ', '"table": 5, ', '"table": ["item"], '];
+  for (const besides of [0, 3]) {
+    for (const table of bad) {
+      await stack.sql.unsafe(
+        `select pgmq.send('replicate_data_libsql', '{"v": 1, ${table}"columns": ["id"], "rows": [["${STRANGER}"]]}'::jsonb)`,
+      );
+    }
+    await insertItems(stack, 1, besides);
+    const { parked, queued } = await stack.drain();
+    assertEquals([parked, queued], [bad.length, 0]);
+  }
+  assertEquals(await stack.assertEqual(), 3);
+});
+
 Deno.test("sync() parks what is too deep or too large, however small it lies in the queue", async () => {
   await using stack = await startChain(servers);
   const { sql } = stack;
