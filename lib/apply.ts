@@ -36,7 +36,7 @@ export async function applyBatch(
 ): Promise<void> {
   const { plan, planPage, replica, now } = parts;
   const before = progress.row!;
-  const queued = plan(batch, (table) => replica.habitOf(table));
+  const queued = plan(batch, replica.habitOf);
   const paged = batch.page === null ? { steps: [], refusals: [] } : planPage(
     batch.page,
     {

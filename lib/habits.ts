@@ -8,8 +8,13 @@
  * @module
  */
 
-import type { Habit, HabitOf, RowStep, Step } from "./plan.ts";
-import { indexedColumns } from "./statements.ts";
+import {
+  type Habit,
+  type HabitOf,
+  indexedColumns,
+  type RowStep,
+  type Step,
+} from "./plan.ts";
 
 /** A step that was applied, and what its statement gave. */
 interface Done {

@@ -158,7 +158,7 @@ const encoder = new TextEncoder();
  *
  * @param schema The tables that are replicated.
  * @returns A function of a batch's messages and parked changes, and of what is
- * known of a table's rows: it makes for fewer or cheaper steps, never for others
+ * known of a table's rows: it makes for fewer or cheaper steps, never for other
  * rows in the end.
  *
  * @example
@@ -332,6 +332,30 @@ function planTable(
     );
   }
   return [...steps, ...large];
+}
+
+/**
+ * The columns of a step's rows whose writing costs an index; a look counts how
+ * often each differs, in this order.
+ *
+ * @param step The table, and the names of the rows' cells.
+ * @returns Their names: those with an index that are no part of the key.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const table = { name: "t", key: ["id"], columns: [], indexes: [["a", "id"]] };
+ * assertEquals(indexedColumns({ table, columns: ["id", "a", "b"] }), ["a"]);
+ * ```
+ */
+export function indexedColumns(
+  { table, columns }: Pick<LookStep, "table" | "columns">,
+): string[] {
+  const indexed = new Set(table.indexes.flat());
+  return columns.filter((name) =>
+    indexed.has(name) && !table.key.includes(name)
+  );
 }
 
 /** The upserts of a table with indexes: what does not change is not written. */

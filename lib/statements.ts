@@ -9,6 +9,7 @@
 
 import {
   type CompareStep,
+  indexedColumns,
   type LookStep,
   type RowStep,
   type Step,
@@ -229,28 +230,20 @@ function lookStatement(
   };
 }
 
-/**
- * The columns that a look counts, in its order.
- *
- * @param step The table, and the names of the rows' cells.
- * @returns Their names: those with an index that are no part of the key.
- */
-export function indexedColumns(
-  { table, columns }: Pick<LookStep, "table" | "columns">,
-): string[] {
-  const indexed = new Set(table.indexes.flat());
-  return columns.filter((name) =>
-    indexed.has(name) && !table.key.includes(name)
+/** The rows of an argument, or a row bound cell by cell: cells by their columns' names. */
+function namedRows(
+  table: Table,
+  columns: readonly string[],
+  isBound = false,
+): string {
+  const cells = cellsOf(
+    table,
+    columns,
+    (at) => isBound ? "?" : `value->>${at}`,
   );
-}
-
-/** The rows of an argument, their cells by the names of the columns. */
-function namedRows(table: Table, columns: readonly string[]): string {
   return `WITH ${ROWS} AS MATERIALIZED (SELECT ${
-    cellsOf(table, columns, (at) => `value->>${at}`).map((cell, at) =>
-      `${cell} AS ${quote(columns[at]!)}`
-    ).join(", ")
-  } FROM json_each(?))`;
+    cells.map((cell, at) => `${cell} AS ${quote(columns[at]!)}`).join(", ")
+  }${isBound ? "" : " FROM json_each(?)"})`;
 }
 
 /** Counts rows that are missing or different, or ghosts that are there. */
@@ -258,9 +251,9 @@ function compareStatement(
   { of, table, columns, rows, json, walk }: CompareStep,
   stored: string,
 ): Statement {
-  const cells = cellsOf(table, columns, (at) => `value->>${at}`);
-  const key = names(table.key);
   if (of === "delete") {
+    const cells = cellsOf(table, columns, (at) => `value->>${at}`);
+    const key = names(table.key);
     return countInto(walk, "ghosts", {
       sql: `SELECT count(*) FROM ${stored} WHERE (${key}) IN (SELECT ${
         cells.join(", ")
@@ -275,13 +268,10 @@ function compareStatement(
   ];
   // A large row is bound cell by cell: its JSON might pass 5,000,000 bytes.
   const isLarge = of === "row";
-  const values = isLarge ? cellsOf(table, columns, () => "?") : cells;
   return countInto(walk, "differing", {
-    sql: `WITH ${ROWS} AS MATERIALIZED (SELECT ${
-      values.map((cell, at) => `${cell} AS ${quote(columns[at]!)}`).join(", ")
-    }${
-      isLarge ? "" : " FROM json_each(?)"
-    }) SELECT count(*) FROM ${ROWS} WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
+    sql: `${
+      namedRows(table, columns, isLarge)
+    } SELECT count(*) FROM ${ROWS} WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
       same.join(" AND ")
     })`,
     args: isLarge ? [...rows[0]!.cells] : [json],

@@ -2206,7 +2206,7 @@ begin
   perform libsql_sync.heal(b);
   perform libsql_sync.dead_letter(b, b.parked);
 
-  -- Copied and then deleted: half the time of a DELETE that returns what it took.
+  -- Copied and then deleted: faster than a DELETE that returns what it took.
   -- An id is in the archive already only where somebody restarted the numbering.
   delete from pgmq.a_replicate_data_libsql a
   using pg_catalog.unnest(b.msg_ids) r

@@ -10,18 +10,14 @@ import { createPlanner } from "../../lib/plan.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import { stepToStatement } from "../../lib/statements.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
+import { assertEqual } from "./equal.ts";
 import type { Part } from "./found.ts";
 import type { Lab } from "./lab.ts";
-import type { Kind } from "./rows.ts";
+import { CHANGES, type Kind } from "./rows.ts";
 import type { Sizes } from "./sizes.ts";
 
 /** Messages of a batch: about what the worker's batches come to. */
-const BATCH = 14_000;
-const KINDS = {
-  insert: "inserts",
-  update: "updates",
-  indexed: "indexed updates",
-};
+const BATCH = 9_600;
 
 /** Rows a second, over all batches but the first, which looks. */
 async function aloneOf(lab: Lab, sizes: Sizes, kind: Kind): Promise<number> {
@@ -50,6 +46,7 @@ async function aloneOf(lab: Lab, sizes: Sizes, kind: Kind): Promise<number> {
     }
     habits.note(sent.map((step, at) => ({ step, result: results[at]! })));
   }
+  await assertEqual(sql, client);
   return written / seconds;
 }
 
@@ -59,7 +56,7 @@ export const ALONE: Part = {
   keys: [],
   async run(lab, { sizes, log }) {
     const found: Record<string, number> = {};
-    for (const [kind, name] of Object.entries(KINDS)) {
+    for (const [kind, name] of Object.entries(CHANGES)) {
       const perSecond = await aloneOf(lab, sizes, kind as Kind);
       log(`sqld alone, ${kind}: ${Math.round(perSecond)}/s`);
       found[`bound: ${name} a second that sqld takes alone`] = perSecond;

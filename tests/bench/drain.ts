@@ -9,7 +9,7 @@ import { assertEqual } from "./equal.ts";
 import type { Found, Part } from "./found.ts";
 import type { Lab } from "./lab.ts";
 import { median } from "./median.ts";
-import type { Kind } from "./rows.ts";
+import { CHANGES, type Kind } from "./rows.ts";
 import { baselineQueued, type Sizes } from "./sizes.ts";
 import { drainOurs, startWorker } from "./worker.ts";
 
@@ -95,12 +95,6 @@ async function race(
     }),
   );
 }
-
-const CHANGES = {
-  insert: "inserts",
-  update: "updates",
-  indexed: "updates of an indexed column",
-};
 
 /** A part that measures one kind of single-row messages. */
 const single = (

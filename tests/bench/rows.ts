@@ -98,6 +98,13 @@ const SETUP = `
 /** What happens to rows before a queue is drained. */
 export type Kind = "insert" | "update" | "indexed" | "bulk";
 
+/** What changes of one row each are called. */
+export const CHANGES = {
+  insert: "inserts",
+  update: "updates",
+  indexed: "updates of an indexed column",
+};
+
 /**
  * Makes app_versions as the bench has it: six indexes, and what makes rows.
  *
