@@ -10,6 +10,21 @@ import { type Cell, isCells, isRows, type Message } from "./change.ts";
 import { SyncError } from "./errors.ts";
 import { parsePlace } from "./page.ts";
 
+/** Whether a message can be so many that came as one: see {@linkcode Message}. */
+function isMerged(message: unknown, count: number): boolean {
+  const { kinds, of, rows, updates } = (message ?? {}) as Record<
+    string,
+    unknown
+  >;
+  const isList = (list: unknown) =>
+    Array.isArray(list) && list.length === count;
+  if (kinds === undefined) return isList(rows) !== isList(updates);
+  return Array.isArray(kinds) && isList(rows) && isList(of) &&
+    (of as unknown[]).every((kind) =>
+      /^(rows|updates)$/.test(String(kinds[kind as number]?.field))
+    );
+}
+
 /** A checked reader of an answer's fields. */
 export type Answer = ReturnType<typeof readAnswer>;
 
@@ -94,7 +109,8 @@ export function readAnswer(answer: unknown) {
       const isMessage = (of: unknown) =>
         Array.isArray(of) && of.length === 2 &&
         (isId(of[0]) ||
-          Array.isArray(of[0]) && of[0].length > 0 && of[0].every(isId));
+          Array.isArray(of[0]) && of[0].length > 0 && of[0].every(isId) &&
+            isMerged(of[1], of[0].length));
       return Array.isArray(value) && value.every(isMessage)
         ? value
         : fail(`messages with their ids "${name}"`);

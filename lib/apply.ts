@@ -36,7 +36,7 @@ export async function applyBatch(
 ): Promise<void> {
   const { plan, planPage, replica, now } = parts;
   const before = progress.row!;
-  const queued = plan(batch, replica.habitOf);
+  const queued = plan(batch);
   const paged = batch.page === null ? { steps: [], refusals: [] } : planPage(
     batch.page,
     {
@@ -74,8 +74,7 @@ export async function applyBatch(
   progress.split = null;
   progress.batches += 1;
   if (batch.kind === "replay") progress.replays += 1;
-  for (const { kind, table, rows, follows } of queued.steps) {
-    if (follows || kind === "look") continue;
+  for (const { table, rows } of queued.steps) {
     const before = progress.applied.get(table.name) ?? 0;
     progress.applied.set(table.name, before + rows.length);
   }

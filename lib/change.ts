@@ -15,7 +15,9 @@ export type Cell = string | null;
 
 /**
  * A queue message: its id and its JSON value. Messages of one row each may come
- * as one, with an id for each of its rows.
+ * as one, with an id for each of its rows. Where their columns differ, `kinds`
+ * lists them once, `{columns, field}`, and `of` says which each row has; `field` is
+ * where they were sent, `rows` or `updates`.
  */
 export type Message = readonly [string | readonly string[], unknown];
 
@@ -39,6 +41,8 @@ export interface Changes {
   readonly deletes: readonly (readonly Cell[])[];
   /** Rows as they are now. */
   readonly upserts: Rows;
+  /** The key and what changed, of rows that were there before: it makes no row. */
+  readonly updates: Rows;
   /** The message of each row, where several came as one. */
   readonly rowIds?: readonly string[];
   /** Keys of rows too large for any replica. */
@@ -138,24 +142,25 @@ export function createMessageParser(
       );
     }
     if (
-      !["truncate", "deletes", "rows", "oversize"].some((name) =>
+      !["truncate", "deletes", "rows", "updates", "oversize"].some((name) =>
         message[name] !== undefined
       )
     ) {
       return refuse(
-        `malformed message: expected "rows", "deletes", "oversize" or "truncate", found none`,
+        `malformed message: expected "rows", "updates", "deletes", "oversize" or "truncate", found none`,
         table.name,
       );
     }
     const deletes = parseKeys(table, message.key, message.deletes);
     const oversize = parseKeys(table, message.key, message.oversize);
     const upserts = parseRows(table, message.columns, message.rows);
-    const problem = [deletes, oversize, upserts].find((part) =>
+    const updates = parseUpdates(table, message.columns, message.updates);
+    const problem = [deletes, oversize, upserts, updates].find((part) =>
       typeof part === "string"
     );
     if (
       typeof deletes === "string" || typeof oversize === "string" ||
-      typeof upserts === "string"
+      typeof upserts === "string" || typeof updates === "string"
     ) {
       return refuse(`malformed message: ${problem}`, table.name);
     }
@@ -168,7 +173,7 @@ export function createMessageParser(
       );
     }
     const truncate = message.truncate === true;
-    return { msgId, table, truncate, deletes, upserts, oversize };
+    return { msgId, table, truncate, deletes, upserts, updates, oversize };
   };
 }
 
@@ -231,6 +236,19 @@ function parseRows(
     return `expected rows of ${columns.length} text(s) or null(s) each`;
   }
   return { columns: columns as string[], cells: rows };
+}
+
+/** Rows with the whole key and something to change, or what is wrong with them. */
+function parseUpdates(
+  table: Table,
+  columns: unknown,
+  rows: unknown,
+): Rows | string {
+  const parsed = parseRows(table, columns, rows);
+  return typeof parsed === "string" || parsed === NO_ROWS ||
+      parsed.columns.length > table.key.length
+    ? parsed
+    : `expected a column beside the key (${table.key.join(", ")})`;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -14,7 +14,7 @@ import type { Json } from "./json.ts";
 import type { Page, WalkKind } from "./page.ts";
 
 /** What worker and source functions must agree on. */
-export const VERSION = 1;
+export const VERSION = 2;
 
 /** Carries one call to the source and its answer back. */
 export interface Carrier {

@@ -21,8 +21,10 @@ export interface Fate {
   readonly gone: boolean;
   /** The names of the cells. */
   columns: readonly string[];
-  /** The row as it is now, or null when it is gone. */
+  /** The row as it is now, or what changed in it, or null when it is gone. */
   cells: Cell[] | null;
+  /** Whether the row was there before, and its other cells stay. */
+  readonly isUpdate: boolean;
   /** Why it cannot be applied. */
   readonly refused: string | null;
 }
@@ -56,7 +58,8 @@ export interface Fold {
  * import { assertEquals } from "@std/assert";
  *
  * const table = { name: "t", key: ["id"], columns: [{ name: "id", type: "INTEGER" as const }], indexes: [] };
- * const change = { table, truncate: false, deletes: [], oversize: [], upserts: { columns: ["id"], cells: [] } };
+ * const none = { columns: ["id"], cells: [] };
+ * const change = { table, truncate: false, deletes: [], oversize: [], upserts: none, updates: none };
  * const { tables } = fold([
  *   { ...change, msgId: "1", upserts: { columns: ["id"], cells: [["5"]] } },
  *   { ...change, msgId: "2", deletes: [["5.00"]] },
@@ -81,15 +84,21 @@ export function fold(batch: readonly Changes[]): Fold {
     const nameOf = createKeyNamer(table, (key, reason) => {
       refusals.push({ msgId, table: table.name, key, reason });
     });
-    const end = { msgId, columns: table.key, cells: null };
+    const end = { msgId, columns: table.key, cells: null, isUpdate: false };
     for (const key of changes.deletes) {
       const name = nameOf(key);
       if (name === null) continue;
       of.keys.set(name, { ...end, key, gone: true, refused: null });
     }
-    foldRows(of, changes, (key, id, reason) => {
+    const refuse = (
+      key: readonly Cell[],
+      id: string | null,
+      reason: string,
+    ) => {
       refusals.push({ msgId: id, table: table.name, key, reason });
-    });
+    };
+    foldRows(of, changes, "upserts", refuse);
+    foldRows(of, changes, "updates", refuse);
     for (const key of changes.oversize) {
       const name = nameOf(key);
       if (name === null) continue;
@@ -123,18 +132,20 @@ export function storedKey(table: Pick<Table, "key">, name: string): string[] {
 /** Folds the rows of one message, or of several that came as one. */
 function foldRows(
   of: TableFate,
-  { table, msgId, rowIds, upserts }: Changes,
+  { table, msgId, rowIds, ...changes }: Changes,
+  kind: "upserts" | "updates",
   refuse: (key: readonly Cell[], id: string | null, reason: string) => void,
 ): void {
-  const { columns } = upserts;
+  const rows = changes[kind];
+  const { columns } = rows;
   const order = table.key.map((column) => columns.indexOf(column));
   let id = msgId;
   const nameOf = createKeyNamer(table, (key, reason) => {
     refuse(key, id, reason);
   });
   const first = order[0]!;
-  for (let at = 0; at < upserts.cells.length; at++) {
-    const cells = upserts.cells[at]! as Cell[];
+  for (let at = 0; at < rows.cells.length; at++) {
+    const cells = rows.cells[at]! as Cell[];
     id = rowIds?.[at] ?? msgId;
     const name = order.length === 1
       ? nameOf.one(cells[first] ?? null)
@@ -142,6 +153,8 @@ function foldRows(
     if (name === null) continue;
     const before = of.keys.get(name);
     const gone = before?.gone ?? false;
+    // There is no row that it could change.
+    if (kind === "updates" && before?.cells === null) continue;
     // A column missing here stays as the message before set it.
     const row = before?.cells && !sameColumns(before.columns, columns)
       ? overlay(before, { columns, cells })
@@ -152,6 +165,7 @@ function foldRows(
       gone,
       columns: row.columns,
       cells: row.cells,
+      isUpdate: kind === "updates" && (before?.isUpdate ?? true),
       refused: null,
     });
   }

@@ -34,16 +34,13 @@ export async function isolate(
   const before = steps.slice(0, -1);
   const step = steps.at(-1)!;
   const guilty: Refusal[] = [];
-  if (
-    !("columns" in step) || step.kind === "compare" || step.kind === "look"
-  ) return guilty;
-  const { kind, table, columns } = step;
+  if (!("columns" in step) || step.kind === "compare") return guilty;
+  const { kind, table, columns, isLarge } = step;
   let pieces = takeApart(step.rows);
   for (let tries = 0; tries < options.triesMax && pieces.length > 0; tries++) {
-    const trial = pieces.map((rows) => ({
-      ...stepOf(kind, table, columns, rows),
-      sets: step.sets,
-    }));
+    const trial = pieces.map((rows) =>
+      stepOf(kind, table, columns, rows, isLarge)
+    );
     const refused = await replica.refusedOf(
       [...before, ...trial],
       options.rebuilding,

@@ -298,6 +298,7 @@ export function createPagePlanner(
       truncate: false,
       deletes: inOrder(page.ghosts),
       upserts: { columns: page.columns, cells: page.cells },
+      updates: { columns: [], cells: [] },
       oversize: inOrder(page.oversize),
     };
     const skipped = page.open.filter(({ skip }) => skip).map(({ key }) => ({
@@ -306,7 +307,11 @@ export function createPagePlanner(
       key,
       reason: "",
     }));
-    const planned = planFold(fold([changes]), [...parked, ...skipped]);
+    const planned = planFold(
+      fold([changes]),
+      [...parked, ...skipped],
+      "known",
+    );
     const walk = { walkGen: page.walkGen, table };
     const steps: Step[] = isFirstFill(page, row)
       ? table.indexes.map((index) => ({ kind: "unindex", table, index }))

@@ -37,43 +37,19 @@ export interface StepRow {
 
 /** What one statement does to rows of one table. */
 export interface RowStep {
-  /**
-   * The kind of the statement. "update" writes some columns of rows whose others
-   * stay; the "upsert" after it is for the rest of them. "row" is an upsert of
-   * one large row.
-   */
-  readonly kind: "truncate" | "delete" | "update" | "upsert" | "row";
+  /** The kind of the statement. An "update" makes no row: those it names were there. */
+  readonly kind: "truncate" | "delete" | "update" | "upsert";
   /** The table it changes. */
   readonly table: Table;
   /** Names of the cells: the key's columns for a delete. */
   readonly columns: readonly string[];
   /** The rows, sorted by key or by the indexed columns. */
   readonly rows: readonly StepRow[];
-  /** The rows' cells as JSON. */
+  /** The rows' cells as JSON; none where one large row is bound cell by cell. */
   readonly json: string;
-  /** The columns that an "update" writes. */
-  readonly sets?: readonly string[];
-  /** Whether an "update" of the same rows is the step before. */
-  readonly follows?: boolean;
+  /** Whether it is such a row. */
+  readonly isLarge: boolean;
 }
-
-/** Looks which rows are there, and which of their indexed columns differ. */
-export interface LookStep extends Omit<RowStep, "kind"> {
-  readonly kind: "look";
-}
-
-/** What the rows of a table were like when they last came by the queue. */
-export interface Habit {
-  /** Whether most of them were there. */
-  readonly areThere: boolean;
-  /** Indexed columns in which some of these differed. */
-  readonly changes: readonly string[];
-  /** Whether an update of these, and of the columns without an index, wrote all. */
-  readonly isSure: boolean;
-}
-
-/** What is known of the rows of a table; null where it is nothing. */
-export type HabitOf = (table: Table) => Habit | null;
 
 /** Where the counts of a walk belong. */
 export interface WalkOf {
@@ -127,7 +103,6 @@ export interface SwapStep {
 /** What one statement does. */
 export type Step =
   | RowStep
-  | LookStep
   | CompareStep
   | StraysStep
   | TallyStep
@@ -157,9 +132,7 @@ const encoder = new TextEncoder();
  * Makes the planner of a schema's batches.
  *
  * @param schema The tables that are replicated.
- * @returns A function of a batch's messages and parked changes, and of what is
- * known of a table's rows: it makes for fewer or cheaper steps, never for other
- * rows in the end.
+ * @returns A function of a batch's messages and parked changes.
  *
  * @example
  * ```ts
@@ -178,14 +151,17 @@ export function createPlanner(
   schema: Schema,
 ): (
   batch: { messages: readonly Message[]; parked: readonly Refusal[] },
-  habitOf?: HabitOf,
-) => Plan<RowStep | LookStep> {
+) => Plan<RowStep> {
   const parse = createMessageParser(schema);
-  return ({ messages, parked }, habitOf = () => null) => {
+  return ({ messages, parked }) => {
     const aside = new Set(parked.map(identityOf));
     const unreadable: Refusal[] = [];
     const batch: Changes[] = [];
-    const read = (msgId: string, message: unknown, rowIds?: string[]) => {
+    const read = (
+      msgId: string,
+      message: unknown,
+      rowIds?: readonly string[],
+    ) => {
       const parsed = parse(msgId, message);
       if (!isRefusal(parsed)) {
         batch.push(rowIds ? { ...parsed, rowIds } : parsed);
@@ -194,15 +170,40 @@ export function createPlanner(
       return true;
     };
     for (const [ids, message] of messages) {
-      if (typeof ids === "string") read(ids, message);
-      // Where one of several cannot be read, each is read by itself.
-      else if (!read(ids[0]!, message, [...ids])) {
-        for (const [id, one] of apart(ids, message)) read(id, one);
+      if (typeof ids === "string") {
+        read(ids, message);
+        continue;
+      }
+      for (const [runIds, run] of runsOf(ids, message)) {
+        // Where one of several cannot be read, each is read by itself.
+        if (read(runIds[0]!, run, runIds)) continue;
+        for (const [id, one] of apart(runIds, run)) read(id, one);
       }
     }
-    const { steps, refusals } = planFold(fold(batch), parked, habitOf);
+    const { steps, refusals } = planFold(fold(batch), parked, "new");
     return { steps, refusals: [...unreadable, ...refusals] };
   };
+}
+
+/** Messages that came as one: runs of those whose rows have the same columns. */
+function runsOf(
+  ids: readonly string[],
+  message: unknown,
+): (readonly [readonly string[], unknown])[] {
+  const { kinds, of, rows, ...rest } = message as {
+    kinds?: readonly Record<string, unknown>[];
+    of: readonly number[];
+    rows: readonly unknown[];
+  };
+  if (kinds === undefined) return [[ids, message]];
+  const runs: [readonly string[], unknown][] = [];
+  for (let from = 0, to = 0; from < of.length; from = to) {
+    while (of[to] === of[from]) to += 1;
+    const { columns, field } = kinds[of[from]!]!;
+    const run = { ...rest, columns, [field as string]: rows.slice(from, to) };
+    runs.push([ids.slice(from, to), run]);
+  }
+  return runs;
 }
 
 /** Messages of one row each that came as one, as they were sent. */
@@ -210,8 +211,14 @@ function apart(
   ids: readonly string[],
   message: unknown,
 ): [string, unknown][] {
-  const { rows, ...rest } = message as { rows: unknown[] };
-  return ids.map((id, at) => [id, { ...rest, rows: [rows[at]] }]);
+  const { rows, updates, ...rest } = message as {
+    rows?: unknown[];
+    updates?: unknown[];
+  };
+  return ids.map((id, at) => [
+    id,
+    rows ? { ...rest, rows: [rows[at]] } : { ...rest, updates: [updates![at]] },
+  ]);
 }
 
 /**
@@ -219,31 +226,22 @@ function apart(
  *
  * @param folded The fold of a batch; its cells are converted in place.
  * @param parked What was set aside before, and is left out.
- * @param habitOf What is known of a table's rows; the rows of a walk, which tells
- * nothing, are equal or missing.
+ * @param upserts Whether most rows are new, or most are there already.
  * @returns The steps, and what to set aside.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(planFold({ tables: [], refusals: [] }, []), { steps: [], refusals: [] });
+ * const planned = planFold({ tables: [], refusals: [] }, [], "new");
+ * assertEquals(planned, { steps: [], refusals: [] });
  * ```
  */
 export function planFold(
   folded: Fold,
   parked: readonly Refusal[],
-): Plan<RowStep>;
-export function planFold(
-  folded: Fold,
-  parked: readonly Refusal[],
-  habitOf: HabitOf,
-): Plan<RowStep | LookStep>;
-export function planFold(
-  folded: Fold,
-  parked: readonly Refusal[],
-  habitOf: HabitOf | null = null,
-): Plan<RowStep | LookStep> {
+  upserts: "new" | "known",
+): Plan<RowStep> {
   const aside = new Set(parked.map(identityOf));
   const refusals: Refusal[] = [];
   const refuse = (refusal: Refusal) => {
@@ -251,30 +249,31 @@ export function planFold(
   };
   folded.refusals.forEach(refuse);
   const steps = folded.tables.flatMap((of) =>
-    planTable(of, { aside, refuse, habitOf })
+    planTable(of, { aside, refuse, upserts })
   );
   return { steps, refusals };
 }
 
 /** Rows that are written by one kind of statement. */
 interface Group {
+  kind: "delete" | "upsert" | "update";
   columns: readonly string[];
   rows: StepRow[];
   /** Characters of their cells, row by row. */
   lengths: number[];
 }
 
-/** The steps of one table: truncate, deletes, upserts. */
+/** The steps of one table: truncate, deletes, then whatever is written. */
 function planTable(
   { table, truncate, keys }: TableFate,
-  { aside, refuse, habitOf }: {
+  { aside, refuse, upserts }: {
     aside: ReadonlySet<string>;
     refuse: (refusal: Refusal) => void;
-    habitOf: HabitOf | null;
+    upserts: "new" | "known";
   },
-): (RowStep | LookStep)[] {
-  const deletes: Group = { columns: table.key, rows: [], lengths: [] };
-  const upserts = createGroups();
+): RowStep[] {
+  const deletes = emptyGroup("delete", table.key);
+  const groups = createGroups();
   const large: RowStep[] = [];
   const convertRow = createRowConverter(table);
   for (const [name, fate] of keys) {
@@ -313,82 +312,26 @@ function planTable(
           `row too large: expected at most ${ROW_BYTES_MAX} bytes, found ${bytes}`;
         refuse(refusalOf(table, fate, reason));
       } else {
-        large.push(stepOf("row", table, row.columns, [row]));
+        const kind = fate.isUpdate ? "update" : "upsert";
+        large.push(stepOf(kind, table, row.columns, [row], true));
       }
       continue;
     }
-    const group = upserts.of(fate.columns);
+    const group = groups.of(fate.isUpdate ? "update" : "upsert", fate.columns);
     group.rows.push(row);
     group.lengths.push(length);
   }
-  const steps: (RowStep | LookStep)[] = [];
+  const steps: RowStep[] = [];
   if (truncate) steps.push(stepOf("truncate", table, [], []));
-  steps.push(...chunk("delete", table, deletes, byKey(table, deletes)));
-  for (const group of upserts.all()) {
-    steps.push(
-      ...habitOf === null || table.indexes.length === 0
-        ? chunk("upsert", table, group, byKey(table, group))
-        : planIndexed(table, group, habitOf(table)),
-    );
+  for (const group of [deletes, ...groups.all()]) {
+    // New rows are next to each other in their table whatever their order, and
+    // should be so in its indexes: SQLite holds few pages of them.
+    const isNew = group.kind === "upsert" && upserts === "new" &&
+      table.indexes.length > 0;
+    const order = isNew ? byIndexes(table, group) : byKey(table, group);
+    steps.push(...chunk(table, group, order));
   }
   return [...steps, ...large];
-}
-
-/**
- * The columns of a step's rows whose writing costs an index; a look counts how
- * often each differs, in this order.
- *
- * @param step The table, and the names of the rows' cells.
- * @returns Their names: those with an index that are no part of the key.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- *
- * const table = { name: "t", key: ["id"], columns: [], indexes: [["a", "id"]] };
- * assertEquals(indexedColumns({ table, columns: ["id", "a", "b"] }), ["a"]);
- * ```
- */
-export function indexedColumns(
-  { table, columns }: Pick<LookStep, "table" | "columns">,
-): string[] {
-  const indexed = new Set(table.indexes.flat());
-  return columns.filter((name) =>
-    indexed.has(name) && !table.key.includes(name)
-  );
-}
-
-/** The upserts of a table with indexes: what does not change is not written. */
-function planIndexed(
-  table: Table,
-  group: Group,
-  habit: Habit | null,
-): (RowStep | LookStep)[] {
-  const { areThere, changes, isSure } = habit ??
-    { areThere: true, changes: [], isSure: false };
-  const stays = new Set(
-    table.indexes.flat().filter((name) => !changes.includes(name)),
-  );
-  const sets = group.columns.filter((name) =>
-    !table.key.includes(name) && !stays.has(name)
-  );
-  const isTwofold = areThere && sets.length > 0;
-  // New rows are next to each other in their table whatever their order, and
-  // should be so in its indexes: SQLite holds few pages of them.
-  const order = isTwofold ? byKey(table, group) : byIndexes(table, group);
-  const upserts = chunk("upsert", table, group, order);
-  const steps: (RowStep | LookStep)[] = isSure
-    ? []
-    : upserts.slice(0, 1).map((upsert) => ({ ...upsert, kind: "look" }));
-  for (const upsert of upserts) {
-    if (isTwofold) {
-      const update = { ...upsert, kind: "update", sets } as const;
-      steps.push(update, { ...upsert, follows: true });
-    } else {
-      steps.push(upsert);
-    }
-  }
-  return steps;
 }
 
 /**
@@ -398,6 +341,7 @@ function planIndexed(
  * @param table The table.
  * @param columns The names of the rows' cells.
  * @param rows The rows.
+ * @param isLarge Whether it is one row that is bound cell by cell.
  * @returns The step.
  *
  * @example
@@ -414,11 +358,10 @@ export function stepOf(
   table: Table,
   columns: readonly string[],
   rows: readonly StepRow[],
+  isLarge = false,
 ): RowStep {
-  const json = kind === "row"
-    ? ""
-    : JSON.stringify(rows.map((row) => row.cells));
-  return { kind, table, columns, rows, json };
+  const json = isLarge ? "" : JSON.stringify(rows.map((row) => row.cells));
+  return { kind, table, columns, rows, json, isLarge };
 }
 
 /**
@@ -452,21 +395,27 @@ function refusalOf(table: Table, fate: Fate, reason: string): Refusal {
   return { msgId, table: table.name, key: keyOf(table, fate), reason };
 }
 
-/** Groups of rows with the same columns. */
+function emptyGroup(kind: Group["kind"], columns: readonly string[]): Group {
+  return { kind, columns, rows: [], lengths: [] };
+}
+
+/** Groups of rows that are written alike, with the same columns. */
 function createGroups() {
   const bySignature = new Map<string, Group>();
   // Rows of one message share their columns: the list itself is known then.
-  const byList = new Map<readonly string[], Group>();
+  const byList = {
+    upsert: new Map<readonly string[], Group>(),
+    update: new Map<readonly string[], Group>(),
+  };
   return {
     all: () => bySignature.values(),
-    of(columns: readonly string[]): Group {
-      let group = byList.get(columns);
+    of(kind: "upsert" | "update", columns: readonly string[]): Group {
+      let group = byList[kind].get(columns);
       if (group === undefined) {
-        const signature = columns.join("\u0000");
-        group = bySignature.get(signature) ??
-          { columns, rows: [], lengths: [] };
+        const signature = [kind, ...columns].join("\u0000");
+        group = bySignature.get(signature) ?? emptyGroup(kind, columns);
         bySignature.set(signature, group);
-        byList.set(columns, group);
+        byList[kind].set(columns, group);
       }
       return group;
     },
@@ -545,9 +494,8 @@ function byIndexes(table: Table, { columns, rows }: Group): Order {
 
 /** Steps of at most one argument each, sorted. */
 function chunk(
-  kind: "delete" | "upsert",
   table: Table,
-  { columns, rows, lengths }: Group,
+  { kind, columns, rows, lengths }: Group,
   compare: Order,
 ): RowStep[] {
   const order = Uint32Array.from(rows.keys());

@@ -10,9 +10,8 @@
 import type { Client } from "@libsql/client/http";
 import type { Batch, PageRequest } from "./claim.ts";
 import { SyncError } from "./errors.ts";
-import { createHabits } from "./habits.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
-import type { HabitOf, Step } from "./plan.ts";
+import type { Step } from "./plan.ts";
 import { readRow } from "./read_row.ts";
 import { indexName, type Schema } from "./schema.ts";
 import {
@@ -40,7 +39,6 @@ import { bare, quote, type Statement } from "./sql.ts";
 import {
   brokenStatement,
   keysStatement,
-  reachedStatement,
   stepToStatement,
 } from "./statements.ts";
 
@@ -70,8 +68,6 @@ export interface Replica {
     steps: readonly Step[],
     options: { parked: number; walk: { before: WalkMove; after: WalkMove } },
   ): Promise<Applied>;
-  /** What the rows of a table were like when they last came; null where none did. */
-  habitOf: HabitOf;
   /** The next keys of a table, in the replica's order, from its primary. */
   keys(
     place: Place,
@@ -161,8 +157,6 @@ export function createReplica(
   const tableOf = (name: string) =>
     schema.tables.find((table) => table.name === name)!;
 
-  const habits = createHabits();
-
   const keys: Replica["keys"] = async (place, options) => {
     const { after } = place;
     const { keysMax, rebuilding, walkGen } = options;
@@ -234,34 +228,16 @@ export function createReplica(
       const rebuilding = namesIn(walk.before.rebuilding);
       const isSwap = steps.some(({ kind }) => kind === "rename");
       const others = isSwap ? await dependents() : { drops: [], creates: [] };
-      const planned = (isShort: boolean) =>
-        steps.flatMap((step): { step: Step; statement: Statement }[] => {
-          const statement = isShort && habits.isNeedless(step)
-            ? reachedStatement(step)
-            : stepToStatement(step, rebuilding);
-          return [
-            ...(step.kind === "drop" ? others.drops : []),
-            statement,
-            ...(step.kind === "rename" ? others.creates : []),
-          ].map((statement) => ({ step, statement }));
-        });
-      const send = async (sent: { statement: Statement }[]) =>
-        await write([
-          stepStatement({ ...batch, schemaHash, deadLetters }, walk),
-          ...sent.map(({ statement }) => statement),
-        ]);
+      const statements = steps.flatMap((step) => [
+        ...(step.kind === "drop" ? others.drops : []),
+        stepToStatement(step, rebuilding),
+        ...(step.kind === "rename" ? others.creates : []),
+      ]);
       try {
-        let sent = planned(true);
-        const results = await send(sent).catch(async (error) => {
-          const at = failureOf(error)?.statement ?? 0;
-          if (at === 0 || !habits.isNeedless(sent[at - 1]!.step)) throw error;
-          // It did not change every row this time: all of them are sent again.
-          sent = planned(false);
-          return await send(sent);
-        });
-        habits.note(
-          sent.map(({ step }, at) => ({ step, result: results[at + 1]! })),
-        );
+        const results = await write([
+          stepStatement({ ...batch, schemaHash, deadLetters }, walk),
+          ...statements,
+        ]);
         const tally = steps.at(-1)?.kind === "tally"
           ? results.at(-1)?.rows[0]
           : undefined;
@@ -277,7 +253,6 @@ export function createReplica(
         throw error;
       }
     },
-    habitOf: habits.of,
     keys,
     hasSchema(row) {
       return row.schema_hash === schemaHash;

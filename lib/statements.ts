@@ -9,8 +9,6 @@
 
 import {
   type CompareStep,
-  indexedColumns,
-  type LookStep,
   type RowStep,
   type Step,
   type TallyStep,
@@ -31,7 +29,7 @@ import { bare, names, quote, type Statement, storedName } from "./sql.ts";
  * import { assertEquals } from "@std/assert";
  *
  * const table = { name: "t", key: ["id"], columns: [{ name: "id", type: "INTEGER" as const }], indexes: [] };
- * const statement = stepToStatement({ kind: "truncate", table, columns: [], rows: [], json: "[]" });
+ * const statement = stepToStatement({ kind: "truncate", table, columns: [], rows: [], json: "[]", isLarge: false });
  * assertEquals(statement, { sql: 'DELETE FROM "t"', args: [] });
  * ```
  */
@@ -51,8 +49,6 @@ export function stepToStatement(
       return bare(`DROP TABLE ${quote(table.name)}`);
     case "rename":
       return bare(`ALTER TABLE ${stored} RENAME TO ${quote(table.name)}`);
-    case "look":
-      return lookStatement(step, stored);
     case "unindex":
       return bare(
         `DROP INDEX IF EXISTS ${quote(indexName(table.name, step.index))}`,
@@ -142,25 +138,10 @@ export function brokenStatement(
   };
 }
 
-/**
- * The statement that fails where the update before it did not change as many
- * rows as it had: it stands where the upsert would repeat all of them, and is
- * bare of them.
- *
- * @param step The upsert it stands for.
- * @returns The statement.
- */
-export function reachedStatement({ rows }: RowStep): Statement {
-  return {
-    // The one number that abs() refuses: only a trigger may raise an error.
-    sql: "SELECT CASE WHEN changes() < ? THEN abs(?) END",
-    args: [BigInt(rows.length), -(2n ** 63n)],
-  };
-}
-
 /** The statement that changes rows. */
 function rowStatement(step: RowStep, stored: string): Statement {
-  const { kind, table, columns, rows, json, sets = [], follows } = step;
+  const { kind, table, columns, rows, json, isLarge } = step;
+  const args = isLarge ? [...rows[0]!.cells] : [json];
   switch (kind) {
     case "truncate":
       return bare(`DELETE FROM ${stored}`);
@@ -170,64 +151,33 @@ function rowStatement(step: RowStep, stored: string): Statement {
         sql: `DELETE FROM ${stored} WHERE (${names(columns)}) IN (SELECT ${
           cells.join(", ")
         } FROM json_each(?))`,
-        args: [json],
+        args,
       };
     }
     case "update": {
-      const kept = columns.filter((name) => !sets.includes(name));
+      const sets = columns.filter((name) => !table.key.includes(name));
       const [of, from] = ["t.", `${ROWS}.`];
       return {
-        sql: `${namedRows(table, columns)} UPDATE ${stored} AS t SET ${
+        sql: `${namedRows(table, columns, isLarge)} UPDATE ${stored} AS t SET ${
           sets.map((name) => `${quote(name)} = ${from}${quote(name)}`).join(
             ", ",
           )
         } FROM ${ROWS} WHERE ${same(table.key, of, "=", from)} AND ${
-          same(kept, of, "IS", from)
-        } AND ${same(sets, of, "IS NOT", from)}`,
-        args: [json],
+          same(sets, of, "IS NOT", from)
+        }`,
+        args,
       };
     }
-    case "upsert": {
-      const cells = cellsOf(table, columns, (at) => `value->>${at}`);
-      // Nothing is parsed where the update before it wrote every row.
-      const value = follows
-        ? "CASE WHEN changes() < ? THEN ? ELSE '[]' END"
-        : "?";
+    case "upsert":
       return {
-        sql: `WITH ${ROWS} AS MATERIALIZED (SELECT ${
-          cells.join(", ")
-        } FROM json_each(${value})) INSERT INTO ${stored} AS t (${
+        sql: `${
+          namedRows(table, columns, isLarge)
+        } INSERT INTO ${stored} AS t (${
           names(columns)
         }) SELECT * FROM ${ROWS} WHERE true ${onConflict(table, columns)}`,
-        args: follows ? [BigInt(rows.length), json] : [json],
-      };
-    }
-    case "row":
-      return {
-        sql: `INSERT INTO ${stored} AS t (${names(columns)}) VALUES (${
-          cellsOf(table, columns, () => "?").join(", ")
-        }) ${onConflict(table, columns)}`,
-        args: [...rows[0]!.cells],
+        args,
       };
   }
-}
-
-/** How many rows are there, and in how many of these each indexed column differs. */
-function lookStatement(
-  { table, columns, json }: LookStep,
-  stored: string,
-): Statement {
-  const counts = indexedColumns({ table, columns }).map((name) =>
-    `total(t.${quote(name)} IS NOT ${ROWS}.${quote(name)})`
-  );
-  return {
-    sql: `${namedRows(table, columns)} SELECT ${
-      ["count(*)", ...counts].join(", ")
-    } FROM ${ROWS} JOIN ${stored} AS t ON ${
-      same(table.key, "t.", "=", `${ROWS}.`)
-    }`,
-    args: [json],
-  };
 }
 
 /** The rows of an argument, or a row bound cell by cell: cells by their columns' names. */
@@ -248,7 +198,7 @@ function namedRows(
 
 /** Counts rows that are missing or different, or ghosts that are there. */
 function compareStatement(
-  { of, table, columns, rows, json, walk }: CompareStep,
+  { of, table, columns, rows, json, isLarge, walk }: CompareStep,
   stored: string,
 ): Statement {
   if (of === "delete") {
@@ -266,8 +216,6 @@ function compareStatement(
     ...table.key.map((name) => `t.${quote(name)} = ${ROWS}.${quote(name)}`),
     ...rest.map((name) => `t.${quote(name)} IS ${ROWS}.${quote(name)}`),
   ];
-  // A large row is bound cell by cell: its JSON might pass 5,000,000 bytes.
-  const isLarge = of === "row";
   return countInto(walk, "differing", {
     sql: `${
       namedRows(table, columns, isLarge)
@@ -351,7 +299,7 @@ function rightType(table: Table, name: string): string {
 function same(
   columns: readonly string[],
   left: string,
-  operator: "=" | "IS" | "IS NOT",
+  operator: "=" | "IS NOT",
   right: string,
 ): string {
   const side = (of: string) =>

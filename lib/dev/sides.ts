@@ -33,10 +33,12 @@ interface Message {
   readonly table?: string;
   readonly columns?: readonly string[];
   readonly rows?: readonly (readonly (string | null)[])[];
+  readonly updates?: readonly (readonly (string | null)[])[];
   readonly deletes?: readonly (readonly (string | null)[])[];
 }
 
-/** A row as the newest message has it: cells by column, as the replica stores them. */
+/** A row as the newest messages have it: cells by column, as the replica stores
+ * them; without those that none of them tells. */
 interface Change {
   readonly table: Table;
   readonly key: readonly (string | null)[];
@@ -110,33 +112,46 @@ export function serveSides(
   };
 }
 
-/** The newest change of each of some rows. */
+/** What the newest changes of some rows made of each. */
 function newest(
   messages: readonly Message[],
   tables: readonly Table[],
 ): Change[] {
   const changes = new Map<string, Change>();
-  for (
-    const { table: name, columns = [], rows = [], deletes = [] } of messages
-  ) {
-    const table = tables.find((table) => table.name === name);
+  const isTold = new Set<string>();
+  for (const message of messages) {
+    const { columns = [], rows = [], updates = [], deletes = [] } = message;
+    const table = tables.find(({ name }) => name === message.table);
     if (table === undefined) continue;
     const typed = (column: string, cell: string | null) => {
       const type = table.columns.find(({ name }) => name === column)?.type;
       return convert(cell, type ?? "TEXT");
     };
-    const note = (key: (string | null)[], cells: Change["cells"]) => {
-      const id = JSON.stringify([name, key]);
-      if (!changes.has(id)) changes.set(id, { table, key, cells });
+    /** What is newer was told before; a whole row is told at once. */
+    const note = (
+      key: (string | null)[],
+      cells: Change["cells"],
+      isWhole: boolean,
+    ) => {
+      const id = JSON.stringify([table.name, key]);
+      if (isTold.has(id)) return;
+      if (isWhole) isTold.add(id);
+      const newer = changes.get(id)?.cells;
+      const merged = newer ? { ...cells, ...newer } : cells;
+      changes.set(id, { table, key, cells: merged });
     };
-    for (const row of rows) {
+    for (const [at, row] of [...rows, ...updates].entries()) {
       const cells = Object.fromEntries(
         columns.map((column, at) => [column, typed(column, row[at] ?? null)]),
       );
-      note(table.key.map((column) => cells[column] ?? null), cells);
+      const key = table.key.map((column) => cells[column] ?? null);
+      note(key, cells, at < rows.length);
     }
     for (const key of deletes) {
-      note(table.key.map((column, at) => typed(column, key[at] ?? null)), null);
+      const cells = table.key.map((column, at) =>
+        typed(column, key[at] ?? null)
+      );
+      note(cells, null, true);
     }
     if (changes.size >= ROWS_MAX) break;
   }
@@ -150,10 +165,11 @@ function sideOf(
   const stored = row === undefined ? null : Object.fromEntries(
     table.columns.map(({ name }, at) => [name, row[at] as string | null]),
   );
-  const differs = (name: string) => cells?.[name] !== stored?.[name];
+  const source = cells && { ...stored, ...cells };
+  const differs = (name: string) => source?.[name] !== stored?.[name];
   // What changed comes first.
   const shown = table.columns.map(({ name }) => name)
-    .filter((name) => !table.key.includes(name) && (cells ?? stored)?.[name])
+    .filter((name) => !table.key.includes(name) && (source ?? stored)?.[name])
     .sort((a, b) => Number(differs(b)) - Number(differs(a)))
     .slice(0, COLUMNS_MAX);
   const textsOf = (of: Change["cells"]) =>
@@ -161,11 +177,11 @@ function sideOf(
   return {
     table: table.name,
     key: key.join(", "),
-    source: textsOf(cells),
+    source: textsOf(source),
     replica: textsOf(stored),
-    isEqual: cells === null || stored === null
-      ? cells === stored
-      : Object.keys(cells).every((name) => cells[name] === stored[name]),
+    isEqual: source === null || stored === null
+      ? source === stored
+      : Object.keys(source).every((name) => source[name] === stored[name]),
   };
 }
 

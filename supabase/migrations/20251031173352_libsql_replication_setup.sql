@@ -328,6 +328,25 @@ as $$
   where b.typtype <> 'd'
 $$;
 
+-- The SQL that says whether two values of a type are not the same image. "=" is
+-- cheaper, but says so of few types only: json has none, and numeric's calls 1.0 and
+-- 1.00 equal, which are two texts in the replica.
+create or replace function libsql_sync.differs_sql(type oid, one text, other text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.format(case
+    when type in ('text'::regtype, 'varchar'::regtype)
+      then '%s collate pg_catalog."C" is distinct from %s collate pg_catalog."C"'
+    when type in (
+      'bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype,
+      'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
+    ) then '%s is distinct from %s'
+    else 'row(%s)::record operator(pg_catalog.*<>) row(%s)::record'
+  end, one, other)
+$$;
+
 -- A name in quotes, always: words that PL/pgSQL reserves are free in SQL.
 create or replace function libsql_sync.quoted(name text)
 returns text
@@ -418,6 +437,11 @@ $$;
 -- statement touched, old and new: the row that is in the table NOW, or a
 -- delete. The transition image would be wrong where a user's trigger changed
 -- the row again: that inner statement's message comes first.
+--
+-- Of a row that keeps its key, an UPDATE sends what it changed: every column comes
+-- with each statement that changes it, as the whole row does with each that makes
+-- it, so that what is sent last is what is there. What a trigger updates it sends
+-- whole: it sees what the statement around it did, which tells of that later.
 create or replace function libsql_sync.capture_sql(relation oid, table_name text, operation text)
 returns text
 language plpgsql stable
@@ -427,9 +451,12 @@ declare
   key_columns text[] := (select t.key from libsql_sync.tables t where t.name = table_name);
   columns text[];
   cells text;
-  old_images text;
-  new_images text;
   live_columns text;
+  differing text;
+  any_differs text;
+  sent_differing text;
+  sent_columns text;
+  sent_cells text;
   live_key text;
   touched_key text;
   key_names text;
@@ -449,12 +476,22 @@ begin
 
   select
     pg_catalog.array_agg(c.name),
-    pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', '),
-    pg_catalog.string_agg('o.' || c.quoted, ', '),
-    pg_catalog.string_agg('n.' || c.quoted, ', '),
-    pg_catalog.string_agg('t.' || c.quoted, ', ')
-  into columns, cells, old_images, new_images, live_columns
-  from libsql_sync.present_columns(relation, table_name) c;
+    pg_catalog.string_agg(c.cell, ', '),
+    pg_catalog.string_agg('t.' || c.quoted, ', '),
+    pg_catalog.string_agg(pg_catalog.format('%s as d%s', c.differs, c.n), ', '),
+    pg_catalog.string_agg(c.differs, ' or '),
+    pg_catalog.string_agg(pg_catalog.format('pg_catalog.bool_or(x.d%s) as d%1$s', c.n), ', '),
+    coalesce(pg_catalog.string_agg(pg_catalog.format(
+      ' || case when s.d%s then array[%L] else ''{}'' end', c.n, c.name), '') filter (where not c.is_key), ''),
+    coalesce(pg_catalog.string_agg(pg_catalog.format(
+      ' || case when s.d%s then array[%s]::text[] else ''{}'' end', c.n, c.cell), '') filter (where not c.is_key), '')
+  into columns, cells, live_columns, differing, any_differs, sent_differing, sent_columns, sent_cells
+  from (
+    select c.name, c.quoted, pg_catalog.row_number() over () as n, c.name = any (key_columns) as is_key,
+      libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted) as cell,
+      libsql_sync.differs_sql(c.type, 'o.' || c.quoted, 'n.' || c.quoted) as differs
+    from libsql_sync.present_columns(relation, table_name) c
+  ) c;
 
   select
     pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
@@ -481,33 +518,42 @@ begin
     when 'DELETE' then 'select ' || old_key || ' from old_rows o'
     when 'UPDATE' then 'select c.* from changed x cross join lateral (select ' || changed_new
       || ' where x.n1 is distinct from null union all select ' || changed_old
-      || ' where x.o1 is distinct from null and (x.n1 is not distinct from null or row(' || changed_old
-      || ')::record operator(pg_catalog.*<>) row(' || changed_new || ')::record)) c'
+      || ' where x.o1 is distinct from null and (x.n1 is not distinct from null or x.moved)) c'
   end;
 
   -- An array of arrays becomes JSON in one pass; jsonb_agg() would take three.
   return 'with '
     -- Rows whose listed columns are the same image send nothing. Not merely
     -- equal: json has no "=", and citext calls different texts equal.
-    || case when operation = 'UPDATE' then 'changed as materialized (select ' || changed_key
+    || case when operation = 'UPDATE' then 'changed as materialized (select ' || changed_key || ', ' || differing
+        || ', row(' || old_key || ')::record operator(pg_catalog.*<>) row(' || new_key || ')::record as moved'
         || ' from old_rows o full join new_rows n on '
         || libsql_sync.key_match_sql(relation, key_columns, 'o', 'n')
-        || ' where row(' || old_images || ')::record operator(pg_catalog.*<>) row(' || new_images || ')::record), '
+        || ' where ' || any_differs || '), '
+        || 'sent as materialized (select ' || sent_differing
+        || ', pg_catalog.bool_or(x.moved) or pg_catalog.pg_trigger_depth() > 1 as whole from changed x), '
       else '' end
     || pg_catalog.format(
       $sql$live as materialized (
         select array[%s]::text[] as touched_key, t.%I is distinct from null as found,
-          array[%s]::text[] as live_key, array[%s]::text[] as cells, (%s) as respelled
+          array[%s]::text[] as live_key, %s as cells, %s as part, %s as respelled
         from (%s) k (%s)
         left join lateral (select %s from %s t where %s and (
           (select pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) 'read committed')
-          or %s) offset 0) t on true
+          or %s) offset 0) t on true %s
       ) $sql$,
       -- Lateral with offset 0: the plan is a session's and made for its first
       -- statement. A join made for one of many rows would read the whole table
       -- for every single row that follows.
       -- "is distinct from null": a composite with a null in it is no null.
-      touched_key, key_columns[1], live_key, cells, respelled, touched, key_names, live_columns,
+      touched_key, key_columns[1], live_key,
+      -- Under another spelling of its key the row is another one in the replica.
+      case when operation = 'UPDATE'
+        then pg_catalog.format('case when s.whole or (%s) then array[%s]::text[] else array[%s]::text[]%s end',
+          respelled, cells, live_key, sent_cells)
+        else pg_catalog.format('array[%s]::text[]', cells) end,
+      case when operation = 'UPDATE' then pg_catalog.format('not (s.whole or (%s))', respelled) else 'false' end,
+      respelled, touched, key_names, live_columns,
       relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'),
       -- A transaction with one snapshot still sees rows that were deleted since,
       -- under keys that it gave to rows of its own: what is there now is its own.
@@ -515,7 +561,8 @@ begin
       $own$pg_catalog.pg_xact_status((
           (select pg_catalog.pg_current_xact_id()::text::bigint)
           + (t.xmin::text::bigint - (select pg_catalog.pg_current_xact_id()::text::bigint) + 6442450944) % 4294967296 - 2147483648
-        )::text::pg_catalog.xid8) = 'in progress'$own$)
+        )::text::pg_catalog.xid8) = 'in progress'$own$,
+      case when operation = 'UPDATE' then 'cross join sent s' else '' end)
     || pg_catalog.format(
       -- Deletes come first, so that where an old and a new key are one in the
       -- replica, the row stays.
@@ -530,20 +577,24 @@ begin
         ) d group by (d.n - 1) / 1000
         union all
         select 1, pg_catalog.min(r.n), pg_catalog.jsonb_build_object(
-          'v', 1, 'table', %1$L::text, 'columns', %3$L::jsonb,
-          'rows', pg_catalog.array_agg(r.cells))
+          'v', 1, 'table', %1$L::text, 'columns', %3$s,
+          case when r.part then 'updates' else 'rows' end, pg_catalog.array_agg(r.cells))
         from (
-          select l.cells, pg_catalog.row_number() over () as n,
+          select l.cells, l.part, pg_catalog.row_number() over () as n,
             pg_catalog.sum(pg_catalog.pg_column_size(l.cells)) over (rows unbounded preceding) as bytes
           from live l where l.found and pg_catalog.pg_column_size(l.cells) <= 5000000
-        ) r group by (r.n - 1) / 1000, r.bytes / 262144
+        ) r group by r.part, (r.n - 1) / 1000, r.bytes / 262144
         union all
         select 2, 0, pg_catalog.jsonb_build_object(
           'v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
           'oversize', pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(l.live_key)))
         from live l where l.found and pg_catalog.pg_column_size(l.cells) > 5000000
       ) m order by m.kind, m.n$sql$,
-      table_name, pg_catalog.to_jsonb(key_columns), pg_catalog.to_jsonb(columns));
+      table_name, pg_catalog.to_jsonb(key_columns),
+      case when operation = 'UPDATE'
+        then pg_catalog.format('case when r.part then (select pg_catalog.to_jsonb(%L::text[]%s) from sent s) else %L::jsonb end',
+          key_columns, sent_columns, pg_catalog.to_jsonb(columns))
+        else pg_catalog.format('%L::jsonb', pg_catalog.to_jsonb(columns)) end);
 end
 $$;
 
@@ -567,25 +618,39 @@ $sql$            select * into old_row from old_rows;
 $sql$,
       relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'old_row'),
       t.name, pg_catalog.to_jsonb(t.key), k.cells)
-    else
-      case operation when 'UPDATE' then pg_catalog.format(
+    when 'UPDATE' then pg_catalog.format(
 $sql$            select * into old_row from old_rows;
             select * into new_row from new_rows;
-            unchanged := row(%s)::record operator(pg_catalog.*=) row(%s)::record;
-            if not unchanged and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
-$sql$, c.old_images, c.new_images, k.old_images, k.new_images)
-      else
-$sql$            select * into new_row from new_rows;
-            if found then
-$sql$
-      end || pg_catalog.format(
-$sql$              select l.* into live_row from %s l where %s;
+            if row(%s)::record operator(pg_catalog.*=) row(%s)::record then
+              names := '{}'::text[]%s;
+              unchanged := names = '{}';
+            end if;
+            if names <> '{}' and pg_catalog.pg_trigger_depth() > 1 then
+              names := %L;
+              field := 'rows';
+            end if;
+            if names <> '{}' then
+              select l.* into live_row from %s l where %s;
               if found and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
-                cells := array[%s]::text[];
+                cells := array[%s]::text[]%s;
                 if pg_catalog.pg_column_size(cells) <= 5000000 then
-                  message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', %L::jsonb,
-                    'rows', array[cells]);
+                  message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', %L::text[] || names,
+                    field, array[cells]);
                 end if;
+              end if;
+            end if;
+$sql$,
+      k.old_images, k.new_images, c.changed_names, c.others,
+      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'),
+      k.live_images, k.new_images, k.live_cells, c.changed_cells, t.name, t.key)
+    else pg_catalog.format(
+$sql$            select * into new_row from new_rows;
+            select l.* into live_row from %s l where %s;
+            if found and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
+              cells := array[%s]::text[];
+              if pg_catalog.pg_column_size(cells) <= 5000000 then
+                message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', %L::jsonb,
+                  'rows', array[cells]);
               end if;
             end if;
 $sql$,
@@ -595,16 +660,26 @@ $sql$,
   from libsql_sync.tables t
   cross join lateral (
     select pg_catalog.jsonb_agg(c.name) as columns,
-      pg_catalog.string_agg('old_row.' || c.quoted, ', ') as old_images,
-      pg_catalog.string_agg('new_row.' || c.quoted, ', ') as new_images,
-      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted), ', ') as cells
-    from libsql_sync.present_columns(relation, table_name) c
+      pg_catalog.array_agg(c.name) filter (where c.name <> all (t.key)) as others,
+      pg_catalog.string_agg(c.cell, ', ') as cells,
+      coalesce(pg_catalog.string_agg(pg_catalog.format(
+        E'\n                || case when %s then array[%L] else ''{}'' end', c.differs, c.name), '')
+        filter (where c.name <> all (t.key)), '') as changed_names,
+      coalesce(pg_catalog.string_agg(pg_catalog.format(
+        E'\n                  || case when %L = any (names) then array[%s]::text[] else ''{}'' end', c.name, c.cell), '')
+        filter (where c.name <> all (t.key)), '') as changed_cells
+    from (
+      select c.name, libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted) as cell,
+        libsql_sync.differs_sql(c.type, 'old_row.' || c.quoted, 'new_row.' || c.quoted) as differs
+      from libsql_sync.present_columns(relation, table_name) c
+    ) c
   ) c
   cross join lateral (
     select pg_catalog.string_agg('old_row.' || c.quoted, ', ') as old_images,
       pg_catalog.string_agg('new_row.' || c.quoted, ', ') as new_images,
       pg_catalog.string_agg('live_row.' || c.quoted, ', ') as live_images,
-      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'old_row.' || c.quoted), ', ' order by k.n) as cells
+      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'old_row.' || c.quoted), ', ' order by k.n) as cells,
+      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted), ', ' order by k.n) as live_cells
     from libsql_sync.present_columns(relation, table_name) c
     join pg_catalog.unnest(t.key) with ordinality k (name, n) on k.name = c.name
   ) k
@@ -682,6 +757,8 @@ declare
   new_row record;
   live_row record;
   unchanged boolean := false;
+  names text[] := '{}';
+  field text := 'updates';
   cells text[];
   message jsonb;
   messages jsonb[];
@@ -1052,7 +1129,7 @@ begin
   if pg_catalog.pg_column_size(whole) > 33554432 then
     null;
   elsif pg_catalog.jsonb_typeof(whole) = 'object' and whole -> 'v' = '1'
-    and whole - '{v,table,columns,rows,key,deletes,oversize,truncate,failed}'::text[] = '{}'
+    and whole - '{v,table,columns,rows,updates,key,deletes,oversize,truncate,failed}'::text[] = '{}'
     and not whole @? '$.**{4}'
   then
     -- As ours are, lists of lists of texts: to look for a number among them would
@@ -1163,8 +1240,9 @@ $$;
 -- one snapshot. pgmq.read is not used: it promises no order.
 --
 -- "envelopes" are JSON texts [id, message], joined by commas. Where all that a table
--- has in them are messages of one row each with the same columns, they come as one,
--- [[id, ...], message], with a row for each id: their columns are named once.
+-- has in them are messages of one row each, they come as one, [[id, ...], message],
+-- with a row for each id: their columns are named once. Where these differ, "kinds"
+-- lists them, and "of" says which each row has.
 -- Texts of some MB take long to copy: each step hands on as few as it can.
 create or replace function libsql_sync.head(
   lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
@@ -1188,19 +1266,26 @@ as $$
   ), rendered as materialized (
     select r.*, pg_catalog.octet_length(r.text) as length
     from (
-      select m.msg_id, m.is_row, (m.message ->> 'table') collate "C" as table_name,
-        case when m.is_row then m.message -> 'columns' end as columns,
-        case when m.is_row then (m.message #> '{rows,0}')::text else libsql_sync.envelope(m.message) end as text
+      select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
+        case when m.field is not null then m.message -> 'columns' end as columns,
+        case when m.field is not null then (m.message #> array[m.field, '0'])::text
+          else libsql_sync.envelope(m.message) end as text
       from (
         select q.msg_id, q.message,
-          coalesce(pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
+          -- Where its one row lies, if it has no more than that.
+          case when pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
             and q.message -> 'v' = '1'
             and pg_catalog.jsonb_typeof(q.message -> 'table') = 'string'
             and not q.message ?| '{deletes,oversize,truncate,failed}'
             and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
-            and pg_catalog.jsonb_typeof(q.message -> 'rows') = 'array'
-            and pg_catalog.jsonb_typeof(q.message #> '{rows,0}') = 'array'
-            and q.message #> '{rows,1}' is null, false) as is_row
+          then case
+            when pg_catalog.jsonb_typeof(q.message -> 'updates') = 'array'
+              and pg_catalog.jsonb_typeof(q.message #> '{updates,0}') = 'array'
+              and q.message #> '{updates,1}' is null and not q.message ? 'rows' then 'updates'
+            when pg_catalog.jsonb_typeof(q.message -> 'rows') = 'array'
+              and pg_catalog.jsonb_typeof(q.message #> '{rows,0}') = 'array'
+              and q.message #> '{rows,1}' is null and not q.message ? 'updates' then 'rows'
+          end end as field
         from pgmq.q_replicate_data_libsql q
         where q.msg_id >= lowest and not q.msg_id operator(pg_catalog.<@) besides and q.msg_id <= (
           select pg_catalog.max(l.msg_id) from looked l
@@ -1219,38 +1304,49 @@ as $$
     ) b
     where b.bytes <= bytes_max or b.n = 1
   ), kinds as materialized (
-    select r.table_name, r.columns, pg_catalog.min(r.msg_id) as first,
+    select r.table_name, r.columns, r.field, pg_catalog.min(r.msg_id) as first,
+      pg_catalog.count(*) over t as of_table, pg_catalog.row_number() over t - 1 as n,
       pg_catalog.string_agg('"' || r.msg_id || '"', ',' order by r.msg_id) as ids,
       pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
     from rendered r, cut
-    where r.is_row and r.msg_id <= cut.last
-    group by r.table_name, r.columns
-  ), mixed as (
-    -- Tables whose messages are not all alike.
-    select r.table_name from rendered r, cut where not r.is_row and r.msg_id <= cut.last
+    where r.field is not null and r.msg_id <= cut.last
+    group by r.table_name, r.columns, r.field
+    window t as (partition by r.table_name order by pg_catalog.min(r.msg_id) rows between unbounded preceding and unbounded following)
+  ), mixed as materialized (
+    -- Tables that have other messages as well.
+    select distinct r.table_name from rendered r, cut
+    where r.field is null and r.msg_id <= cut.last and r.table_name is not null
+  ), parts as (
+    select k.first, ('[[' || k.ids || '],{"v":1,"table":' || pg_catalog.to_json(k.table_name)
+      || ',"columns":' || k.columns || ',"' || k.field || '":[') || k.texts || ']}]' as part
+    from kinds k
+    where k.of_table = 1 and k.table_name not in (select m.table_name from mixed m)
     union all
-    select k.table_name from kinds k group by k.table_name having pg_catalog.count(*) > 1
-  ), merged as materialized (
-    select k.table_name from kinds k
-    except
-    select m.table_name from mixed m
+    select o.first, ('[[' || o.ids || '],{"v":1,"table":' || pg_catalog.to_json(o.table_name)
+      || ',"kinds":' || o.kinds || ',"of":[' || o.places || '],"rows":[') || o.texts || ']}]'
+    from (
+      select r.table_name, pg_catalog.min(r.msg_id) as first,
+        (select pg_catalog.json_agg(pg_catalog.json_build_object('columns', l.columns, 'field', l.field) order by l.n)
+         from kinds l where l.table_name = r.table_name) as kinds,
+        pg_catalog.string_agg(k.n::text, ',' order by r.msg_id) as places,
+        pg_catalog.string_agg('"' || r.msg_id || '"', ',' order by r.msg_id) as ids,
+        pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
+      from cut
+      join rendered r on r.msg_id <= cut.last
+      join kinds k on k.table_name = r.table_name and k.columns = r.columns and k.field = r.field
+      where k.of_table > 1 and k.table_name not in (select m.table_name from mixed m)
+      group by r.table_name
+    ) o
+    union all
+    select r.msg_id, case when r.field is null then '["' || r.msg_id || '",' || r.text || ']'
+      else '["' || r.msg_id || '",{"v":1,"table":' || pg_catalog.to_json(r.table_name)
+        || ',"columns":' || r.columns || ',"' || r.field || '":[' || r.text || ']}]' end
+    from cut
+    join rendered r on r.msg_id <= cut.last
+    where r.field is null or r.table_name in (select m.table_name from mixed m)
   )
   select
-    (
-      select pg_catalog.string_agg(p.part, ',' order by p.first)
-      from (
-        select k.first, ('[[' || k.ids || '],{"v":1,"table":' || pg_catalog.to_json(k.table_name)
-          || ',"columns":' || k.columns || ',"rows":[') || k.texts || ']}]' as part
-        from kinds k join merged m on m.table_name = k.table_name
-        union all
-        select r.msg_id, case when r.is_row
-          then '["' || r.msg_id || '",{"v":1,"table":' || pg_catalog.to_json(r.table_name)
-            || ',"columns":' || r.columns || ',"rows":[' || r.text || ']}]'
-          else '["' || r.msg_id || '",' || r.text || ']' end
-        from cut join rendered r on r.msg_id <= cut.last
-        where not r.is_row or r.table_name not in (select m.table_name from merged m)
-      ) p
-    ),
+    (select pg_catalog.string_agg(p.part, ',' order by p.first) from parts p),
     coalesce((
       select pg_catalog.range_agg(s.ids) from (
         select pg_catalog.int8range(pg_catalog.min(l.msg_id), pg_catalog.max(l.msg_id) + 1) as ids
@@ -1859,7 +1955,7 @@ create or replace function libsql_sync.version()
 returns integer
 language sql immutable
 set search_path = pg_catalog, pg_temp
-as $$ select 1 $$;
+as $$ select 2 $$;
 
 -- Take the lease: {"lease": token, "seconds": n, "version": n}
 -- -> {"do": "granted" | "busy" | "other_version", "version", "epoch", ...}.
@@ -2128,7 +2224,7 @@ as $$
   where pg_catalog.jsonb_typeof(p -> 'key') = 'array'
     and d.message -> 'table' = p -> 'table' and d.message -> 'key' = p -> 'key';
   insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
-  select pg_catalog.clock_timestamp(), p.change || pg_catalog.jsonb_build_object(
+  select pg_catalog.clock_timestamp(), p.change - 'open' || pg_catalog.jsonb_build_object(
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
     'parked_at', pg_catalog.clock_timestamp())
     -- A change without a key is a whole message: kept as it came.
@@ -2145,11 +2241,11 @@ as $$
   order by p.n
 $$;
 
--- Dead letters whose row came again, and was not set aside again: they are no
--- longer open. Nearly always there is nothing to look for.
-create or replace function libsql_sync.heal(b libsql_sync.batches)
-returns void
-language plpgsql
+-- The open dead letters whose row is in some messages of the queue, whole or only
+-- what changed of it; nearly always there is nothing to look for.
+create or replace function libsql_sync.letters_touched(msg_ids int8multirange)
+returns table (letter bigint, table_name text, key jsonb, reason text, whole boolean, msg_id bigint)
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -2158,38 +2254,97 @@ begin
   ) then
     return;
   end if;
+  return query
   with envelopes as (
-    select libsql_sync.envelope(m.message)::jsonb as e
-    from pg_catalog.unnest(b.msg_ids) r
+    select m.msg_id, libsql_sync.envelope(m.message)::jsonb as e
+    from pg_catalog.unnest(letters_touched.msg_ids) r
     join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r)
   ), touched as (
-    select e.e ->> 'table' as table_name, d.value as key
+    select e.msg_id, e.e ->> 'table' as name, d.value as key, true as whole
     from envelopes e
     cross join lateral pg_catalog.jsonb_array_elements(
       case when pg_catalog.jsonb_typeof(e.e -> 'deletes') = 'array' then e.e -> 'deletes' else '[]' end) d
     union all
-    select t.name, (
+    select e.msg_id, t.name, (
       select pg_catalog.jsonb_agg(row_cells.value -> (c.n - 1)::integer order by k.n)
       from pg_catalog.unnest(t.key) with ordinality k (name, n)
       join pg_catalog.jsonb_array_elements_text(e.e -> 'columns') with ordinality c (name, n) on c.name = k.name
-    )
+    ), f.name = 'rows'
     from envelopes e
     join libsql_sync.tables t on t.name = e.e ->> 'table'
+    cross join (values ('rows'), ('updates')) f (name)
     cross join lateral pg_catalog.jsonb_array_elements(
-      case when pg_catalog.jsonb_typeof(e.e -> 'rows') = 'array'
-        and pg_catalog.jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> 'rows' else '[]' end) row_cells
+      case when pg_catalog.jsonb_typeof(e.e -> f.name) = 'array'
+        and pg_catalog.jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> f.name else '[]' end) row_cells
     union all
     -- A truncate takes every row there was.
-    select e.e ->> 'table', null from envelopes e where e.e -> 'truncate' = 'true'
+    select e.msg_id, e.e ->> 'table', null, true from envelopes e where e.e -> 'truncate' = 'true'
   )
+  select d.msg_id, d.message ->> 'table', d.message -> 'key', d.message ->> 'reason',
+    pg_catalog.bool_or(t.whole), pg_catalog.min(t.msg_id)
+  from pgmq.q_replicate_data_libsql_dlq d
+  join touched t on d.message ->> 'table' = t.name and d.message -> 'key' = coalesce(t.key, d.message -> 'key')
+  where pg_catalog.jsonb_typeof(d.message -> 'key') = 'array'
+  group by d.msg_id;
+end
+$$;
+
+-- What a batch of these messages leaves aside from the start: rows with an open dead
+-- letter of which only what changed comes. The replica has them as they were before,
+-- or not at all: with some columns newer they would be rows that never were.
+create or replace function libsql_sync.still_aside(msg_ids int8multirange)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+    'msg_id', l.msg_id::text, 'table', l.table_name, 'key', l.key, 'reason', l.reason, 'open', true) order by l.letter), '[]')
+  from libsql_sync.letters_touched(still_aside.msg_ids) l
+  where not l.whole
+$$;
+
+-- Dead letters whose whole row came again, and was not set aside again: they are no
+-- longer open.
+create or replace function libsql_sync.heal(b libsql_sync.batches)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
   delete from pgmq.q_replicate_data_libsql_dlq d
-  using touched t
-  where d.message ->> 'table' = t.table_name
-    and pg_catalog.jsonb_typeof(d.message -> 'key') = 'array' and d.message -> 'key' = coalesce(t.key, d.message -> 'key')
-    and not exists (
-      select from pg_catalog.jsonb_array_elements(b.parked) p
-      where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
-    );
+  using libsql_sync.letters_touched(b.msg_ids) l
+  where d.msg_id = l.letter and l.whole and not exists (
+    select from pg_catalog.jsonb_array_elements(b.parked) p
+    where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
+  )
+$$;
+
+-- Rows with a dead letter of which only what changed came: they are tried again, by
+-- a walk that is asked for unless one has not begun, and reads them later than this.
+create or replace function libsql_sync.try_updated(b libsql_sync.batches)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  asked record;
+begin
+  for asked in
+    select p ->> 'table' as table_name, pg_catalog.jsonb_agg(distinct p -> 'key') as keys
+    from pg_catalog.jsonb_array_elements(b.parked) p
+    where p ? 'open'
+    group by p ->> 'table'
+    order by p ->> 'table'
+  loop
+    update libsql_sync.walks w set letters_until = libsql_sync.newest_letter()
+    from libsql_sync.chain c
+    where w.kind = 'redrive' and w.walk_gen > (c.seen ->> 'walk_gen')::bigint
+      and w.tables = array[asked.table_name] and w.keys @> asked.keys;
+    if not found then
+      insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason, letters_until)
+      values ('redrive', array[asked.table_name], asked.keys, true, false, 'what was set aside was updated',
+        libsql_sync.newest_letter());
+    end if;
+  end loop;
 end
 $$;
 
@@ -2205,6 +2360,7 @@ declare
 begin
   perform libsql_sync.heal(b);
   perform libsql_sync.dead_letter(b, b.parked);
+  perform libsql_sync.try_updated(b);
 
   -- Copied and then deleted: faster than a DELETE that returns what it took.
   -- An id is in the archive already only where somebody restarted the numbering.
@@ -2461,8 +2617,8 @@ begin
     b.parked := (
       select coalesce(pg_catalog.jsonb_agg(p order by n), '[]')
       from pg_catalog.jsonb_array_elements(b.parked) with ordinality p (p, n)
-      where b.msg_ids operator(pg_catalog.@>) (p ->> 'msg_id')::bigint
-    );
+      where b.msg_ids operator(pg_catalog.@>) (p ->> 'msg_id')::bigint and not p ? 'open'
+    ) || libsql_sync.still_aside(b.msg_ids);
     insert into libsql_sync.batches select b.*;
     update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
   end if;
@@ -2525,9 +2681,9 @@ begin
   b.drained := h.drained;
   -- Of what a batch leaves in the queue its snapshot would promise too much.
   b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
+  b.parked := libsql_sync.still_aside(h.msg_ids);
   b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
-    + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]'));
-  b.parked := '[]';
+    + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]')) - pg_catalog.jsonb_array_length(b.parked);
   b.state := 'pending';
   b.acked_at := null;
   b.reopen := c.reopen;

@@ -94,7 +94,7 @@ const UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g;
 /** What is never the same twice. */
 const CHANCE = new Set(["snapshot", "source_time", "parked_at"]);
 /** Lists whose order is the plan's of a query. */
-const UNORDERED = new Set(["rows", "deletes", "open", "keys"]);
+const UNORDERED = new Set(["rows", "updates", "deletes", "open", "keys"]);
 /** JSON inside a text. */
 const NESTED = new Set(["upto", "walk_at", "at"]);
 

@@ -386,8 +386,26 @@ export function testSource(
       assertEquals(((await source.standing()).letters as Json[]).length, 1);
       assert(await hand.source.park({ ...batch, kind: "replay" }, [change]));
       assertEquals(((await source.standing()).letters as Json[]).length, 1);
+      // What changed of a row is not the row: that is tried again, once.
       const set = { name: "b" };
-      await source.run({ kind: "update", table: "item", keys: ['["1"]'], set });
+      const update = {
+        kind: "update",
+        table: "item",
+        keys: ['["1"]'],
+      } as const;
+      await source.run({ ...update, set });
+      await hand.drain();
+      await source.run({ ...update, set: { name: "c" } });
+      await hand.drain();
+      const { letters, walks } = await source.standing();
+      assertEquals((letters as Json[]).length, 1);
+      assertEquals(
+        (walks as Fields[]).map((
+          { kind, tables, keys },
+        ) => [kind, tables, keys]),
+        [["redrive", ["item"], [["1"]]]],
+      );
+      await source.run({ kind: "delete", table: "item", keys: ['["1"]'] });
       await hand.drain();
       assertEquals((await source.standing()).letters, []);
     },

@@ -138,8 +138,8 @@ Deno.test("sync() finds and parks every row that the replica refuses", async () 
     assertEquals([result.parked, result.processed], [6, 22], name);
     const letters = await stack.deadLetters();
     assertEquals(
-      letters.map((letter) => (letter.key as string[])[0]),
-      ["7", "17", "27", "37", "47", "57"],
+      letters.map((letter) => (letter.key as string[])[0]).toSorted(),
+      ["17", "27", "37", "47", "57", "7"],
       name,
     );
     for (const letter of letters) {

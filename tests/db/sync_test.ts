@@ -120,8 +120,9 @@ Deno.test("POST /sync takes statements of 10,000 rows in bounded messages", asyn
     await sql.unsafe(step);
     const messages = await stack.messages();
     for (const message of messages) {
-      const rows = (message.rows ?? message.deletes) as unknown[];
-      assert(rows.length <= 1000, `${rows.length} rows in a message`);
+      const { rows, updates, deletes } = message as Record<string, unknown[]>;
+      const count = (rows ?? updates ?? deletes)!.length;
+      assert(count <= 1000, `${count} rows in a message`);
     }
     const body = await stack.drain();
     assertEquals(body.queued, 0);

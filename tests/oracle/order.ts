@@ -138,8 +138,8 @@ function follow(
   for (const { position, tables, contains } of looks) {
     const text = tables.get(table)!.get(key) ?? null;
     const seen = row.entries.findLastIndex(({ xid }) => contains(xid));
-    // What the replica cannot hold was set aside.
-    if (seen >= 0 && !isRefused(row.entries[seen]!)) {
+    // What the replica cannot hold was set aside, until the whole row came again.
+    if (!row.entries.slice(at, seen + 1).some(isRefused)) {
       at = Math.max(at, seen + 1);
     }
     const next = texts.indexOf(text, at);

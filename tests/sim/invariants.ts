@@ -21,7 +21,7 @@ import { isLook } from "./libsql.ts";
 import { RowOrder } from "./order.ts";
 import type { SourceModel } from "./source_model.ts";
 import type { Fields, Version } from "./source_state.ts";
-import type { Gone, Rows } from "./tables.ts";
+import type { Gone, Row as UserRow, Rows } from "./tables.ts";
 import type { Worker, World } from "./world.ts";
 
 /** A promise that was broken. */
@@ -33,6 +33,11 @@ export class Violation extends Error {
   constructor(readonly rule: string, detail: string) {
     super(`${rule}: ${detail}`);
   }
+}
+
+/** A state of a row, as far as every schema has it. */
+function stateOf(row: string, name: unknown, size: unknown): string {
+  return `${row}: ${name ?? null}, ${size ?? null}`;
 }
 
 /** A batch that was handed out. */
@@ -57,6 +62,8 @@ export class Invariants {
   readonly #order = new RowOrder((detail) =>
     this.#break("a row went back to an older state", detail)
   );
+  /** Every state that a row was ever given, by any source. */
+  readonly #states = new Set<string>();
   /** Rows that something else than the queue has changed. */
   readonly #drifted = new Set<string>();
   /** Those of them at the source that nothing has told it of. */
@@ -83,6 +90,7 @@ export class Invariants {
     this.#snapshots.set(row.snapshot!, other.#snapshots.get(row.snapshot!)!);
     this.#handed.set(row.batch, other.#handed.get(row.batch)!);
     this.#order.goOnFrom(other.#order);
+    for (const state of other.#states) this.#states.add(state);
     for (const batch of other.#appliedEver) this.#appliedEver.add(batch);
   }
 
@@ -194,6 +202,31 @@ export class Invariants {
     this.#silent.clear();
   }
 
+  /** A row was given a state. */
+  wrote(
+    table: string,
+    key: string,
+    { name = null, size = null }: UserRow,
+  ): void {
+    this.#states.add(stateOf(nameOf(table, key), name, size));
+  }
+
+  /** No row is put together from several states. */
+  #exists(row: Row, found: Found): void {
+    const { columns } = schemaOf(row).tables.find(({ name }) =>
+      name === "item"
+    )!;
+    const at = (column: string) =>
+      columns.findIndex(({ name }) => name === column);
+    for (const [key, cells] of found.get("item")!) {
+      const name = nameOf("item", key);
+      const state = stateOf(name, cells[at("name")], cells[at("size")]);
+      if (!this.#drifted.has(name) && !this.#states.has(state)) {
+        this.#break("a row that never was", state);
+      }
+    }
+  }
+
   /** A row went at the source. */
   gone(gone: Gone): void {
     this.#order.gone(gone);
@@ -229,6 +262,7 @@ export class Invariants {
       this.#order.follow(found, this.letters());
     }
     if (row.walk_done === 0) return;
+    this.#exists(row, found);
     if (row.drained === 1) {
       this.world.count("equal");
       this.#equal(row, found);

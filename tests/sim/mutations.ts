@@ -67,26 +67,14 @@ export const MUTANTS: readonly Mutant[] = [
     },
   },
   {
-    name: "an update believed to write every row",
-    mutation: {
-      statements: rewriting([[
-        /^SELECT CASE WHEN changes\(\) < \? THEN abs\(\?\) END$/,
-        "SELECT ?, ?",
-      ]]),
-    },
-    // One sync meets many batches of the same rows, and then another one.
-    phases: [
-      [60, { write: 1 }],
-      [1, { sync: 1 }],
-      [200, { step: 1 }],
-    ],
-    setup: {
-      schema: 1,
-      batchMax: 1,
-      refill: false,
-      scrubRows: 0,
-      isFilled: true,
-    },
+    name: "a dead letter closed by what changed of its row",
+    mutation: { source: { healByUpdate: true } },
+    profile: { write: 30 },
+  },
+  {
+    name: "what changed of a row that is set aside",
+    mutation: { source: { updateAside: true } },
+    profile: { write: 30 },
   },
   { name: "ack before apply", mutation: { source: { ackBeforeApply: true } } },
   {

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { fileLetters, heal } from "./source_letters.ts";
+import { fileLetters, heal, tryUpdated } from "./source_letters.ts";
 import type { SourceModel } from "./source_model.ts";
 import type { Fields, Version } from "./source_state.ts";
 
@@ -43,6 +43,7 @@ export function ack(source: SourceModel, version: Version): number {
   const { state, user } = source;
   heal(source, version);
   fileLetters(source, version, version.parked);
+  tryUpdated(source, version);
   const settled = version.msgIds.filter((id) => user.queue.has(id));
   for (const id of settled) {
     state.archive.set(id, user.queue.get(id)!);

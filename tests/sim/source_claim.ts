@@ -7,6 +7,7 @@
 
 import { ack, provenBy, trim } from "./source_ack.ts";
 import { adoptAnswer, beginEpoch } from "./source_epochs.ts";
+import { stillAside } from "./source_letters.ts";
 import type { Early, SourceModel } from "./source_model.ts";
 import {
   floorOf,
@@ -235,6 +236,7 @@ function claimNew(
     return { do: "idle", behind: 0, ...source.release(request) };
   }
   const position = (ahead?.position ?? chain.position) + 1;
+  const parked = stillAside(source, messages.map(([id]) => id));
   const version: Version = {
     epoch: chain.epoch,
     position,
@@ -252,8 +254,9 @@ function claimNew(
     drained,
     snapshot: drained ? user.snapshot() : snapshotAt(source, chain.position),
     sourceTime,
-    deadLetters: state.letters.length + (ahead?.parked.length ?? 0),
-    parked: [],
+    deadLetters: state.letters.length + (ahead?.parked.length ?? 0) -
+      parked.length,
+    parked,
     state: "pending",
     ackedAt: 0,
     reopen: chain.reopen,
@@ -300,9 +303,12 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
     messages,
     drained: false,
     snapshot: snapshotAt(source, source.state.chain.position),
-    parked: of.parked.filter((parked) =>
-      msgIds.includes(Number(parked.msg_id))
-    ),
+    parked: [
+      ...of.parked.filter((parked) =>
+        msgIds.includes(Number(parked.msg_id)) && parked.open !== true
+      ),
+      ...stillAside(source, msgIds),
+    ],
   };
   source.state.batches.push(version);
   source.state.chain.reopen ||= of.reopen;

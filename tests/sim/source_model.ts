@@ -37,6 +37,8 @@ export interface SourceFaults {
   cursor?: boolean;
   reopenForgotten?: boolean;
   aheadAlone?: boolean;
+  healByUpdate?: boolean;
+  updateAside?: boolean;
 }
 
 /** What the outside sees of the source, for the invariants. */

@@ -83,8 +83,7 @@ export function recordedOf(
     .map((id) => [id, kept.get(id)!]);
 }
 
-/** Where all that a table has are messages of one row each with the same
- * columns, they come as one. */
+/** Where all that a table has are messages of one row each, they come as one. */
 export function merged(messages: readonly [number, Message][]): Json[] {
   const tables = new Map<Json, [number, Message][]>();
   for (const one of messages) {
@@ -93,18 +92,13 @@ export function merged(messages: readonly [number, Message][]): Json[] {
   }
   const parts: { first: number; part: Json }[] = [];
   for (const [table, of] of tables) {
-    const [first] = of as [[number, Fields]];
     const isOne = table !== null &&
-      of.every(([, message]) =>
-        isOneRow(message as Fields) &&
-        isSame((message as Fields).columns, first[1].columns)
-      );
+      of.every(([, message]) => fieldOf(message as Fields) !== null);
     if (isOne) {
-      const rows = of.flatMap(([, message]) =>
-        (message as Fields).rows as Json[]
-      );
-      const ids = of.map(([id]) => String(id));
-      parts.push({ first: first[0], part: [ids, { ...first[1], rows }] });
+      parts.push({
+        first: of[0]![0],
+        part: [of.map(([id]) => String(id)), mergedOf(of, table)],
+      });
     } else {
       for (const [id, message] of of) {
         parts.push({ first: id, part: [String(id), message] });
@@ -114,7 +108,40 @@ export function merged(messages: readonly [number, Message][]): Json[] {
   return parts.sort((a, b) => a.first - b.first).map(({ part }) => part);
 }
 
-function isOneRow({ v, columns, rows, ...rest }: Fields): boolean {
+/** One message of several of one row each. */
+function mergedOf(of: readonly [number, Message][], table: Json): Json {
+  const all = of.map(([, message]) => {
+    const { columns = null, ...fields } = message as Fields;
+    const field = fieldOf(message as Fields)!;
+    return { kind: { columns, field }, row: (fields[field] as Json[])[0]! };
+  });
+  const kinds = all.map(({ kind }) => kind)
+    .filter((kind, at, list) =>
+      list.findIndex((one) => isSame(one, kind)) === at
+    );
+  const rows = all.map(({ row }) => row);
+  if (kinds.length > 1) {
+    const places = all.map(({ kind }) =>
+      kinds.findIndex((one) => isSame(one, kind))
+    );
+    return { v: 1, table, kinds, of: places, rows };
+  }
+  const { columns, field } = kinds[0]!;
+  return { v: 1, table, columns, [field]: rows };
+}
+
+/** Where the one row of a message lies; null where it has another number of rows. */
+function fieldOf(message: Fields): "rows" | "updates" | null {
+  const { rows, updates } = message;
+  if (rows !== undefined && updates !== undefined) return null;
+  return isOneRow(message, rows)
+    ? "rows"
+    : isOneRow(message, updates)
+    ? "updates"
+    : null;
+}
+
+function isOneRow({ v, columns, ...rest }: Fields, rows?: Json): boolean {
   return v === 1 && Array.isArray(columns) && Array.isArray(rows) &&
     rows.length === 1 && Array.isArray(rows[0]) &&
     !["deletes", "oversize", "truncate", "failed"].some((name) => name in rest);

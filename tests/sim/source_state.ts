@@ -80,7 +80,7 @@ export interface AskedWalk {
   readonly repair: boolean;
   readonly closes: boolean;
   /** Dead letters up to this id were filed before. */
-  readonly lettersUntil: number;
+  lettersUntil: number;
   endedAt: number | null;
   found: Fields;
 }

@@ -74,7 +74,7 @@ export function ask(
     keys,
     repair,
     closes,
-    lettersUntil: Math.max(0, ...source.state.letters.map(({ id }) => id)),
+    lettersUntil: newestLetter(source),
     endedAt: null,
     found: {},
   };
@@ -331,6 +331,11 @@ function isRefused({ reason }: Fields): boolean {
   return (reason as string).startsWith("libSQL refused");
 }
 
+/** libsql_sync.newest_letter */
+export function newestLetter({ state }: SourceModel): number {
+  return Math.max(0, ...state.letters.map(({ id }) => id));
+}
+
 /** libsql_sync.request_walk */
 export function requestWalk(source: SourceModel, request: Fields): Fields {
   const { chain, walks } = source.state;
@@ -364,13 +369,25 @@ export function redrive(source: SourceModel): void {
     const of = source.state.letters.filter(({ message }) =>
       message.table === table
     );
-    const keys = of.map(({ message }) => message.key!).filter(Array.isArray)
-      .sort();
-    if (keys.length > 0) {
-      ask(source, { kind: "redrive", tables: [table], keys, closes: false });
-    }
+    const keys = of.map(({ message }) => message.key!).filter(Array.isArray);
+    if (keys.length > 0) askRedrive(source, table, keys);
     if (of.some(({ message }) => !Array.isArray(message.key))) {
       requestWalk(source, { kind: "backfill", table });
     }
   }
+}
+
+/** Asks for rows of one table to be tried again. */
+export function askRedrive(
+  source: SourceModel,
+  table: string,
+  keys: readonly Json[],
+): void {
+  const sorted = keys.toSorted();
+  ask(source, {
+    kind: "redrive",
+    tables: [table],
+    keys: sorted,
+    closes: false,
+  });
 }

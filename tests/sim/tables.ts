@@ -91,6 +91,8 @@ export class UserTables {
   faults: CaptureFaults = {};
   /** Told of every write that goes past the queue. */
   onBypass: (table: string, key: string) => void = () => {};
+  /** Told of every state that a row is given. */
+  onWrote: (table: string, key: string, row: Row) => void = () => {};
   /** Told of every row that is gone, when that is committed. */
   onGone: (gone: Gone) => void = () => {};
   /** Numbers what is made, in order. */
@@ -199,6 +201,7 @@ export class UserTables {
     const write = (key: string, row: Row | null) => {
       wrote.set(key, row);
       if (row === null) goes(key);
+      else this.onWrote(table, key, row);
     };
     const goes = (key: string) =>
       transaction.gone.push({ table, key, stamp: this.stamp() });
@@ -258,32 +261,59 @@ export class UserTables {
         if (statement.kind === "touch") {
           // The inner statement's message comes before the outer one's.
           for (const key of keys) {
-            write(key, { ...outer.get(key)!, ...statement.again });
-            this.#capture(transaction, table, [key]);
+            const before = outer.get(key)!;
+            const after = { ...before, ...statement.again };
+            write(key, after);
+            const changes = [{ key, before, after }];
+            this.#captureUpdate(transaction, table, changes, { isInner: true });
           }
         }
-        const listed = this.listed[table] ?? [];
-        const changed = keys.filter((key) =>
-          listed.some((name) =>
-            before.get(key)![name] !== outer.get(key)![name]
-          )
-        );
         if (keys.length > 1 && !this.detached.has(table)) {
           transaction.isWriter = true;
         }
-        this.#capture(transaction, table, changed, outer);
+        const changes = keys.map((key) => ({
+          key,
+          before: before.get(key)!,
+          after: outer.get(key)!,
+        }));
+        this.#captureUpdate(transaction, table, changes);
         return true;
       }
     }
   }
 
+  /** The same of a statement that keeps every key: the columns that it changed.
+   * One that a trigger makes sends whole rows. */
+  #captureUpdate(
+    transaction: Transaction,
+    table: string,
+    changes: readonly { key: string; before: Row; after: Row }[],
+    { isInner = false } = {},
+  ): void {
+    const listed = this.listed[table] ?? [];
+    const differs = (name: string) => ({ before, after }: typeof changes[0]) =>
+      before[name] !== after[name];
+    const columns = listed.filter((name) => changes.some(differs(name)));
+    const changed = changes.filter((change) =>
+      columns.some((name) => differs(name)(change))
+    );
+    this.#capture(transaction, table, changed.map(({ key }) => key), {
+      columns: isInner ? null : columns,
+      image: new Map(changed.map(({ key, after }) => [key, after])),
+    });
+  }
+
   /** Queues what became of the keys a statement touched: the rows as they are
-   * now, or deletes. `image` is what the statement itself made of them. */
+   * now, or deletes. Of an update it is what changed; `image` is what the
+   * statement itself made of them. */
   #capture(
     transaction: Transaction,
     table: string,
     keys: readonly string[],
-    image?: ReadonlyMap<string, Row>,
+    update?: {
+      columns: readonly string[] | null;
+      image: ReadonlyMap<string, Row>;
+    },
   ): void {
     if (this.detached.has(table)) {
       for (const key of keys) this.onBypass(table, key);
@@ -292,18 +322,25 @@ export class UserTables {
     const listed = this.listed[table];
     if (listed === undefined || keys.length === 0) return;
     const now = this.#seen(table, transaction);
+    const { key: keyColumns } = USER_TABLES[table]!;
+    const columns = update?.columns
+      ? [...keyColumns, ...update.columns]
+      : listed;
     const deletes: Json[] = [];
     const rows: Json[] = [];
     for (const key of keys) {
-      const row = (this.faults.transitionImage ? image?.get(key) : undefined) ??
-        now.get(key);
+      const row =
+        (this.faults.transitionImage ? update?.image.get(key) : undefined) ??
+          now.get(key);
       if (row === undefined) deletes.push(JSON.parse(key));
-      else rows.push(listed.map((name) => row[name] ?? null));
+      else rows.push(columns.map((name) => row[name] ?? null));
     }
-    const { key } = USER_TABLES[table]!;
+    const field = update?.columns ? "updates" : "rows";
     this.#queue(transaction, [
-      ...(deletes.length > 0 ? [{ v: 1, table, key, deletes }] : []),
-      ...(rows.length > 0 ? [{ v: 1, table, columns: listed, rows }] : []),
+      ...(deletes.length > 0
+        ? [{ v: 1, table, key: keyColumns, deletes }]
+        : []),
+      ...(rows.length > 0 ? [{ v: 1, table, columns, [field]: rows }] : []),
     ]);
   }
 

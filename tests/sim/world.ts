@@ -263,6 +263,8 @@ export class World {
     };
     source.user.onBypass = (table, key) => this.invariants.bypass(table, key);
     source.user.stamp = () => ++this.stamps;
+    source.user.onWrote = (table, key, row) =>
+      this.invariants.wrote(table, key, row);
     source.user.onGone = (gone) => this.invariants.gone(gone);
     return source;
   }
