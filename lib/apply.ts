@@ -34,7 +34,7 @@ export async function applyBatch(
   progress: Progress,
   batch: Batch,
 ): Promise<void> {
-  const { plan, planPage, replica, now } = parts;
+  const { plan, planPage, replica, pace, now } = parts;
   const before = progress.row!;
   const queued = plan(batch);
   const paged = batch.page === null ? { steps: [], refusals: [] } : planPage(
@@ -67,7 +67,7 @@ export async function applyBatch(
       return;
     }
     if (error.code === "replica_unreachable" && elapsedMs > SLOW_MS) {
-      halve(progress, batch);
+      halve(parts, progress, batch);
     }
     throw error;
   }
@@ -83,10 +83,10 @@ export async function applyBatch(
     const next = nextSize(progress.claimedSize, applyMs);
     // One that took all there was says nothing of a larger one.
     const mayGrow = batch.kind === "new" && !batch.drained;
-    if (mayGrow || next.messages < progress.size.messages) progress.size = next;
+    if (mayGrow || next.messages < pace.size.messages) pace.size = next;
   }
   if (batch.page !== null) {
-    progress.pageSize = nextSize(progress.pageSize, applyMs);
+    pace.pageSize = nextSize(pace.pageSize, applyMs);
   }
 }
 
@@ -132,7 +132,7 @@ async function setAside(
   );
   if (triesMax < TRIES_MIN) {
     // Left to the next sync, which has a budget of its own.
-    halve(progress, batch);
+    halve(parts, progress, batch);
     progress.isSpent = true;
     return;
   }
@@ -145,11 +145,15 @@ async function setAside(
 }
 
 /** Asks for half of a batch that is too much. */
-function halve(progress: Progress, { batch, messageCount }: Batch): void {
-  progress.pageSize = nextSize(progress.pageSize, Infinity);
+function halve(
+  { pace }: Parts,
+  progress: Progress,
+  { batch, messageCount }: Batch,
+): void {
+  pace.pageSize = nextSize(pace.pageSize, Infinity);
   if (messageCount === 1) return;
   progress.split = { batch, messages: Math.ceil(messageCount / 2) };
-  progress.size = nextSize(progress.size, Infinity);
+  pace.size = nextSize(pace.size, Infinity);
 }
 
 /** Sets changes aside; where the batch is gone, the replica is asked again. */

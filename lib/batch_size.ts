@@ -9,15 +9,36 @@
 
 import type { BatchSize } from "./claim.ts";
 
-/** The first batch of a sync: small, as nothing is known yet. */
-export const FIRST_SIZE: BatchSize = { messages: 2_000, bytes: 1_048_576 };
+/** What a worker has learned of the replica's speed, from sync to sync. */
+export interface Pace {
+  /** What to claim next. */
+  size: BatchSize;
+  /** The same for a page: rows, and bytes of their cells. */
+  pageSize: BatchSize;
+}
 
-/** The first page of a sync: rows, and bytes of their cells. */
-export const FIRST_PAGE_SIZE: BatchSize = { messages: 2_000, bytes: 524_288 };
+/**
+ * A pace that nothing is known of yet: small.
+ *
+ * @returns The pace.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(newPace().size.messages, 2_000);
+ * ```
+ */
+export function newPace(): Pace {
+  return {
+    size: { messages: 2_000, bytes: 1_048_576 },
+    pageSize: { messages: 2_000, bytes: 524_288 },
+  };
+}
 
 /** What an apply should take. */
 const AIM_MS = 1_000;
-const SIZE_MAX: BatchSize = { messages: 25_000, bytes: 3_300_000 };
+const SIZE_MAX: BatchSize = { messages: 36_000, bytes: 4_200_000 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**

@@ -8,6 +8,7 @@
  */
 
 import { type Client, createClient } from "@libsql/client/http";
+import { newPace, type Pace } from "./batch_size.ts";
 import { fetchWithin } from "./bounded_fetch.ts";
 import { openCarrier } from "./carry.ts";
 import type { Carrier } from "./claim.ts";
@@ -41,16 +42,17 @@ const ALERT_ANSWER_BYTES_MAX = 65_536;
 /**
  * Opens the databases, runs a flow on them, and closes them.
  *
- * @param options The settings, the schema, and where to log.
+ * @param options The settings, the schema, and where to log; the pace of the
+ * worker, where it has one from before.
  * @param run The flow.
  * @returns What the flow returned.
  * @throws {SyncError} What the flow threw.
  */
 export async function withParts<T>(
-  options: { config: Config; schema: Schema; log: Log },
+  options: { config: Config; schema: Schema; log: Log; pace?: Pace },
   run: (parts: Parts) => Promise<T>,
 ): Promise<T> {
-  const { config, schema, log } = options;
+  const { config, schema, log, pace = newPace() } = options;
   const now = () => performance.now();
   const deadline = now() + WALL_MS;
   let calls = 0;
@@ -100,6 +102,7 @@ export async function withParts<T>(
         callsLeft: () => CALLS_MAX - calls,
         msLeft: () => deadline - now(),
       },
+      pace,
       log,
       alert: config.alertWebhookUrl === "" ? null : alert,
       now,

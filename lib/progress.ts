@@ -4,7 +4,7 @@
  * @module
  */
 
-import { FIRST_PAGE_SIZE, FIRST_SIZE } from "./batch_size.ts";
+import type { Pace } from "./batch_size.ts";
 import type { BatchSize } from "./claim.ts";
 import type { Log } from "./log.ts";
 import type { createPagePlanner, Walked } from "./page.ts";
@@ -28,6 +28,8 @@ export interface Parts {
   readonly plan: ReturnType<typeof createPlanner>;
   readonly planPage: ReturnType<typeof createPagePlanner>;
   readonly budget: Budget;
+  /** How much a batch may hold; it outlives the sync. */
+  readonly pace: Pace;
   readonly log: Log;
   /** How large the replica may be, in MB; without it, as large as it gets. */
   readonly replicaMbMax?: number;
@@ -54,12 +56,8 @@ export interface Progress {
   isUnsure: boolean;
   /** The schema's hash of a replica whose tables are not what it says. */
   mend: string | null;
-  /** What to claim next. */
-  size: BatchSize;
   /** What the batch in hand was claimed with. */
   claimedSize: BatchSize;
-  /** The same for a page: rows and bytes. */
-  pageSize: BatchSize;
   /** Whether the scrub had its page, or may have none. */
   isScrubbed: boolean;
   /** What walks found, to be told at the next claim, by table. */
@@ -82,14 +80,12 @@ export interface Progress {
 }
 
 /** A sync that has not begun. */
-export function newProgress(): Progress {
+export function newProgress({ pace }: Pick<Parts, "pace">): Progress {
   return {
     row: null,
     isUnsure: true,
     mend: null,
-    size: FIRST_SIZE,
-    claimedSize: FIRST_SIZE,
-    pageSize: FIRST_PAGE_SIZE,
+    claimedSize: pace.size,
     isScrubbed: false,
     walked: new Map(),
     tooLarge: new Set(),

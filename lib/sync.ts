@@ -74,7 +74,7 @@ export async function sync(parts: Parts): Promise<SyncResult> {
   if (answer.do === "busy") {
     const { paused } = answer;
     return {
-      ...report(newProgress(), answer),
+      ...report(newProgress(parts), answer),
       busy: true,
       ...(paused ? { paused } as const : {}),
     };
@@ -106,7 +106,7 @@ export async function follow(
   },
 ): Promise<SyncResult> {
   const { source, budget, log } = parts;
-  const progress = newProgress();
+  const progress = newProgress(parts);
   progress.isScrubbed = options.scrub === false;
   const started = parts.now();
   // Writes that never pause would keep it for as long as it may take, and with it
@@ -123,7 +123,7 @@ export async function follow(
     const claim = await source.claim({
       lease,
       row: progress.row,
-      size: done ? NOTHING : progress.size,
+      size: done ? NOTHING : parts.pace.size,
       ...(progress.split ? { split: progress.split } : {}),
       ...(options.takeOver ? { takeOver: true } : {}),
       ...(done ? {} : { page: await pageRequest(parts, progress) }),
@@ -132,7 +132,7 @@ export async function follow(
     });
     progress.walked.clear();
     progress.processed += claim.acked;
-    progress.claimedSize = progress.size;
+    progress.claimedSize = parts.pace.size;
     return claim;
   };
   let ahead: Claim & Batch | null = null;
@@ -165,7 +165,7 @@ export async function follow(
               "Cannot read the source's answer: expected a batch or that there is none to come, found neither",
             );
           case "batch": {
-            const { size } = progress;
+            const { size } = parts.pace;
             const next = claimAhead(parts, progress, { lease, batch: claim });
             try {
               await obey(parts, progress, claim);
@@ -206,12 +206,12 @@ export async function follow(
  * it was, and whole.
  */
 function claimAhead(
-  { source, budget }: Parts,
+  { source, budget, pace: { size } }: Parts,
   progress: Progress,
   { lease, batch }: { lease: string; batch: Batch },
 ): () => Promise<Claim & Batch | null> {
   const { drained, kind, reopen } = batch;
-  const { parked, row, size } = progress;
+  const { parked, row } = progress;
   if (
     drained || reopen || kind !== "new" || progress.split !== null ||
     budget.msLeft() < AHEAD_MS_MIN || !hasBudget(budget)
@@ -280,8 +280,8 @@ async function obey(
 
 /** What the next page may hold, with the replica's keys where it needs them. */
 async function pageRequest(
-  { replica }: Parts,
-  { row, pageSize, isScrubbed }: Progress,
+  { replica, pace: { pageSize } }: Parts,
+  { row, isScrubbed }: Progress,
 ): Promise<PageRequest> {
   // A replica of another schema gets no page; its tables may be unknown here.
   const isOurs = row !== null && replica.hasSchema(row);

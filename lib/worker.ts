@@ -6,6 +6,7 @@
  * @module
  */
 
+import { newPace } from "./batch_size.ts";
 import type { Config } from "./config.ts";
 import { withParts } from "./connect.ts";
 import { createHandler } from "./handler.ts";
@@ -41,6 +42,7 @@ export function createWorker(options: {
 }): (request: Request) => Promise<Response> {
   const { config, log, now, version } = options;
   const inTurn = createTurns(CONNECTIONS_MAX);
+  const pace = newPace();
   const run = async <T extends object>(
     name: string,
     settings: Config,
@@ -49,7 +51,7 @@ export function createWorker(options: {
     const schema = parseSchema(options.schema);
     const started = performance.now();
     const made: object = await inTurn(() =>
-      withParts({ config: settings, schema, log }, flow)
+      withParts({ config: settings, schema, log, pace }, flow)
     );
     const result: Record<string, unknown> = { ...made };
     const ms = Math.round(performance.now() - started);

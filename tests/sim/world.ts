@@ -5,6 +5,7 @@
  * @module
  */
 
+import { newPace } from "../../lib/batch_size.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { nuke } from "../../lib/nuke.ts";
 import { createPagePlanner } from "../../lib/page.ts";
@@ -286,6 +287,7 @@ export class World {
     const now = () => this.now + worker.waitedMs;
     return {
       alert: null,
+      pace: newPace(),
       source: createSource(
         {
           call: (name, request) =>
