@@ -51,6 +51,8 @@ export interface Source {
     split?: { batch: string; messages: number };
     /** The batch that is being applied on top of the row: the one after it is asked for. */
     ahead?: string;
+    /** Where the page of that batch leaves the walk. */
+    upto?: Pick<ReplicaRow, "walk_gen" | "walk_at">;
     /** Whether a replica of another source becomes ours, emptied. */
     takeOver?: boolean;
     /** What a page may hold; without it none is handed out. */
@@ -119,7 +121,18 @@ export function createSource(
       );
     },
     async claim(
-      { lease, row, size, split, ahead, takeOver, page, walked = [], sync },
+      {
+        lease,
+        row,
+        size,
+        split,
+        ahead,
+        upto,
+        takeOver,
+        page,
+        walked = [],
+        sync,
+      },
     ) {
       return claimOf(
         await carrier.call("claim", {
@@ -131,6 +144,7 @@ export function createSource(
           bytes_max: size.bytes,
           ...(split ? { split } : {}),
           ...(ahead ? { ahead } : {}),
+          ...(upto ? { upto: { ...upto } } : {}),
           ...(takeOver ? { take_over: true } : {}),
           ...(page ? { page: pageJson(page) } : {}),
           walked: walked.map(({ walkGen, ...found }) => ({

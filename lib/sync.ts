@@ -8,6 +8,7 @@
  */
 
 import { applyBatch } from "./apply.ts";
+import type { Pace } from "./batch_size.ts";
 import type {
   Batch,
   BatchSize,
@@ -18,7 +19,7 @@ import type {
 } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { buildIndexes } from "./indexes.ts";
-import { namesIn, parsePlace } from "./page.ts";
+import { namesIn, type Page, parsePlace } from "./page.ts";
 import {
   hasBudget,
   newProgress,
@@ -200,23 +201,34 @@ export async function follow(
 /**
  * Claims the batch after one that is about to be applied, meanwhile. It is not
  * asked for where that one is the last, where it was handed out before, and
- * where there is little time left for another.
+ * where there is little time left for another. A page goes on from the one before
+ * it, where that does not wait for the replica's keys.
  *
  * @returns Waits for it, and returns it where it may be applied: the one before
  * it was, and whole.
  */
 function claimAhead(
-  { source, budget, pace: { size } }: Parts,
+  { source, budget, pace }: Parts,
   progress: Progress,
   { lease, batch }: { lease: string; batch: Batch },
 ): () => Promise<Claim & Batch | null> {
-  const { drained, kind, reopen } = batch;
+  const { drained, kind, reopen, page } = batch;
+  const upto = page === null ? undefined : pageAfter(page);
+  const { size } = pace;
   const { parked, row } = progress;
   if (
-    drained || reopen || kind !== "new" || progress.split !== null ||
+    drained && !upto || reopen || kind !== "new" || progress.split !== null ||
     budget.msLeft() < AHEAD_MS_MIN || !hasBudget(budget)
   ) return () => Promise.resolve(null);
-  const claim = source.claim({ lease, row, size, ahead: batch.batch });
+  const claim = source.claim({
+    lease,
+    row,
+    size,
+    ahead: batch.batch,
+    ...(upto
+      ? { upto, page: { ...pageBound(pace), scrub: false, keys: null } }
+      : {}),
+  });
   // Whatever it is, the next claim meets it again.
   const claimed = claim.catch(() => null);
   return async () => {
@@ -228,6 +240,23 @@ function claimAhead(
       ? next
       : null;
   };
+}
+
+/** Where a page leaves a walk that goes on in the source's order. */
+function pageAfter(
+  { kind, walkGen, table, half, upto }: Page,
+): Pick<ReplicaRow, "walk_gen" | "walk_at"> | undefined {
+  const place = parsePlace(upto);
+  // The scrub has one page a sync.
+  return kind !== "scrub" && half === "forward" && place?.half === "forward" &&
+      place.table === table
+    ? { walk_gen: walkGen, walk_at: upto }
+    : undefined;
+}
+
+/** How much a page may hold. */
+function pageBound({ pageSize }: Pace): Pick<PageRequest, "rows" | "bytes"> {
+  return { rows: pageSize.messages, bytes: pageSize.bytes };
 }
 
 /** Less is no time for one more batch. */
@@ -280,7 +309,7 @@ async function obey(
 
 /** What the next page may hold, with the replica's keys where it needs them. */
 async function pageRequest(
-  { replica, pace: { pageSize } }: Parts,
+  { replica, pace }: Parts,
   { row, isScrubbed }: Progress,
 ): Promise<PageRequest> {
   // A replica of another schema gets no page; its tables may be unknown here.
@@ -295,10 +324,9 @@ async function pageRequest(
   // The scrub has one page a sync: its keys are not asked for in vain.
   const wantsKeys = place?.half === "back" &&
     (place.scrubRows === null || !isScrubbed);
-  const keysMax = place?.scrubRows ?? pageSize.messages;
+  const keysMax = place?.scrubRows ?? pace.pageSize.messages;
   return {
-    rows: pageSize.messages,
-    bytes: pageSize.bytes,
+    ...pageBound(pace),
     scrub: !isScrubbed,
     keys: wantsKeys
       ? {

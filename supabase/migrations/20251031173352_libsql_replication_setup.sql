@@ -2450,7 +2450,8 @@ $$;
 --  idle | settled | busy | stop, "acked", ...}
 -- With "ahead": a batch that is being applied on top of "row", it hands out the one
 -- after that: batch | none. It is never issued again, but may be acked: whoever
--- does not hold it gets another for its position.
+-- does not hold it gets another for its position. "upto": {"walk_gen", "walk_at"} is
+-- where the page of the one being applied leaves the walk, for a page to go on from.
 -- With "take_over": true a replica of another source becomes ours, emptied.
 -- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
 -- gives the lease back and counts the queue.
@@ -2591,12 +2592,15 @@ begin
   end if;
 
   if request ->> 'ahead' is not null then
-    -- The one before has no page and leaves something: else there is nothing yet.
-    if b.batch is distinct from request ->> 'ahead' or kind <> 'again' or b.drained or c.reopen then
+    -- The one before leaves something: messages, or what its page does not reach.
+    if b.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
+      or b.drained and request -> 'upto' is null then
       return pg_catalog.json_build_object('do', 'none', 'acked', acked);
     end if;
     ahead := b;
     kind := 'new';
+    -- Where its page leaves the walk: the replica refuses another page there.
+    at := at || coalesce((request -> 'upto')::jsonb, '{}');
   end if;
 
   if kind = 'again' and b.batch = request #>> '{split,batch}'
@@ -2661,7 +2665,7 @@ begin
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
       else greatest(f.lowest, least(f.settled, pg_catalog.lower(h.msg_ids), pg_catalog.lower(ahead.msg_ids))) end);
   end if;
-  if h.messages = 0 and ahead.batch is not null then
+  if h.messages = 0 and h.page is null and ahead.batch is not null then
     return pg_catalog.json_build_object('do', 'none', 'acked', acked);
   end if;
   if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then

@@ -140,9 +140,14 @@ function nextOf(
       .toSorted((a, b) => b.version - a.version)[0];
   const kind = isReplay ? "replay" : version === undefined ? "new" : "again";
   if (typeof request.ahead === "string") {
+    const upto = request.upto as Fields | undefined;
     return kind === "again" && version!.batch === request.ahead &&
-        !version!.drained && !chain.reopen
-      ? claimNew(source, request, { at, seen, ahead: version! })
+        (!version!.drained || upto !== undefined) && !chain.reopen
+      ? claimNew(source, request, {
+        at: { ...at, ...upto },
+        seen,
+        ahead: version!,
+      })
       : { do: "none" };
   }
   const split = request.split as Fields | undefined;
@@ -229,7 +234,9 @@ function claimNew(
       settled === null ? lowest : Math.max(lowest, Math.min(settled, first)),
     );
   }
-  if (messages.length === 0 && ahead !== null) return { do: "none" };
+  if (messages.length === 0 && paged === null && ahead !== null) {
+    return { do: "none" };
+  }
   if (
     messages.length === 0 && at.drained === 1 && paged === null && !chain.reopen
   ) {
