@@ -1703,8 +1703,8 @@ $$;
 -- The page a walk reads next. STABLE: it sees the snapshot of the claim that
 -- reads the queue, so the page is the state those messages lead to.
 -- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"}?}.
-create or replace function libsql_sync.page(w libsql_sync.walks, at jsonb, request jsonb)
-returns json
+create or replace function libsql_sync.next_page(w libsql_sync.walks, at jsonb, request jsonb)
+returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
@@ -1835,8 +1835,8 @@ begin
     -- The tables may be others since it was asked for.
     'upto', place::text, 'closes', place is null and w.closes and unread = 0
       and w.tables operator(pg_catalog.@>) array(select t.name from libsql_sync.tables t));
-  -- The cells as they are: through jsonb they would be parsed for nothing.
-  return (pg_catalog.left(answer::text, -1) || ',"cells":[' || pg_catalog.array_to_string(parts, ',') || ']}')::json;
+  -- The cells as they are: through json they would be parsed for nothing.
+  return pg_catalog.left(answer::text, -1) || (',"cells":[' || pg_catalog.array_to_string(parts, ',') || ']}');
 end
 $$;
 
@@ -2416,18 +2416,18 @@ $$;
 -- A batch as the worker gets it. "dead_letters" are those open when it was
 -- first claimed; what this batch parks comes on top.
 create or replace function libsql_sync.batch_answer(
-  b libsql_sync.batches, kind text, envelopes text, acked integer, page json default null
+  b libsql_sync.batches, kind text, envelopes text, acked integer, page text default null
 )
 returns json
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select ((pg_catalog.left(pg_catalog.json_build_object(
+  select (pg_catalog.left(pg_catalog.json_build_object(
     'do', 'batch', 'kind', kind, 'acked', acked,
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
     'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
-    'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen,
-    'page', page)::text, -1) || ', "messages": [' || coalesce(envelopes, '')) || ']}')::json
+    'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen)::text, -1)
+    || (', "page": ' || coalesce(page, 'null') || ', "messages": [' || coalesce(envelopes, '') || ']}'))::json
 $$;
 
 -- The snapshot whose every change is in a replica that stands at this position: of
@@ -2657,7 +2657,7 @@ begin
   end if;
   select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
     case when d.drained and w.walk_gen is not null
-      then libsql_sync.page(w, at, (request -> 'page')::jsonb) end as page
+      then libsql_sync.next_page(w, at, (request -> 'page')::jsonb) end as page
   into h
   from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
     (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;

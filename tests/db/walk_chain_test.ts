@@ -392,7 +392,7 @@ Deno.test("keys alone are looked up for the replica's keys, whatever the size of
   });
   const page = (half: string) =>
     stack.sql`
-    select libsql_sync.page(w, ${
+    select libsql_sync.next_page(w, ${
       JSON.stringify({
         walk_gen: 1,
         walk_at: JSON.stringify({ half, table: "late" }),

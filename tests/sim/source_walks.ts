@@ -119,7 +119,7 @@ export function holdPage(
   return !source.user.isLocked(placeOf(source, walk, at).table as string);
 }
 
-/** libsql_sync.page */
+/** libsql_sync.next_page */
 export function page(
   source: SourceModel,
   walk: AskedWalk,
