@@ -269,8 +269,11 @@ function isObject(value: unknown): value is Record<string, unknown> {
  * ```
  */
 export function isCells(value: unknown): value is Cell[] {
-  return Array.isArray(value) &&
-    value.every((cell) => cell === null || typeof cell === "string");
+  if (!Array.isArray(value)) return false;
+  for (const cell of value) {
+    if (cell !== null && typeof cell !== "string") return false;
+  }
+  return true;
 }
 
 /**
@@ -288,8 +291,11 @@ export function isCells(value: unknown): value is Cell[] {
  * ```
  */
 export function isRows(value: unknown, length: number): value is Cell[][] {
-  return Array.isArray(value) &&
-    value.every((row) => isCells(row) && row.length === length);
+  if (!Array.isArray(value)) return false;
+  for (const row of value) {
+    if (!isCells(row) || row.length !== length) return false;
+  }
+  return true;
 }
 
 /** Cutting other text might leave half a character, which no json can hold. */

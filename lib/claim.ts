@@ -160,15 +160,19 @@ export interface PageRequest {
   /** Whether a page of the scrub may be handed out. */
   readonly scrub: boolean;
   /** The replica's next keys, where the walk goes by them. */
-  readonly keys: {
-    /** The place they follow: the row's `walk_at`. */
-    readonly at: string;
-    readonly keys: readonly (readonly string[])[];
-    /** The last of them. */
-    readonly after: readonly string[] | null;
-    /** Whether there are no more. */
-    readonly last: boolean;
-  } | null;
+  readonly keys:
+    | {
+      /** The place they follow: the row's `walk_at`. */
+      readonly at: string;
+      readonly keys: readonly (readonly string[])[];
+      /** The last of them. */
+      readonly after: readonly string[] | null;
+      /** Whether there are no more. */
+      readonly last: boolean;
+    }
+    /** How many there are: where the source has as many rows, it needs no keys. */
+    | { readonly at: string; readonly count: number }
+    | null;
 }
 
 /** What came of asking for a new epoch. */

@@ -62,6 +62,8 @@ export interface Place {
   readonly half: "forward" | "back" | "keys";
   /** The last key that was walked, null at the start. */
   readonly after: readonly string[] | null;
+  /** Whether the replica's rows were counted, and are not as many as the source's. */
+  readonly isCounted: boolean;
   /** The rows a scrub looks at in one sync; null for other walks. */
   readonly scrubRows: number | null;
 }
@@ -93,23 +95,32 @@ export interface Walked {
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(parsePlace('{"table": "t", "half": "back"}'), { table: "t", half: "back", after: null, scrubRows: null });
+ * assertEquals(parsePlace('{"table": "t", "half": "back"}'), {
+ *   table: "t", half: "back", after: null, isCounted: false, scrubRows: null,
+ * });
  * assertEquals(parsePlace(null), null);
  * ```
  */
 export function parsePlace(walkAt: string | null): Place | null {
   if (walkAt === null) return null;
   const place = JSON.parse(walkAt);
-  const { table, half, after = null, rows = null, unread = 0 } = place;
+  const {
+    table,
+    half,
+    after = null,
+    rows = null,
+    unread = 0,
+    counted = false,
+  } = place;
   const isPlace = typeof table === "string" &&
     ["forward", "back", "keys"].includes(half) &&
     (after === null || isNames(after)) &&
     (rows === null || Number.isSafeInteger(rows)) &&
-    Number.isSafeInteger(unread);
+    Number.isSafeInteger(unread) && typeof counted === "boolean";
   if (!isPlace) {
     throw new SyntaxError("expected a place in a walk, found other JSON");
   }
-  return { table, half, after, scrubRows: rows };
+  return { table, half, after, isCounted: counted, scrubRows: rows };
 }
 
 /** What a batch does to the walk in the replica's row. */

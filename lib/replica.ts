@@ -8,7 +8,7 @@
  */
 
 import type { Client } from "@libsql/client/http";
-import type { Batch, PageRequest } from "./claim.ts";
+import type { Batch } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
 import type { Step } from "./plan.ts";
@@ -38,9 +38,19 @@ import {
 import { bare, quote, type Statement } from "./sql.ts";
 import {
   brokenStatement,
+  comparedStatement,
   keysStatement,
   stepToStatement,
 } from "./statements.ts";
+
+/** Keys of a table. */
+export interface Keys {
+  readonly keys: readonly (readonly string[])[];
+  /** The last of them. */
+  readonly after: readonly string[] | null;
+  /** Whether there are no more. */
+  readonly last: boolean;
+}
 
 /** What came of a batch. */
 export interface Applied {
@@ -77,7 +87,10 @@ export interface Replica {
       /** The walk that counts what it had to delete: rows whose key is no text. */
       walkGen: number;
     },
-  ): Promise<Omit<NonNullable<PageRequest["keys"]>, "at">>;
+  ): Promise<Keys>;
+  /** How many rows a table has, where a walk found every row of the source in it;
+   * else null. */
+  count(table: string, walkGen: number): Promise<number | null>;
   /** Whether the replica's tables are those of this worker's schema. */
   hasSchema(row: ReplicaRow): boolean;
   /** Builds the indexes a table lacks, each in a transaction of its own; null
@@ -254,6 +267,15 @@ export function createReplica(
       }
     },
     keys,
+    async count(name, walkGen) {
+      // The probe makes it a write: a read may come from a stale replica.
+      const [, result] = await write([
+        PROBE,
+        comparedStatement(tableOf(name), walkGen),
+      ]);
+      const count = result!.rows[0]?.[0];
+      return count === undefined ? null : Number(count);
+    },
     hasSchema(row) {
       return row.schema_hash === schemaHash;
     },

@@ -193,10 +193,5 @@ function outcomeJson({ tables, error, ...counts }: Outcome): Json {
 }
 
 function pageJson({ keys, ...page }: PageRequest): Json {
-  return {
-    ...page,
-    keys: keys === null
-      ? null
-      : { ...keys, keys: keys.keys, after: keys.after },
-  };
+  return { ...page, keys: keys && { ...keys } as Json };
 }

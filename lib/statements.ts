@@ -138,6 +138,23 @@ export function brokenStatement(
   };
 }
 
+/**
+ * The statement that counts the rows of a table in which a walk found no row of the
+ * source missing or different.
+ *
+ * @param table The table.
+ * @param walkGen The walk.
+ * @returns The statement; no row comes back where it found one.
+ */
+export function comparedStatement(table: Table, walkGen: number): Statement {
+  return {
+    sql: `SELECT (SELECT count(*) FROM ${
+      quote(table.name)
+    }) WHERE NOT EXISTS (SELECT 1 FROM _libsql_sync_walks WHERE walk_gen = ? AND table_name = ? AND differing > 0)`,
+    args: [BigInt(walkGen), table.name],
+  };
+}
+
 /** The statement that changes rows. */
 function rowStatement(step: RowStep, stored: string): Statement {
   const { kind, table, columns, rows, json, isLarge } = step;

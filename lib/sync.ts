@@ -324,21 +324,23 @@ async function pageRequest(
   // The scrub has one page a sync: its keys are not asked for in vain.
   const wantsKeys = place?.half === "back" &&
     (place.scrubRows === null || !isScrubbed);
-  const keysMax = place?.scrubRows ?? pace.pageSize.messages;
-  return {
-    ...pageBound(pace),
-    scrub: !isScrubbed,
-    keys: wantsKeys
-      ? {
-        at: row!.walk_at!,
-        ...await replica.keys(place, {
-          keysMax,
-          rebuilding: namesIn(row!.rebuilding),
-          walkGen: row!.walk_gen,
-        }),
-      }
-      : null,
-  };
+  const bound = { ...pageBound(pace), scrub: !isScrubbed };
+  if (!wantsKeys) return { ...bound, keys: null };
+  const { walk_at, walk_gen: walkGen, rebuilding } = row!;
+  const at = walk_at!;
+  const rebuilt = namesIn(rebuilding);
+  // As many rows as the source has are the same ones.
+  const mayCount = place.after === null && !place.isCounted &&
+    !rebuilt.includes(place.table);
+  const count = mayCount ? await replica.count(place.table, walkGen) : null;
+  if (count !== null) return { ...bound, keys: { at, count } };
+  const keysMax = place.scrubRows ?? pace.pageSize.messages;
+  const keys = await replica.keys(place, {
+    keysMax,
+    rebuilding: rebuilt,
+    walkGen,
+  });
+  return { ...bound, keys: { at, ...keys } };
 }
 
 /** Asks the replica where it stands. */

@@ -1702,8 +1702,9 @@ $$;
 
 -- The page a walk reads next. STABLE: it sees the snapshot of the claim that
 -- reads the queue, so the page is the state those messages lead to.
--- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"}?}.
-create or replace function libsql_sync.next_page(w libsql_sync.walks, at jsonb, request jsonb)
+-- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}.
+-- messages: how many there are in its batch.
+create or replace function libsql_sync.next_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1732,6 +1733,9 @@ declare
   oversize jsonb := '[]';
   after jsonb;
   bytes bigint := 0;
+  here bigint;
+  -- Whether there is another number of rows there, so that its keys are needed.
+  counted boolean := false;
   n integer := 0;
   last boolean := true;
   failed text;
@@ -1749,6 +1753,19 @@ begin
     elsif place ->> 'half' = 'back' then
       if request #>> '{keys,at}' is distinct from at ->> 'walk_at' then
         return null;
+      end if;
+      if request #> '{keys,count}' is not null then
+        -- Every row that is here is there as well, by the half before: where there are
+        -- as many, there are no others. Not so where one was set aside, and may be
+        -- missing; and with messages to come, the replica's count is of another time.
+        if messages = 0 and not libsql_sync.is_large(relation) and not exists (
+          select from pgmq.q_replicate_data_libsql_dlq d where d.message ->> 'table' = listed.name
+        ) then
+          execute pg_catalog.format('select pg_catalog.count(*) from %s', relation::pg_catalog.regclass) into here;
+        end if;
+        counted := here is distinct from (request #>> '{keys,count}')::bigint;
+        request := pg_catalog.jsonb_build_object('keys',
+          pg_catalog.jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
       end if;
       select coalesce(pg_catalog.jsonb_agg(l.key) filter (where l.cells is null), '[]'), pg_catalog.count(*)
       into ghosts, n
@@ -1827,6 +1844,7 @@ begin
   place := case when last then libsql_sync.next_place(w, at, place)
     else pg_catalog.jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
     || pg_catalog.jsonb_build_object('unread', unread)
+    || case when counted then '{"counted": true}'::jsonb else '{}' end
     || case when w.kind = 'scrub' then pg_catalog.jsonb_build_object('rows', scrub_rows) else '{}' end;
   answer := answer || pg_catalog.jsonb_build_object(
     'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
@@ -2657,7 +2675,7 @@ begin
   end if;
   select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
     case when d.drained and w.walk_gen is not null
-      then libsql_sync.next_page(w, at, (request -> 'page')::jsonb) end as page
+      then libsql_sync.next_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
   into h
   from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
     (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;

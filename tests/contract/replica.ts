@@ -279,7 +279,12 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
         start,
       );
       assert(row !== null);
-      const place = { table: "item", half: "back", scrubRows: null } as const;
+      const place = {
+        table: "item",
+        half: "back",
+        isCounted: true,
+        scrubRows: null,
+      } as const;
       const options = { keysMax: 2, rebuilding: [], walkGen: 1 };
       assertEquals(await replica.keys({ ...place, after: null }, options), {
         keys: [["1"], ["2"]],

@@ -7,7 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import type { Batch, Carrier, Claim } from "../../lib/claim.ts";
-import { walkAfter } from "../../lib/page.ts";
+import { parsePlace, walkAfter } from "../../lib/page.ts";
 import type { ReplicaRow } from "../../lib/replica_row.ts";
 import { parseSchema, type Schema, schemaHash } from "../../lib/schema.ts";
 import { createSource, type Source } from "../../lib/source.ts";
@@ -461,6 +461,90 @@ export function testSource(
         ["part", "back", 2, [["2", "a"], ["9", "a"]], 0, true],
       ]);
       assertEquals(hand.row!.walk_done, 1);
+    },
+  );
+
+  /** Claims pages until the replica's keys are due. */
+  const untilBack = async (source: SourceUnderTest, hand: Hand) => {
+    await source.set({ refill: true });
+    hand.row = { ...hand.row!, drained: 0, fresh: "[]" };
+    while (!hand.row!.walk_at?.includes("back")) {
+      await hand.source.lease(LEASE);
+      hand.apply(await batchOf(hand.claim({ page: PAGE })));
+    }
+  };
+  const counting = (hand: Hand, count: number) => ({
+    page: { ...PAGE, keys: { at: hand.row!.walk_at!, count } },
+  });
+
+  test(
+    "claim() asks for no keys where the replica has as many rows",
+    async (source, hand) => {
+      for (const id of [1, 2, 3]) await source.run(insert(id));
+      await hand.drain();
+      await untilBack(source, hand);
+      const { page } = await batchOf(hand.claim(counting(hand, 3)));
+      assertEquals([page!.half, page!.last, page!.ghosts], ["back", true, []]);
+      assertEquals(parsePlace(page!.upto)?.table, "part");
+    },
+  );
+
+  /** Sets the row of a message aside. */
+  const setAside = async (source: SourceUnderTest, hand: Hand, id: number) => {
+    await source.run(insert(id));
+    await hand.source.lease(LEASE);
+    const batch = await batchOf(hand.claim());
+    const key = [String(id)];
+    const aside = { msgId: String(id), table: "item", key, reason: "r" };
+    assert(await hand.source.park(batch, [aside]));
+    hand.apply({ ...batch, parked: [aside] });
+    await hand.drain();
+  };
+  for (const where of ["more", "on their way", "set aside"] as const) {
+    test(
+      `claim() asks for keys where rows are ${where}`,
+      async (source, hand) => {
+        for (const id of [1, 2, 3]) await source.run(insert(id));
+        await hand.drain();
+        if (where === "set aside") await setAside(source, hand, 4);
+        await untilBack(source, hand);
+        if (where === "on their way") await source.run(insert(4));
+        const { page } = await batchOf(hand.claim(counting(hand, 4)));
+        assertEquals(
+          [page!.half, page!.last, page!.ghosts],
+          ["back", false, []],
+        );
+        const { half, after, isCounted } = parsePlace(page!.upto)!;
+        assertEquals([half, after, isCounted], ["back", null, true]);
+      },
+    );
+  }
+
+  test(
+    "claim() goes on with a walk ahead of a page that is being applied",
+    async (source, hand) => {
+      for (const id of [1, 2, 3]) await source.run(insert(id));
+      await hand.drain();
+      await source.set({ refill: true });
+      hand.row = { ...hand.row!, drained: 0, fresh: "[]" };
+      const page = { ...PAGE, rows: 1 };
+      await hand.source.lease(LEASE);
+      const first = await batchOf(hand.claim({ page }));
+      const { walkGen, upto } = first.page!;
+      const before = { page, ahead: first.batch };
+      assertEquals((await hand.claim(before)).do, "none");
+      const second = await batchOf(
+        hand.claim({ ...before, upto: { walk_gen: walkGen, walk_at: upto } }),
+      );
+      const places = [first, second].map(({ page }) =>
+        parsePlace(page!.upto)!.after
+      );
+      assertEquals(places, [["1"], ["2"]]);
+      assertEquals([second.prev, second.drained], [first.batch, true]);
+      hand.apply(first);
+      hand.apply(second);
+      const third = await batchOf(hand.claim({ page }));
+      assertEquals(parsePlace(third.page!.upto)!.half, "back");
     },
   );
 

@@ -6,6 +6,7 @@
 
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { Batch } from "../../lib/claim.ts";
+import { SyncError } from "../../lib/errors.ts";
 import {
   expireLease,
   Hand,
@@ -124,6 +125,39 @@ Deno.test("claim() hands out another batch when the one ahead was lost with its 
     await stack.drain();
     assertEquals(await stack.assertEqual(), lands === "lost" ? 7 : 14);
   }
+});
+
+Deno.test("sync() applies no page ahead of one that somebody else left out", async () => {
+  await using stack = await start();
+  await insertItems(stack, 1, 9_000);
+  await stack.drain();
+  await stack.client.execute("DELETE FROM item");
+  await stack.sql`select libsql_sync.backfill()`;
+  let isFirst = true;
+  await syncWith(stack, ({ replica }) => ({
+    replica: {
+      async apply(batch, ...rest) {
+        if (!isFirst || batch.page === null) {
+          return await replica.apply(batch, ...rest);
+        }
+        isFirst = false;
+        // Its request is lost, and it is taken for dead: the same batch is issued
+        // again, without its page.
+        await stack.withParts(async (parts) => {
+          const heir = new Hand(parts);
+          await expireLease(stack);
+          const again = await heir.batch();
+          assertEquals([again.batch, again.page], [batch.batch, null]);
+          assertEquals(await heir.apply(again), "applied");
+          await heir.source.release(heir.lease);
+        });
+        throw new SyncError("replica_unreachable", "lost");
+      },
+    },
+  }));
+  assert(!isFirst);
+  await stack.walk();
+  assertEquals(await stack.assertEqual(), 9_000);
 });
 
 Deno.test("claim() forgets what was handed out ahead of a batch that was cut", async () => {

@@ -76,6 +76,11 @@ export const MUTANTS: readonly Mutant[] = [
     mutation: { source: { updateAside: true } },
     profile: { write: 30 },
   },
+  {
+    name: "rows counted although some are set aside",
+    mutation: { source: { countAside: true } },
+    profile: { drift: 6, operate: 6 },
+  },
   { name: "ack before apply", mutation: { source: { ackBeforeApply: true } } },
   {
     name: "ack by position alone",

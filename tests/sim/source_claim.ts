@@ -221,6 +221,7 @@ function claimNew(
     ? page(source, walk, {
       at: walkedAt,
       request: request.page as Fields,
+      messages: messages.length,
     })
     : null;
   if (
@@ -296,7 +297,9 @@ function pageFor(
   if (request.page === undefined || source.state.chain.reopen) return null;
   const asked = request.page as Fields;
   const walk = nextWalk(source, at, asked.scrub === true);
-  return walk === null ? null : page(source, walk, { at, request: asked });
+  return walk === null
+    ? null
+    : page(source, walk, { at, request: asked, messages: 0 });
 }
 
 /** The first messages of a batch that is too much, under a fresh id. */

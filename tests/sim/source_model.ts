@@ -39,6 +39,7 @@ export interface SourceFaults {
   aheadAlone?: boolean;
   healByUpdate?: boolean;
   updateAside?: boolean;
+  countAside?: boolean;
 }
 
 /** What the outside sees of the source, for the invariants. */

@@ -123,9 +123,9 @@ export function holdPage(
 export function page(
   source: SourceModel,
   walk: AskedWalk,
-  options: { at: Fields; request: Fields },
+  options: { at: Fields; request: Fields; messages: number },
 ): Fields | null {
-  const { at, request } = options;
+  const { at, request, messages } = options;
   const { scrubRows } = source.state.chain;
   const rowsMax = walk.kind === "scrub"
     ? Math.min(Number(request.rows), scrubRows)
@@ -137,13 +137,23 @@ export function page(
   const listed = source.tables().find((table) => table.name === name);
   let failed: string | null = null;
   let found: Looked = NOTHING;
+  /** Whether there is another number of rows there, so that its keys are needed. */
+  let isCounted = false;
   if (listed === undefined) {
     failed = "42P01";
     place = { table: name, half: "back" };
   } else if (place.half === "back") {
     const keys = request.keys as Fields | null;
     if (keys === null || keys.at !== at.walk_at) return null;
-    found = lookBack(source, listed, keys);
+    if (keys.count !== undefined) {
+      const isAside = source.state.letters.some(({ message }) =>
+        message.table === name
+      );
+      isCounted = messages > 0 ||
+        isAside && source.faults.countAside !== true ||
+        source.user.rows[name]!.size !== keys.count;
+      found = { ...NOTHING, last: !isCounted };
+    } else found = lookBack(source, listed, keys);
   } else {
     found = place.half === "keys"
       ? lookUp(source, listed, { walk, place, rowsMax })
@@ -155,6 +165,7 @@ export function page(
   const upto = next === null ? null : {
     ...next,
     unread: unread + (failed === null || failed === "42P01" ? 0 : 1),
+    ...(isCounted ? { counted: true } : {}),
     ...(walk.kind === "scrub" ? { rows: scrubRows } : {}),
   };
   return {
