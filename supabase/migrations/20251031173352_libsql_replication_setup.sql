@@ -2246,15 +2246,17 @@ as $$
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
     'parked_at', pg_catalog.clock_timestamp())
     -- A change without a key is a whole message: kept as it came.
-    || case when p.change -> 'key' is null or p.change -> 'key' = 'null'::jsonb
-         then pg_catalog.jsonb_build_object('message', m.kept) else '{}' end
-  from pg_catalog.jsonb_array_elements(changes) with ordinality p (change, n)
-  left join pgmq.q_replicate_data_libsql q on q.msg_id = (p.change ->> 'msg_id')::bigint
-  left join pgmq.a_replicate_data_libsql a on a.msg_id = (p.change ->> 'msg_id')::bigint
+    || case when p.is_whole then pg_catalog.jsonb_build_object('message', m.kept) else '{}' end
+  from (
+    select c.change, c.n, coalesce(c.change -> 'key' = 'null', true) as is_whole
+    from pg_catalog.jsonb_array_elements(changes) with ordinality c (change, n)
+  ) p
+  left join pgmq.q_replicate_data_libsql q on p.is_whole and q.msg_id = (p.change ->> 'msg_id')::bigint
+  left join pgmq.a_replicate_data_libsql a on p.is_whole and a.msg_id = (p.change ->> 'msg_id')::bigint
   -- What was too large or too deep for the worker may be so for a letter.
   left join lateral (
     select case when e.envelope ->> 'failed' = '54000' then e.envelope else coalesce(q.message, a.message) end
-    from (select libsql_sync.envelope(coalesce(q.message, a.message))::jsonb) e (envelope)
+    from (select libsql_sync.envelope(coalesce(q.message, a.message))::jsonb where p.is_whole) e (envelope)
   ) m (kept) on true
   order by p.n
 $$;
@@ -2299,9 +2301,16 @@ begin
     select e.msg_id, e.e ->> 'table', null, true from envelopes e where e.e -> 'truncate' = 'true'
   )
   select d.msg_id, d.message ->> 'table', d.message -> 'key', d.message ->> 'reason',
-    pg_catalog.bool_or(t.whole), pg_catalog.min(t.msg_id)
-  from pgmq.q_replicate_data_libsql_dlq d
-  join touched t on d.message ->> 'table' = t.name and d.message -> 'key' = coalesce(t.key, d.message -> 'key')
+    pg_catalog.bool_or(c.whole), pg_catalog.min(c.msg_id)
+  from (
+    -- Many may have letters: each of these can be a hash join.
+    select d.msg_id as letter, t.whole, t.msg_id from pgmq.q_replicate_data_libsql_dlq d
+    join touched t on d.message ->> 'table' = t.name and d.message -> 'key' = t.key
+    union all
+    select d.msg_id, true, t.msg_id from pgmq.q_replicate_data_libsql_dlq d
+    join touched t on d.message ->> 'table' = t.name and t.key is null
+  ) c
+  join pgmq.q_replicate_data_libsql_dlq d on d.msg_id = c.letter
   where pg_catalog.jsonb_typeof(d.message -> 'key') = 'array'
   group by d.msg_id;
 end
