@@ -216,5 +216,7 @@ function overlay(
   for (const { columns, cells } of rows) {
     columns.forEach((name, at) => merged.set(name, cells![at] ?? null));
   }
-  return { columns: [...merged.keys()], cells: [...merged.values()] };
+  // One order, whichever came first: rows with the same columns are written as one.
+  const names = [...merged.keys()].sort();
+  return { columns: names, cells: names.map((name) => merged.get(name)!) };
 }

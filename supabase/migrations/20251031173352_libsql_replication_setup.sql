@@ -342,9 +342,11 @@ as $$
     when type in (
       'bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype,
       'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
-    ) then '%s is distinct from %s'
+    -- The type may have been changed since attach().
+    ) then '(%1$s is distinct from %2$s or pg_catalog.pg_typeof(%1$s) <> %3$L::pg_catalog.regtype'
+      || ' and row(%1$s)::record operator(pg_catalog.*<>) row(%2$s)::record)'
     else 'row(%s)::record operator(pg_catalog.*<>) row(%s)::record'
-  end, one, other)
+  end, one, other, type::regtype)
 $$;
 
 -- A name in quotes, always: words that PL/pgSQL reserves are free in SQL.
@@ -1759,7 +1761,13 @@ begin
         -- as many, there are no others. Not so where one was set aside, and may be
         -- missing; and with messages to come, the replica's count is of another time.
         if messages = 0 and not libsql_sync.is_large(relation) and not exists (
-          select from pgmq.q_replicate_data_libsql_dlq d where d.message ->> 'table' = listed.name
+          -- A message that names no table may have been of this one; what was put
+          -- away is missing as well.
+          select from pgmq.q_replicate_data_libsql_dlq d
+          where coalesce(d.message ->> 'table', listed.name) = listed.name
+          union all
+          select from pgmq.a_replicate_data_libsql_dlq d
+          where coalesce(d.message ->> 'table', listed.name) = listed.name
         ) then
           execute pg_catalog.format('select pg_catalog.count(*) from %s', relation::pg_catalog.regclass) into here;
         end if;
@@ -2365,7 +2373,7 @@ begin
     update libsql_sync.walks w set letters_until = libsql_sync.newest_letter()
     from libsql_sync.chain c
     where w.kind = 'redrive' and w.walk_gen > (c.seen ->> 'walk_gen')::bigint
-      and w.tables = array[asked.table_name] and w.keys @> asked.keys;
+      and w.tables = array[asked.table_name] and w.keys = asked.keys;
     if not found then
       insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason, letters_until)
       values ('redrive', array[asked.table_name], asked.keys, true, false, 'what was set aside was updated',
@@ -2699,6 +2707,11 @@ begin
     return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
       || libsql_sync.end_sync(request, acked);
   end if;
+  b.parked := libsql_sync.still_aside(h.msg_ids);
+  -- The one before may bring whole what this one would leave aside.
+  if b.parked <> '[]' and ahead.batch is not null then
+    return pg_catalog.json_build_object('do', 'none', 'acked', acked);
+  end if;
   b.epoch := c.epoch;
   b.position := coalesce(ahead.position, c.position) + 1;
   b.batch := pg_catalog.gen_random_uuid();
@@ -2712,7 +2725,6 @@ begin
   b.drained := h.drained;
   -- Of what a batch leaves in the queue its snapshot would promise too much.
   b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
-  b.parked := libsql_sync.still_aside(h.msg_ids);
   b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
     + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]')) - pg_catalog.jsonb_array_length(b.parked);
   b.state := 'pending';

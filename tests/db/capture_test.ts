@@ -342,6 +342,21 @@ testCases([
     messages: 11,
   },
   {
+    when:
+      "a column has another type than attach() saw, whose equal values differ",
+    table: "retyped",
+    setup: "create table retyped (id bigint primary key, a int, unlisted int);",
+    run: [
+      "insert into retyped select i, 1 from generate_series(1, 3) i",
+      "alter table retyped alter a type numeric",
+      "update retyped set a = 1.0 where id = 1",
+      "update retyped set a = 1.00",
+    ],
+    rows: 3,
+    messages: 3,
+    dynamic: true,
+  },
+  {
     when: "inserts conflict",
     table: "conflict",
     setup: plain("conflict"),

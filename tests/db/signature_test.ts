@@ -191,6 +191,7 @@ Deno.test("a secret is changed as the README says, and no /sync fails on the way
   assertEquals([old.status, fresh.status], [401, 200]);
   await old.body?.cancel();
   await fresh.body?.cancel();
+  await stack.drain();
   assert(await stack.assertEqual() > 0);
 });
 

@@ -245,6 +245,8 @@ function claimNew(
   }
   const position = (ahead?.position ?? chain.position) + 1;
   const parked = stillAside(source, messages.map(([id]) => id));
+  // The one before may bring whole what this one would leave aside.
+  if (parked.length > 0 && ahead !== null) return { do: "none" };
   const version: Version = {
     epoch: chain.epoch,
     position,

@@ -139,7 +139,7 @@ export function tryUpdated(source: SourceModel, version: Version): void {
       walk.kind === "redrive" &&
       walk.walkGen > Number(chain.seen?.walk_gen) &&
       isSame([...walk.tables], [table]) &&
-      keys.every((key) => walk.keys!.some((one) => isSame(one, key)))
+      isSame([...walk.keys!], keys.toSorted())
     );
     for (const walk of waiting) walk.lettersUntil = newestLetter(source);
     if (waiting.length === 0) askRedrive(source, table, keys);

@@ -147,7 +147,7 @@ export function page(
     if (keys === null || keys.at !== at.walk_at) return null;
     if (keys.count !== undefined) {
       const isAside = source.state.letters.some(({ message }) =>
-        message.table === name
+        (message.table ?? name) === name
       );
       isCounted = messages > 0 ||
         isAside && source.faults.countAside !== true ||
