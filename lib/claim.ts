@@ -164,15 +164,24 @@ export interface PageRequest {
     | {
       /** The place they follow: the row's `walk_at`. */
       readonly at: string;
-      readonly keys: readonly (readonly string[])[];
-      /** The last of them. */
-      readonly after: readonly string[] | null;
-      /** Whether there are no more. */
-      readonly last: boolean;
     }
-    /** How many there are: where the source has as many rows, it needs no keys. */
-    | { readonly at: string; readonly count: number }
+      & (
+        | Keys
+        | {
+          /** How many there are: where the source has as many rows, it needs no keys. */
+          readonly count: number;
+        }
+      )
     | null;
+}
+
+/** Keys of the replica, in its order. */
+export interface Keys {
+  readonly keys: readonly (readonly string[])[];
+  /** The last of them. */
+  readonly after: readonly string[] | null;
+  /** Whether there are no more. */
+  readonly last: boolean;
 }
 
 /** What came of asking for a new epoch. */

@@ -8,7 +8,7 @@
  */
 
 import type { Client } from "@libsql/client/http";
-import type { Batch } from "./claim.ts";
+import type { Batch, Keys } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
 import type { Step } from "./plan.ts";
@@ -42,15 +42,6 @@ import {
   keysStatement,
   stepToStatement,
 } from "./statements.ts";
-
-/** Keys of a table. */
-export interface Keys {
-  readonly keys: readonly (readonly string[])[];
-  /** The last of them. */
-  readonly after: readonly string[] | null;
-  /** Whether there are no more. */
-  readonly last: boolean;
-}
 
 /** What came of a batch. */
 export interface Applied {

@@ -157,8 +157,8 @@ export function comparedStatement(table: Table, walkGen: number): Statement {
 
 /** The statement that changes rows. */
 function rowStatement(step: RowStep, stored: string): Statement {
-  const { kind, table, columns, rows, json, isLarge } = step;
-  const args = isLarge ? [...rows[0]!.cells] : [json];
+  const { kind, table, columns, isLarge } = step;
+  const args = argumentsOf(step);
   switch (kind) {
     case "truncate":
       return bare(`DELETE FROM ${stored}`);
@@ -197,6 +197,13 @@ function rowStatement(step: RowStep, stored: string): Statement {
   }
 }
 
+/** What a step's rows are bound as: one argument, or a large row cell by cell. */
+function argumentsOf(
+  { rows, json, isLarge }: Pick<RowStep, "rows" | "json" | "isLarge">,
+): Statement["args"] {
+  return isLarge ? [...rows[0]!.cells] : [json];
+}
+
 /** The rows of an argument, or a row bound cell by cell: cells by their columns' names. */
 function namedRows(
   table: Table,
@@ -215,9 +222,11 @@ function namedRows(
 
 /** Counts rows that are missing or different, or ghosts that are there. */
 function compareStatement(
-  { of, table, columns, rows, json, isLarge, walk }: CompareStep,
+  step: CompareStep,
   stored: string,
 ): Statement {
+  const { of, table, columns, isLarge, walk } = step;
+  const args = argumentsOf(step);
   if (of === "delete") {
     const cells = cellsOf(table, columns, (at) => `value->>${at}`);
     const key = names(table.key);
@@ -225,7 +234,7 @@ function compareStatement(
       sql: `SELECT count(*) FROM ${stored} WHERE (${key}) IN (SELECT ${
         cells.join(", ")
       } FROM json_each(?))`,
-      args: [json],
+      args,
     });
   }
   const rest = columns.filter((name) => !table.key.includes(name));
@@ -239,7 +248,7 @@ function compareStatement(
     } SELECT count(*) FROM ${ROWS} WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
       same.join(" AND ")
     })`,
-    args: isLarge ? [...rows[0]!.cells] : [json],
+    args,
   });
 }
 
