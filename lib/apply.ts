@@ -9,11 +9,11 @@
 
 import { nextSize } from "./batch_size.ts";
 import type { Refusal } from "./change.ts";
-import type { Batch } from "./claim.ts";
+import type { Batch, Claim } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { isolate } from "./isolate.ts";
-import { namesIn, walkAfter, type Walked } from "./page.ts";
-import type { Step } from "./plan.ts";
+import { namesIn, touchedBy, walkAfter, type Walked } from "./page.ts";
+import type { Plan, RowStep, Step } from "./plan.ts";
 import { CALLS_RESERVED, type Parts, type Progress } from "./progress.ts";
 
 /** An apply that failed after so long was too large, not unlucky. */
@@ -21,8 +21,35 @@ const SLOW_MS = 2_000;
 /** Tries that find one row of a batch. */
 const TRIES_MIN = 4;
 
+/** A batch whose messages are planned, and let go: they are many times as large. */
+export interface Planned extends Omit<Batch, "messages"> {
+  /** What its messages come to. */
+  readonly queued: Plan<RowStep>;
+  /** The tables they name. */
+  readonly touched: readonly string[];
+}
+
+/** What to do next, planned where it is a batch. */
+export type Next =
+  | Exclude<Claim, Batch>
+  | Planned & Pick<Claim, "acked">;
+
 /**
- * Plans a batch, sets aside what cannot be applied, and applies the rest.
+ * Plans the messages of what the source handed out.
+ *
+ * @param parts What to work with.
+ * @param claim What the source handed out.
+ * @returns The same, with a plan in place of the messages.
+ */
+export function planned({ plan }: Pick<Parts, "plan">, claim: Claim): Next {
+  if (claim.do !== "batch") return claim;
+  const { messages, ...batch } = claim;
+  const touched = touchedBy(messages);
+  return { ...batch, touched, queued: plan({ ...batch, messages }) };
+}
+
+/**
+ * Plans a batch's page, sets aside what cannot be applied, and applies the rest.
  *
  * @param parts What to work with.
  * @param progress Where the sync is; it moves on.
@@ -32,11 +59,11 @@ const TRIES_MIN = 4;
 export async function applyBatch(
   parts: Parts,
   progress: Progress,
-  batch: Batch,
+  batch: Planned,
 ): Promise<void> {
-  const { plan, planPage, replica, pace, now } = parts;
+  const { planPage, replica, pace, now } = parts;
   const before = progress.row!;
-  const queued = plan(batch);
+  const { queued } = batch;
   const paged = batch.page === null ? { steps: [], refusals: [] } : planPage(
     batch.page,
     {
@@ -74,9 +101,9 @@ export async function applyBatch(
   progress.split = null;
   progress.batches += 1;
   if (batch.kind === "replay") progress.replays += 1;
-  for (const { table, rows } of queued.steps) {
+  for (const { table, count } of queued.steps) {
     const before = progress.applied.get(table.name) ?? 0;
-    progress.applied.set(table.name, before + rows.length);
+    progress.applied.set(table.name, before + count);
   }
   const applyMs = now() - started;
   if (batch.messageCount > 0) {
@@ -94,7 +121,7 @@ export async function applyBatch(
 function noteWalked(
   { log }: Parts,
   progress: Progress,
-  { batch, walked }: { batch: Batch; walked: Walked },
+  { batch, walked }: { batch: Planned; walked: Walked },
 ): void {
   const { kind, failed } = batch.page!;
   if (kind === "scrub") progress.isScrubbed = true;
@@ -112,7 +139,7 @@ async function setAside(
   parts: Parts,
   progress: Progress,
   refused: {
-    batch: Batch;
+    batch: Planned;
     steps: readonly Step[];
     error: SyncError;
     elapsedMs: number;
@@ -148,7 +175,7 @@ async function setAside(
 function halve(
   { pace }: Parts,
   progress: Progress,
-  { batch, messageCount }: Batch,
+  { batch, messageCount }: Planned,
 ): void {
   pace.pageSize = nextSize(pace.pageSize, Infinity);
   if (messageCount === 1) return;
@@ -160,7 +187,7 @@ function halve(
 async function park(
   parts: Parts,
   progress: Progress,
-  batch: Batch,
+  batch: Planned,
   changes: readonly Refusal[],
 ): Promise<boolean> {
   if (!await parts.source.park(batch, changes)) {
@@ -176,7 +203,7 @@ async function park(
 }
 
 /** Changes that open a dead letter: what a walk finds again has one. */
-function unopened({ page }: Batch, changes: readonly Refusal[]): Refusal[] {
+function unopened({ page }: Planned, changes: readonly Refusal[]): Refusal[] {
   const open = new Set(page?.open.map(({ key }) => JSON.stringify(key)));
   return changes.filter(({ msgId, table, key }) =>
     msgId !== null || table !== page?.table || !open.has(JSON.stringify(key))

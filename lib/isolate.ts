@@ -8,7 +8,7 @@
  */
 
 import type { Refusal } from "./change.ts";
-import { keyOf, type Step, stepOf, type StepRow } from "./plan.ts";
+import { keyOf, rowsOf, type Step, stepOf, type StepRow } from "./plan.ts";
 import type { Replica } from "./replica.ts";
 
 /** Statements that one try takes apart what it suspects into. */
@@ -35,11 +35,11 @@ export async function isolate(
   const step = steps.at(-1)!;
   const guilty: Refusal[] = [];
   if (!("columns" in step) || step.kind === "compare") return guilty;
-  const { kind, table, columns, isLarge } = step;
-  let pieces = takeApart(step.rows);
+  const { kind, table, columns, large } = step;
+  let pieces = takeApart(rowsOf(step));
   for (let tries = 0; tries < options.triesMax && pieces.length > 0; tries++) {
     const trial = pieces.map((rows) =>
-      stepOf(kind, table, columns, rows, isLarge)
+      stepOf(kind, table, columns, rows, large !== null)
     );
     const refused = await replica.refusedOf(
       [...before, ...trial],

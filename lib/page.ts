@@ -156,25 +156,20 @@ export function walkAfter(
     page: Page | null;
     reopen: boolean;
     drained?: boolean;
-    messages?: readonly Message[];
+    touched?: readonly string[];
     parked?: readonly Pick<Refusal, "table">[];
   },
 ): WalkMove {
   const { walk_gen, walk_at, walk_done, unindexed, rebuilding } = row;
-  const { page, reopen, drained, messages = [], parked = [] } = batch;
+  const { page, reopen, drained, touched = [], parked = [] } = batch;
   // What was set aside may be a delete: a ghost of ours.
   const aside = new Set(parked.map(({ table }) => table));
   let fresh = namesIn(row.fresh).filter((name) => !aside.has(name));
   if (reopen) {
     // What went past the queue may have left ghosts anywhere, but in tables
     // that no message of the epoch has touched yet.
-    const touched = new Set(
-      messages.map(([, message]) =>
-        (message as { table?: unknown } | null)?.table
-      ),
-    );
     fresh = row.position === 0 && drained
-      ? fresh.filter((name) => !touched.has(name))
+      ? fresh.filter((name) => !touched.includes(name))
       : [];
     const start = { walk_at: null, walk_done: 0, fresh: JSON.stringify(fresh) };
     return { walk_gen, unindexed, rebuilding, ...start };
@@ -197,6 +192,26 @@ export function walkAfter(
     unindexed: JSON.stringify([...bare]),
     rebuilding: without(namesIn(rebuilding), swapped),
   };
+}
+
+/**
+ * The tables that messages name.
+ *
+ * @param messages The messages of a batch.
+ * @returns The tables' names, each once.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(touchedBy([["1", { table: "t" }], ["2", { table: "t" }], ["3", null]]), ["t"]);
+ * ```
+ */
+export function touchedBy(messages: readonly Message[]): string[] {
+  const names = messages.map(([, message]) =>
+    (message as { table?: unknown } | null)?.table
+  );
+  return [...new Set(names)].filter((name) => typeof name === "string");
 }
 
 /**

@@ -43,12 +43,16 @@ export interface RowStep {
   readonly table: Table;
   /** Names of the cells: the key's columns for a delete. */
   readonly columns: readonly string[];
-  /** The rows, sorted by key or by the indexed columns. */
-  readonly rows: readonly StepRow[];
-  /** The rows' cells as JSON; none where one large row is bound cell by cell. */
+  /** How many rows; see {@linkcode rowsOf}. */
+  readonly count: number;
+  /** The rows' cells as JSON, sorted by key or by the indexed columns. */
   readonly json: string;
-  /** Whether it is such a row. */
-  readonly isLarge: boolean;
+  /** In its place, the cells of one large row, which are bound one by one. */
+  readonly large: readonly Cell[] | null;
+  /** The message that decided each row; null for a page. */
+  readonly msgIds: readonly string[] | null;
+  /** Each row's key where it is not among the cells; null where all are. */
+  readonly keys: readonly StepRow["key"][] | null;
 }
 
 /** Where the counts of a walk belong. */
@@ -335,7 +339,8 @@ function planTable(
 }
 
 /**
- * A step over some rows.
+ * A step over some rows. It keeps their text and not the rows, which are many
+ * times as large and wanted only where the replica refuses one.
  *
  * @param kind The kind of its statement.
  * @param table The table.
@@ -360,8 +365,49 @@ export function stepOf(
   rows: readonly StepRow[],
   isLarge = false,
 ): RowStep {
-  const json = isLarge ? "" : JSON.stringify(rows.map((row) => row.cells));
-  return { kind, table, columns, rows, json, isLarge };
+  return {
+    kind,
+    table,
+    columns,
+    count: rows.length,
+    json: isLarge ? "" : JSON.stringify(rows.map((row) => row.cells)),
+    large: isLarge ? rows[0]!.cells : null,
+    msgIds: rows.some(({ msgId }) => msgId !== null)
+      ? rows.map(({ msgId }) => msgId!)
+      : null,
+    keys: rows.some(({ key }) => key !== null)
+      ? rows.map(({ key }) => key)
+      : null,
+  };
+}
+
+/**
+ * The rows of a step.
+ *
+ * @param step The step.
+ * @returns Its rows, in order.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const table = { name: "t", key: ["id"], columns: [], indexes: [] };
+ * const rows = [{ msgId: "7", key: null, cells: ["1"] }];
+ * assertEquals(rowsOf(stepOf("delete", table, ["id"], rows)), rows);
+ * ```
+ */
+export function rowsOf(
+  { json, large, msgIds, keys }: Pick<
+    RowStep,
+    "json" | "large" | "msgIds" | "keys"
+  >,
+): StepRow[] {
+  const rows: (readonly Cell[])[] = large === null ? JSON.parse(json) : [large];
+  return rows.map((cells, at) => ({
+    msgId: msgIds?.[at] ?? null,
+    key: keys?.[at] ?? null,
+    cells,
+  }));
 }
 
 /**
@@ -505,7 +551,7 @@ function chunk(
   let length = 0;
   const end = () => {
     if (part.length > 0) {
-      steps.push(...fitted(stepOf(kind, table, columns, part)));
+      steps.push(...fitted(kind, table, columns, part));
     }
     part = [];
     length = 0;
@@ -519,16 +565,22 @@ function chunk(
   return steps;
 }
 
-/** A step whose argument is not too large: much to escape makes it longer than its cells. */
-function fitted(step: RowStep): RowStep[] {
-  const { kind, table, columns, rows, json } = step;
+/** Steps whose argument is not too large: much to escape makes it longer than its cells. */
+function fitted(
+  kind: RowStep["kind"],
+  table: Table,
+  columns: readonly string[],
+  rows: readonly StepRow[],
+): RowStep[] {
+  const step = stepOf(kind, table, columns, rows);
+  const { json } = step;
   if (
     rows.length === 1 || json.length * 3 <= ARGUMENT_BYTES_MAX ||
     bytesOf(json) <= ARGUMENT_BYTES_MAX
   ) return [step];
   const half = Math.ceil(rows.length / 2);
   return [rows.slice(0, half), rows.slice(half)].flatMap((part) =>
-    fitted(stepOf(kind, table, columns, part))
+    fitted(kind, table, columns, part)
   );
 }
 

@@ -65,7 +65,7 @@ export interface Replica {
   alter(options: { from: string }): Promise<ReplicaRow>;
   /** Applies a batch: the move and its steps. */
   apply(
-    batch: Batch,
+    batch: Omit<Batch, "messages">,
     steps: readonly Step[],
     options: { parked: number; walk: { before: WalkMove; after: WalkMove } },
   ): Promise<Applied>;

@@ -29,7 +29,7 @@ import { bare, names, quote, type Statement, storedName } from "./sql.ts";
  * import { assertEquals } from "@std/assert";
  *
  * const table = { name: "t", key: ["id"], columns: [{ name: "id", type: "INTEGER" as const }], indexes: [] };
- * const statement = stepToStatement({ kind: "truncate", table, columns: [], rows: [], json: "[]", isLarge: false });
+ * const statement = stepToStatement({ kind: "truncate", table, columns: [], count: 0, json: "[]", large: null, msgIds: null, keys: null });
  * assertEquals(statement, { sql: 'DELETE FROM "t"', args: [] });
  * ```
  */
@@ -157,8 +157,9 @@ export function comparedStatement(table: Table, walkGen: number): Statement {
 
 /** The statement that changes rows. */
 function rowStatement(step: RowStep, stored: string): Statement {
-  const { kind, table, columns, isLarge } = step;
-  const args = argumentsOf(step);
+  const { kind, table, columns, large } = step;
+  const args = large ? [...large] : [step.json];
+  const isBound = large !== null;
   switch (kind) {
     case "truncate":
       return bare(`DELETE FROM ${stored}`);
@@ -175,7 +176,7 @@ function rowStatement(step: RowStep, stored: string): Statement {
       const sets = columns.filter((name) => !table.key.includes(name));
       const [of, from] = ["t.", `${ROWS}.`];
       return {
-        sql: `${namedRows(table, columns, isLarge)} UPDATE ${stored} AS t SET ${
+        sql: `${namedRows(table, columns, isBound)} UPDATE ${stored} AS t SET ${
           sets.map((name) => `${quote(name)} = ${from}${quote(name)}`).join(
             ", ",
           )
@@ -188,20 +189,13 @@ function rowStatement(step: RowStep, stored: string): Statement {
     case "upsert":
       return {
         sql: `${
-          namedRows(table, columns, isLarge)
+          namedRows(table, columns, isBound)
         } INSERT INTO ${stored} AS t (${
           names(columns)
         }) SELECT * FROM ${ROWS} WHERE true ${onConflict(table, columns)}`,
         args,
       };
   }
-}
-
-/** What a step's rows are bound as: one argument, or a large row cell by cell. */
-function argumentsOf(
-  { rows, json, isLarge }: Pick<RowStep, "rows" | "json" | "isLarge">,
-): Statement["args"] {
-  return isLarge ? [...rows[0]!.cells] : [json];
 }
 
 /** The rows of an argument, or a row bound cell by cell: cells by their columns' names. */
@@ -225,8 +219,8 @@ function compareStatement(
   step: CompareStep,
   stored: string,
 ): Statement {
-  const { of, table, columns, isLarge, walk } = step;
-  const args = argumentsOf(step);
+  const { of, table, columns, large, walk } = step;
+  const args = large ? [...large] : [step.json];
   if (of === "delete") {
     const cells = cellsOf(table, columns, (at) => `value->>${at}`);
     const key = names(table.key);
@@ -244,7 +238,7 @@ function compareStatement(
   ];
   return countInto(walk, "differing", {
     sql: `${
-      namedRows(table, columns, isLarge)
+      namedRows(table, columns, large !== null)
     } SELECT count(*) FROM ${ROWS} WHERE NOT EXISTS (SELECT 1 FROM ${stored} t WHERE ${
       same.join(" AND ")
     })`,

@@ -7,16 +7,9 @@
  * @module
  */
 
-import { applyBatch } from "./apply.ts";
+import { applyBatch, type Next, type Planned, planned } from "./apply.ts";
 import type { Pace } from "./batch_size.ts";
-import type {
-  Batch,
-  BatchSize,
-  Claim,
-  Outcome,
-  PageRequest,
-  Queued,
-} from "./claim.ts";
+import type { BatchSize, Outcome, PageRequest, Queued } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { buildIndexes } from "./indexes.ts";
 import { namesIn, type Page, parsePlace } from "./page.ts";
@@ -119,7 +112,7 @@ export async function follow(
     outcomeOf(progress, { ms: parts.now() - started, error });
   const isDone = () =>
     !options.batches || progress.isSpent || !hasBudget(budget) || isLate();
-  const claimNext = async (): Promise<Claim> => {
+  const claimNext = async (): Promise<Next> => {
     const done = isDone();
     const claim = await source.claim({
       lease,
@@ -134,15 +127,15 @@ export async function follow(
     progress.walked.clear();
     progress.processed += claim.acked;
     progress.claimedSize = parts.pace.size;
-    return claim;
+    return planned(parts, claim);
   };
-  let ahead: Claim & Batch | null = null;
+  let ahead: PlannedClaim | null = null;
   try {
     for (;;) {
       try {
         if (progress.isUnsure) await ask(parts, progress);
         if (!isDone()) await buildIndexes(parts, progress);
-        const claim: Claim = ahead !== null && !isDone()
+        const claim: Next = ahead !== null && !isDone()
           ? ahead
           : await claimNext();
         ahead = null;
@@ -198,8 +191,11 @@ export async function follow(
   }
 }
 
+/** A batch that was handed out. */
+type PlannedClaim = Next & Planned;
+
 /**
- * Claims the batch after one that is about to be applied, meanwhile. It is not
+ * Claims and plans the batch after one that is about to be applied, meanwhile. It is not
  * asked for where that one is the last, where it was handed out before, and
  * where there is little time left for another. A page goes on from the one before
  * it, where that does not wait for the replica's keys.
@@ -208,10 +204,11 @@ export async function follow(
  * it was, and whole.
  */
 function claimAhead(
-  { source, budget, pace }: Parts,
+  parts: Parts,
   progress: Progress,
-  { lease, batch }: { lease: string; batch: Batch },
-): () => Promise<Claim & Batch | null> {
+  { lease, batch }: { lease: string; batch: Planned },
+): () => Promise<PlannedClaim | null> {
+  const { source, budget, pace } = parts;
   const { drained, kind, reopen, page } = batch;
   const upto = page === null ? undefined : pageAfter(page);
   const { size } = pace;
@@ -230,7 +227,7 @@ function claimAhead(
       : {}),
   });
   // Whatever it is, the next claim meets it again.
-  const claimed = claim.catch(() => null);
+  const claimed = claim.then((next) => planned(parts, next)).catch(() => null);
   return async () => {
     const next = await claimed;
     progress.processed += next?.acked ?? 0;
@@ -275,7 +272,7 @@ function isWalking(row: ReplicaRow): boolean {
 async function obey(
   parts: Parts,
   progress: Progress,
-  claim: Exclude<Claim, { do: "idle" | "settled" | "busy" | "none" }>,
+  claim: Exclude<Next, { do: "idle" | "settled" | "busy" | "none" }>,
 ): Promise<void> {
   const { replica, log } = parts;
   switch (claim.do) {

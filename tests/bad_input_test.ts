@@ -7,7 +7,7 @@ import { walkOf } from "../lib/claim.ts";
 import { parseConfig } from "../lib/config.ts";
 import { SyncError } from "../lib/errors.ts";
 import { createHandler } from "../lib/handler.ts";
-import { createPagePlanner, walkAfter } from "../lib/page.ts";
+import { createPagePlanner, touchedBy, walkAfter } from "../lib/page.ts";
 import { createPlanner } from "../lib/plan.ts";
 import { parsePostgresUrl } from "../lib/postgres_url.ts";
 import { readRow } from "../lib/read_row.ts";
@@ -448,7 +448,7 @@ Deno.test("what the source answers is one of its answers, or source_failed", () 
       if (paged?.error) return assertEquals(paged.error.code, "source_failed");
       const steps = [...queued.steps, ...paged?.value.steps ?? []];
       for (const step of steps) stepToStatement(step);
-      walkAfter(ROW, batch);
+      walkAfter(ROW, { ...batch, touched: touchedBy(batch.messages) });
     }),
   );
   assert(batches > 100, `${batches} were batches`);

@@ -8,7 +8,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Client } from "@libsql/client/http";
 import type { Batch } from "../../lib/claim.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { walkAfter } from "../../lib/page.ts";
+import { touchedBy, walkAfter } from "../../lib/page.ts";
 import { createPlanner, type Step } from "../../lib/plan.ts";
 import { createReplica, type Replica } from "../../lib/replica.ts";
 import type { ReplicaRow } from "../../lib/replica_row.ts";
@@ -60,7 +60,10 @@ async function apply(
   before: ReplicaRow,
   steps: readonly Step[] = planOf(batch).steps,
 ): Promise<ReplicaRow> {
-  const walk = { before, after: walkAfter(before, batch) };
+  const walk = {
+    before,
+    after: walkAfter(before, { ...batch, touched: touchedBy(batch.messages) }),
+  };
   return (await replica.apply(batch, steps, { parked: 0, walk })).row;
 }
 

@@ -7,7 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import type { Batch, Carrier, Claim } from "../../lib/claim.ts";
-import { parsePlace, walkAfter } from "../../lib/page.ts";
+import { parsePlace, touchedBy, walkAfter } from "../../lib/page.ts";
 import type { ReplicaRow } from "../../lib/replica_row.ts";
 import { parseSchema, type Schema, schemaHash } from "../../lib/schema.ts";
 import { createSource, type Source } from "../../lib/source.ts";
@@ -88,7 +88,7 @@ export function rowAfter(
     case "batch":
       return {
         ...row!,
-        ...walkAfter(row!, claim),
+        ...walkAfter(row!, { ...claim, touched: touchedBy(claim.messages) }),
         epoch: claim.epoch,
         position: claim.position,
         batch: claim.batch,

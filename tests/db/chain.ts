@@ -9,7 +9,7 @@ import { assertEquals } from "@std/assert";
 import { SyncError } from "../../lib/errors.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import type { Batch, Claim } from "../../lib/claim.ts";
-import { walkAfter } from "../../lib/page.ts";
+import { touchedBy, walkAfter } from "../../lib/page.ts";
 import { createPlanner } from "../../lib/plan.ts";
 import type { Replica } from "../../lib/replica.ts";
 import type { Source } from "../../lib/source.ts";
@@ -250,7 +250,13 @@ export class Hand {
       const before = (await this.replica.probe())!;
       await this.replica.apply(batch, steps, {
         parked: refusals.length,
-        walk: { before, after: walkAfter(before, batch) },
+        walk: {
+          before,
+          after: walkAfter(before, {
+            ...batch,
+            touched: touchedBy(batch.messages),
+          }),
+        },
       });
       return "applied";
     } catch (error) {

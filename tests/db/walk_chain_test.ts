@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { compareTables, describeDifferences } from "../../lib/dev/compare.ts";
 import { seededRandom } from "../../lib/dev/random.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { walkAfter } from "../../lib/page.ts";
+import { touchedBy, walkAfter } from "../../lib/page.ts";
 import {
   ALL,
   dieAt,
@@ -194,7 +194,13 @@ Deno.test("a batch claimed before the replica's tables were mended is refused af
     await parts.replica.alter({ from: before.schema_hash });
     const late = await parts.replica.apply(batch, steps, {
       parked: 0,
-      walk: { before, after: walkAfter(before, batch) },
+      walk: {
+        before,
+        after: walkAfter(before, {
+          ...batch,
+          touched: touchedBy(batch.messages),
+        }),
+      },
     }).then(() => "applied", (error) => error.code);
     assertEquals(late, "replica_moved");
     await parts.source.release(stalled.lease);
