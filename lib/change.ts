@@ -270,8 +270,8 @@ function isObject(value: unknown): value is Record<string, unknown> {
  */
 export function isCells(value: unknown): value is Cell[] {
   if (!Array.isArray(value)) return false;
-  for (const cell of value) {
-    if (cell !== null && typeof cell !== "string") return false;
+  for (let at = 0; at < value.length; at++) {
+    if (value[at] !== null && typeof value[at] !== "string") return false;
   }
   return true;
 }
@@ -292,7 +292,8 @@ export function isCells(value: unknown): value is Cell[] {
  */
 export function isRows(value: unknown, length: number): value is Cell[][] {
   if (!Array.isArray(value)) return false;
-  for (const row of value) {
+  for (let at = 0; at < value.length; at++) {
+    const row = value[at];
     if (!isCells(row) || row.length !== length) return false;
   }
   return true;

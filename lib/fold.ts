@@ -81,12 +81,13 @@ export function fold(batch: readonly Changes[]): Fold {
       of.truncate = true;
       of.keys.clear();
     }
+    const inOrder = [...table.key.keys()];
     const nameOf = createKeyNamer(table, (key, reason) => {
       refusals.push({ msgId, table: table.name, key, reason });
     });
     const end = { msgId, columns: table.key, cells: null, isUpdate: false };
     for (const key of changes.deletes) {
-      const name = nameOf(key);
+      const name = nameOf(key, inOrder);
       if (name === null) continue;
       of.keys.set(name, { ...end, key, gone: true, refused: null });
     }
@@ -100,7 +101,7 @@ export function fold(batch: readonly Changes[]): Fold {
     foldRows(of, changes, "upserts", refuse);
     foldRows(of, changes, "updates", refuse);
     for (const key of changes.oversize) {
-      const name = nameOf(key);
+      const name = nameOf(key, inOrder);
       if (name === null) continue;
       const refused =
         "row too large: expected at most 5,000,000 bytes, libSQL's limit of a row";
@@ -143,64 +144,62 @@ function foldRows(
   const nameOf = createKeyNamer(table, (key, reason) => {
     refuse(key, id, reason);
   });
-  const first = order[0]!;
+  const isUpdates = kind === "updates";
   for (let at = 0; at < rows.cells.length; at++) {
     const cells = rows.cells[at]! as Cell[];
     id = rowIds?.[at] ?? msgId;
-    const name = order.length === 1
-      ? nameOf.one(cells[first] ?? null)
-      : nameOf(order.map((from) => cells[from] ?? null));
+    const name = nameOf(cells, order);
     if (name === null) continue;
     const before = of.keys.get(name);
-    const gone = before?.gone ?? false;
     // There is no row that it could change.
-    if (kind === "updates" && before?.cells === null) continue;
-    // A column missing here stays as the message before set it.
-    const row = before?.cells && !sameColumns(before.columns, columns)
-      ? overlay(before, { columns, cells })
-      : { columns, cells };
-    of.keys.set(name, {
+    if (isUpdates && before?.cells === null) continue;
+    const fate: Fate = {
       msgId: id,
       key: null,
-      gone,
-      columns: row.columns,
-      cells: row.cells,
-      isUpdate: kind === "updates" && (before?.isUpdate ?? true),
+      gone: before !== undefined && before.gone,
+      columns,
+      cells,
+      isUpdate: isUpdates && (before === undefined || before.isUpdate),
       refused: null,
-    });
+    };
+    // A column missing here stays as the message before set it.
+    if (before?.cells && !sameColumns(before.columns, columns)) {
+      Object.assign(fate, overlay(before, { columns, cells }));
+    }
+    of.keys.set(name, fate);
   }
 }
 
-/** Names keys by what the replica stores, and reports those it cannot hold. */
+/**
+ * Names keys by what the replica stores, and reports those it cannot hold: where
+ * the key's columns lie among the cells is told beside them.
+ */
 function createKeyNamer(
   table: Table,
   report: (key: readonly Cell[], reason: string) => void,
 ) {
   const types = table.key.map((name) => typeOf(table, name));
-  const part = (cell: Cell, at: number, key: () => readonly Cell[]) => {
-    if (cell === null) {
-      report(key(), `column ${table.key[at]}: expected a key, found NULL`);
-      return null;
-    }
+  return (cells: readonly Cell[], order: readonly number[]): string | null => {
+    let name = "";
+    let at = 0;
     try {
-      return convert(cell, types[at]!);
+      for (; at < order.length; at++) {
+        const stored = convert(cells[order[at]!] ?? null, types[at]!);
+        if (stored === null) throw new RangeError("expected a key, found NULL");
+        name = at === 0 ? stored : `${name}\u0000${stored}`;
+      }
+      return name;
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
-      report(key(), `column ${table.key[at]}: ${error.message}`);
+      const reason = `column ${table.key[at]}: ${error.message}`;
+      report(cellsAt(cells, order), reason);
       return null;
     }
   };
-  const nameOf = (key: readonly Cell[]): string | null => {
-    const parts: string[] = [];
-    for (const [at, cell] of key.entries()) {
-      const stored = part(cell, at, () => key);
-      if (stored === null) return null;
-      parts.push(stored);
-    }
-    return parts.join("\u0000");
-  };
-  const one = (cell: Cell) => part(cell, 0, () => [cell]);
-  return Object.assign(nameOf, { one });
+}
+
+function cellsAt(cells: readonly Cell[], places: readonly number[]): Cell[] {
+  return places.map((at) => cells[at] ?? null);
 }
 
 function sameColumns(a: readonly string[], b: readonly string[]): boolean {

@@ -280,32 +280,36 @@ function planTable(
   const groups = createGroups();
   const large: RowStep[] = [];
   const convertRow = createRowConverter(table);
-  for (const [name, fate] of keys) {
+  const goes = (name: string, fate: Fate) => {
+    const cells = storedKey(table, name);
+    deletes.rows.push({ msgId: fate.msgId, key: keyOf(table, fate), cells });
+    deletes.lengths.push(name.length);
+  };
+  // Many rows come by here: nothing is made for one that is not kept.
+  keys.forEach((fate, name) => {
     // Nearly always nothing is set aside: no identity is made per row then.
     if (aside.size > 0 && aside.has(identityOf(refusalOf(table, fate, "")))) {
-      continue;
+      return;
     }
     if (fate.refused !== null) {
       refuse(refusalOf(table, fate, fate.refused));
-      continue;
+      return;
     }
-    const goes = () => {
-      const cells = storedKey(table, name);
-      deletes.rows.push({ msgId: fate.msgId, key: keyOf(table, fate), cells });
-      deletes.lengths.push(name.length);
-    };
     if (fate.cells === null) {
-      goes();
-      continue;
+      goes(name, fate);
+      return;
     }
-    const length = convertRow(fate as Converting);
+    const row = fate as Converting;
+    const length = convertRow(row);
     if (typeof length === "string") {
       refuse(refusalOf(table, fate, length));
-      continue;
+      return;
     }
     // Of a row that went and came again, the columns not sent start anew.
-    if (fate.gone && fate.columns.length < table.columns.length) goes();
-    const row = fate as Converting;
+    if (fate.gone && fate.columns.length < table.columns.length) {
+      goes(name, fate);
+    }
+    const kind = fate.isUpdate ? "update" : "upsert";
     if (length > ARGUMENT_LENGTH_MAX && isLarge(row.cells)) {
       const bytes = row.cells.reduce(
         (sum, cell) => sum + bytesOf(cell ?? ""),
@@ -316,15 +320,14 @@ function planTable(
           `row too large: expected at most ${ROW_BYTES_MAX} bytes, found ${bytes}`;
         refuse(refusalOf(table, fate, reason));
       } else {
-        const kind = fate.isUpdate ? "update" : "upsert";
         large.push(stepOf(kind, table, row.columns, [row], true));
       }
-      continue;
+      return;
     }
-    const group = groups.of(fate.isUpdate ? "update" : "upsert", fate.columns);
+    const group = groups.of(kind, row.columns);
     group.rows.push(row);
     group.lengths.push(length);
-  }
+  });
   const steps: RowStep[] = [];
   if (truncate) steps.push(stepOf("truncate", table, [], []));
   for (const group of [deletes, ...groups.all()]) {
@@ -530,8 +533,9 @@ function byIndexes(table: Table, { columns, rows }: Group): Order {
   const places = [...new Set(table.indexes.flat())]
     .map((name) => columns.indexOf(name)).filter((at) => at >= 0);
   return (a, b) => {
-    for (const at of places) {
-      const [one, other] = [rows[a]!.cells[at] ?? "", rows[b]!.cells[at] ?? ""];
+    for (let n = 0; n < places.length; n++) {
+      const one = rows[a]!.cells[places[n]!] ?? "";
+      const other = rows[b]!.cells[places[n]!] ?? "";
       if (one !== other) return one < other ? -1 : 1;
     }
     return 0;
@@ -544,7 +548,8 @@ function chunk(
   { kind, columns, rows, lengths }: Group,
   compare: Order,
 ): RowStep[] {
-  const order = Uint32Array.from(rows.keys());
+  const order = new Uint32Array(rows.length);
+  for (let at = 0; at < order.length; at++) order[at] = at;
   order.sort((a, b) => compare(a, b) || a - b);
   const steps: RowStep[] = [];
   let part: StepRow[] = [];
