@@ -38,7 +38,7 @@ export function newPace(): Pace {
 
 /** What an apply should take. */
 const AIM_MS = 1_000;
-const SIZE_MAX: BatchSize = { messages: 36_000, bytes: 4_200_000 };
+const SIZE_MAX: BatchSize = { messages: 54_000, bytes: 6_000_000 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**

@@ -14,14 +14,15 @@ import type { Json } from "./json.ts";
 import type { Page, WalkKind } from "./page.ts";
 
 /** What worker and source functions must agree on. */
-export const VERSION = 2;
+export const VERSION = 3;
 
 /** Carries one call to the source and its answer back. */
 export interface Carrier {
   /**
    * @param name The function in schema libsql_sync.
    * @param request Its argument.
-   * @returns Its answer, parsed.
+   * @returns Its answer, parsed: an object or a list, which it returns as json or
+   * as the text of it.
    * @throws {SyncError} The source could not be reached, or refused.
    */
   call(name: string, request: Json): Promise<unknown>;

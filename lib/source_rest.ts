@@ -74,7 +74,9 @@ export function createRestCarrier(
         const rest = "none; check PGMQ_URL, or try again later";
         throw refuse("source_unreachable", rest, cause);
       }
-      const value = parse(text);
+      const result = parse(text);
+      // Where the function returns text it is JSON in JSON.
+      const value = typeof result === "string" ? parse(result) : result;
       if (status === 200 && value !== undefined) return value;
       const { code, message } = (value ?? {}) as Record<string, unknown>;
       const state = typeof code === "string" ? code : "";

@@ -138,7 +138,7 @@ export function startPostgrest(options: PostgrestOptions): Postgrest {
         ...local.map(([name, value]) =>
           `select set_config(${text(name)}, ${text(value)}, true)`
         ),
-        `select ${schema}.${name}(request => r.request)::text as answer
+        `select to_json(${schema}.${name}(request => r.request))::text as answer
            from json_to_record(${text(body)}::json) as r (request json)`,
       ].join(";"),
     ).simple();

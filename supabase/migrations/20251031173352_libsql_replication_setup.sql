@@ -1254,109 +1254,104 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 set work_mem = '32MB'
 as $$
-  with looked as materialized (
-    select q.msg_id, pg_catalog.row_number() over w as n, pg_catalog.sum(q.bytes) over w - q.bytes as bytes_before
-    from (
-      -- Nothing is decompressed to be left: three is what JSON is compressed to.
-      select m.msg_id, pg_catalog.pg_column_size(m.message)
-        * case when pg_catalog.pg_column_compression(m.message) is null then 1 else 3 end as bytes
-      from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= lowest and not m.msg_id operator(pg_catalog.<@) besides
-      order by m.msg_id limit messages_max + 1
-    ) q
-    window w as (order by q.msg_id rows unbounded preceding)
-  ), rendered as materialized (
-    select r.*, pg_catalog.octet_length(r.text) as length
-    from (
-      select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
-        case when m.field is not null then m.message -> 'columns' end as columns,
-        case when m.field is not null then (m.message #> array[m.field, '0'])::text
-          else libsql_sync.envelope(m.message) end as text
+  with rendered as materialized (
+    select * from (
+      select r.*, pg_catalog.sum(pg_catalog.octet_length(r.text)) over (order by r.msg_id rows unbounded preceding) as bytes
       from (
-        select q.msg_id, q.message,
-          -- Where its one row lies, if it has no more than that.
-          case when pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
-            and q.message -> 'v' = '1'
-            and pg_catalog.jsonb_typeof(q.message -> 'table') = 'string'
-            and not q.message ?| '{deletes,oversize,truncate,failed}'
-            and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
-          then case
-            when pg_catalog.jsonb_typeof(q.message -> 'updates') = 'array'
-              and pg_catalog.jsonb_typeof(q.message #> '{updates,0}') = 'array'
-              and q.message #> '{updates,1}' is null and not q.message ? 'rows' then 'updates'
-            when pg_catalog.jsonb_typeof(q.message -> 'rows') = 'array'
-              and pg_catalog.jsonb_typeof(q.message #> '{rows,0}') = 'array'
-              and q.message #> '{rows,1}' is null and not q.message ? 'updates' then 'rows'
-          end end as field
-        from pgmq.q_replicate_data_libsql q
-        where q.msg_id >= lowest and not q.msg_id operator(pg_catalog.<@) besides and q.msg_id <= (
-          select pg_catalog.max(l.msg_id) from looked l
-          where l.n <= messages_max and (l.bytes_before < 2 * bytes_max::bigint or l.n = 1))
-        order by q.msg_id
+        select m.msg_id, m.n, m.field, (m.message ->> 'table') collate "C" as table_name,
+          case when m.field is not null then m.message -> 'columns' end as columns,
+          case when m.field is not null then (m.message -> m.field -> 0)::text
+            else libsql_sync.envelope(m.message) end as text
+        from (
+          select q.msg_id, q.n, q.message,
+            -- Where its one row lies, if it has no more than that.
+            case when pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
+              and q.message -> 'v' = '1'
+              and pg_catalog.jsonb_typeof(q.message -> 'table') = 'string'
+              and not q.message ?| '{deletes,oversize,truncate,failed}'
+              and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
+            then case
+              when pg_catalog.jsonb_typeof(q.message -> 'updates' -> 0) = 'array'
+                and q.message #> '{updates,1}' is null and not q.message ? 'rows' then 'updates'
+              when pg_catalog.jsonb_typeof(q.message -> 'rows' -> 0) = 'array'
+                and q.message #> '{rows,1}' is null and not q.message ? 'updates' then 'rows'
+            end end as field
+          from (
+            select l.msg_id, l.message, pg_catalog.row_number() over w as n, pg_catalog.sum(l.bytes) over w - l.bytes as bytes_before
+            from (
+              -- Nothing is decompressed to be left: three is what JSON is compressed to.
+              select m.msg_id, m.message, pg_catalog.pg_column_size(m.message)
+                * case when pg_catalog.pg_column_compression(m.message) is null then 1 else 3 end as bytes
+              from pgmq.q_replicate_data_libsql m
+              where m.msg_id >= lowest and not m.msg_id operator(pg_catalog.<@) besides
+              order by m.msg_id limit messages_max
+            ) l
+            window w as (order by l.msg_id rows unbounded preceding)
+          ) q
+          where q.bytes_before < 2 * bytes_max::bigint or q.n = 1
+          order by q.msg_id
+          offset 0
+        ) m
+        order by m.msg_id
         offset 0
-      ) m
-      offset 0
+      ) r
     ) r
-  ), cut as materialized (
-    select pg_catalog.max(b.msg_id) as last, pg_catalog.count(*)::integer as messages
-    from (
-      select r.msg_id, pg_catalog.row_number() over w as n, pg_catalog.sum(r.length) over w as bytes
-      from rendered r
-      window w as (order by r.msg_id rows unbounded preceding)
-    ) b
-    where b.bytes <= bytes_max or b.n = 1
+    where r.bytes <= bytes_max or r.n = 1
   ), kinds as materialized (
     select r.table_name, r.columns, r.field, pg_catalog.min(r.msg_id) as first,
       pg_catalog.count(*) over t as of_table, pg_catalog.row_number() over t - 1 as n,
-      pg_catalog.string_agg('"' || r.msg_id || '"', ',' order by r.msg_id) as ids,
+      pg_catalog.string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
       pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
-    from rendered r, cut
-    where r.field is not null and r.msg_id <= cut.last
+    from rendered r
+    where r.field is not null
     group by r.table_name, r.columns, r.field
     window t as (partition by r.table_name order by pg_catalog.min(r.msg_id) rows between unbounded preceding and unbounded following)
   ), mixed as materialized (
     -- Tables that have other messages as well.
-    select distinct r.table_name from rendered r, cut
-    where r.field is null and r.msg_id <= cut.last and r.table_name is not null
+    select distinct r.table_name from rendered r
+    where r.field is null and r.table_name is not null
   ), parts as (
-    select k.first, ('[[' || k.ids || '],{"v":1,"table":' || pg_catalog.to_json(k.table_name)
-      || ',"columns":' || k.columns || ',"' || k.field || '":[') || k.texts || ']}]' as part
+    select k.first, pg_catalog.concat('[["', k.ids, '"],{"v":1,"table":', pg_catalog.to_json(k.table_name),
+      ',"columns":', k.columns, ',"', k.field, '":[', k.texts, ']}]') as part
     from kinds k
     where k.of_table = 1 and k.table_name not in (select m.table_name from mixed m)
     union all
-    select o.first, ('[[' || o.ids || '],{"v":1,"table":' || pg_catalog.to_json(o.table_name)
-      || ',"kinds":' || o.kinds || ',"of":[' || o.places || '],"rows":[') || o.texts || ']}]'
+    select o.first, pg_catalog.concat('[["', o.ids, '"],{"v":1,"table":', pg_catalog.to_json(o.table_name),
+      ',"kinds":', o.kinds, ',"of":[', o.places, '],"rows":[', o.texts, ']}]')
     from (
       select r.table_name, pg_catalog.min(r.msg_id) as first,
         (select pg_catalog.json_agg(pg_catalog.json_build_object('columns', l.columns, 'field', l.field) order by l.n)
          from kinds l where l.table_name = r.table_name) as kinds,
         pg_catalog.string_agg(k.n::text, ',' order by r.msg_id) as places,
-        pg_catalog.string_agg('"' || r.msg_id || '"', ',' order by r.msg_id) as ids,
+        pg_catalog.string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
         pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
-      from cut
-      join rendered r on r.msg_id <= cut.last
+      from rendered r
       join kinds k on k.table_name = r.table_name and k.columns = r.columns and k.field = r.field
       where k.of_table > 1 and k.table_name not in (select m.table_name from mixed m)
       group by r.table_name
     ) o
     union all
-    select r.msg_id, case when r.field is null then '["' || r.msg_id || '",' || r.text || ']'
-      else '["' || r.msg_id || '",{"v":1,"table":' || pg_catalog.to_json(r.table_name)
-        || ',"columns":' || r.columns || ',"' || r.field || '":[' || r.text || ']}]' end
-    from cut
-    join rendered r on r.msg_id <= cut.last
+    select r.msg_id, case when r.field is null then pg_catalog.concat('["', r.msg_id, '",', r.text, ']')
+      else pg_catalog.concat('["', r.msg_id, '",{"v":1,"table":', pg_catalog.to_json(r.table_name),
+        ',"columns":', r.columns, ',"', r.field, '":[', r.text, ']}]') end
+    from rendered r
     where r.field is null or r.table_name in (select m.table_name from mixed m)
   )
   select
     (select pg_catalog.string_agg(p.part, ',' order by p.first) from parts p),
     coalesce((
       select pg_catalog.range_agg(s.ids) from (
-        select pg_catalog.int8range(pg_catalog.min(l.msg_id), pg_catalog.max(l.msg_id) + 1) as ids
-        from looked l, cut where l.msg_id <= cut.last group by l.msg_id - l.n
+        select pg_catalog.int8range(pg_catalog.min(r.msg_id), pg_catalog.max(r.msg_id) + 1) as ids
+        from rendered r group by r.msg_id - r.n
       ) s
     ), '{}'),
-    (select cut.messages from cut),
-    (select cut.messages from cut) = (select pg_catalog.count(*) from looked)
+    (select pg_catalog.count(*)::integer from rendered r),
+    (
+      select m.msg_id from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= coalesce((select pg_catalog.max(r.msg_id) + 1 from rendered r), lowest)
+        and not m.msg_id operator(pg_catalog.<@) besides
+      order by m.msg_id limit 1
+    ) is null
 $$;
 
 -- The messages of a recorded batch again: pending ones lie in the queue,
@@ -1981,7 +1976,7 @@ create or replace function libsql_sync.version()
 returns integer
 language sql immutable
 set search_path = pg_catalog, pg_temp
-as $$ select 2 $$;
+as $$ select 3 $$;
 
 -- Take the lease: {"lease": token, "seconds": n, "version": n}
 -- -> {"do": "granted" | "busy" | "other_version", "version", "epoch", ...}.
@@ -2448,21 +2443,21 @@ begin
 end
 $$;
 
--- A batch as the worker gets it. "dead_letters" are those open when it was
+-- A batch as the worker gets it, in JSON. "dead_letters" are those open when it was
 -- first claimed; what this batch parks comes on top.
-create or replace function libsql_sync.batch_answer(
+create or replace function libsql_sync.batch_text(
   b libsql_sync.batches, kind text, envelopes text, acked integer, page text default null
 )
-returns json
+returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select (pg_catalog.left(pg_catalog.json_build_object(
+  select pg_catalog.concat(pg_catalog.left(pg_catalog.json_build_object(
     'do', 'batch', 'kind', kind, 'acked', acked,
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
     'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
-    'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen)::text, -1)
-    || (', "page": ' || coalesce(page, 'null') || ', "messages": [' || coalesce(envelopes, '') || ']}'))::json
+    'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen)::text, -1),
+    ', "page": ', coalesce(page, 'null'), ', "messages": [', envelopes, ']}')
 $$;
 
 -- The snapshot whose every change is in a replica that stands at this position: of
@@ -2490,8 +2485,10 @@ $$;
 -- With "take_over": true a replica of another source becomes ours, emptied.
 -- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
 -- gives the lease back and counts the queue.
-create or replace function libsql_sync.claim(request json)
-returns json
+-- The JSON is returned as text: to make it json would be to parse some MB for nothing.
+drop function if exists libsql_sync.claim(json);
+create function libsql_sync.claim(request json)
+returns text
 language plpgsql
 security definer -- the worker's role may call this and touch no table
 set search_path = pg_catalog, pg_temp
@@ -2677,7 +2674,7 @@ begin
     -- The page that mended what was set aside is lost: nothing is called equal
     -- before the walk came through again.
     b.reopen := b.reopen or kind = 'replay' and b.position <= c.letters_closed;
-    return libsql_sync.batch_answer(b, kind, h.envelopes, acked);
+    return libsql_sync.batch_text(b, kind, h.envelopes, acked);
   end if;
 
   -- 6. The next one, from one snapshot, recorded before it is answered. A page
@@ -2733,7 +2730,7 @@ begin
   insert into libsql_sync.batches select b.*;
   -- What is left in the queue may be older than what went past it.
   update libsql_sync.chain set reopen = reopen and not h.drained where id = 1;
-  return libsql_sync.batch_answer(b, kind, h.envelopes, acked, h.page);
+  return libsql_sync.batch_text(b, kind, h.envelopes, acked, h.page);
 end
 $$;
 

@@ -327,7 +327,7 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
   return version;
 }
 
-/** libsql_sync.batch_answer */
+/** libsql_sync.batch_text */
 function batchAnswer(
   version: Version,
   { kind, messages, page }: {
