@@ -7,13 +7,12 @@
  * @module
  */
 
-import { type Client, createClient } from "@libsql/client/http";
 import { newPace, type Pace } from "./batch_size.ts";
 import { fetchWithin } from "./bounded_fetch.ts";
 import { openCarrier } from "./carry.ts";
 import type { Carrier } from "./claim.ts";
 import type { Config } from "./config.ts";
-import { SyncError } from "./errors.ts";
+import { type OpenDatabase, openLibsql } from "./libsql.ts";
 import type { Log } from "./log.ts";
 import { createPagePlanner } from "./page.ts";
 import { createPlanner } from "./plan.ts";
@@ -56,7 +55,7 @@ export async function withParts<T>(
   const now = () => performance.now();
   const deadline = now() + WALL_MS;
   let calls = 0;
-  const client = openClient(config, {
+  const database = openDatabase(config, {
     timeoutMs: REPLICA_TIMEOUT_MS,
     onCall: () => void (calls += 1),
   });
@@ -94,7 +93,7 @@ export async function withParts<T>(
         leaseSeconds: LEASE_SECONDS,
         alerts: config.alertWebhookUrl !== "",
       }),
-      replica: createReplica(client, { schema, schemaHash: hash }),
+      replica: createReplica(database, { schema, schemaHash: hash }),
       plan: createPlanner(schema),
       planPage: createPagePlanner(schema),
       replicaMbMax: config.libsqlMaxMb,
@@ -110,45 +109,29 @@ export async function withParts<T>(
       uuid: () => crypto.randomUUID(),
     });
   } finally {
-    client.close();
+    database.close();
     await carrier.close();
   }
 }
 
 /**
- * Makes libSQL's client.
+ * Opens the libSQL database.
  *
  * @param config The settings.
  * @param options How long a call may take, in milliseconds; told of each.
- * @returns The client, to be closed at the end.
- * @throws {SyncError} `config_invalid`: the client refuses the address.
+ * @returns The database, to be closed at the end.
  */
-export function openClient(
+export function openDatabase(
   config: Pick<Config, "libsqlUrl" | "libsqlAuthToken">,
   options: { timeoutMs: number; onCall?: () => void },
-): Client {
+): OpenDatabase {
   const { timeoutMs, onCall } = options;
-  return usable("LIBSQL_URL", () =>
-    createClient({
-      url: config.libsqlUrl,
-      authToken: config.libsqlAuthToken,
-      intMode: "number",
-      fetch: (request: Request) => {
-        onCall?.();
-        return fetchWithin(request, { timeoutMs, bytesMax: ANSWER_BYTES_MAX });
-      },
-    }));
-}
-
-/** Makes a client; its words may show the setting, so they are not passed on. */
-function usable<T>(setting: string, make: () => T): T {
-  try {
-    return make();
-  } catch (cause) {
-    throw new SyncError(
-      "config_invalid",
-      `Cannot use the settings: ${setting} has a part that its client refuses; check its path and its query.`,
-      { cause },
-    );
-  }
+  return openLibsql({
+    url: config.libsqlUrl,
+    authToken: config.libsqlAuthToken,
+    fetch: (request) => {
+      onCall?.();
+      return fetchWithin(request, { timeoutMs, bytesMax: ANSWER_BYTES_MAX });
+    },
+  });
 }

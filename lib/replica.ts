@@ -7,7 +7,6 @@
  * @module
  */
 
-import type { Client } from "@libsql/client/http";
 import type { Batch, Keys } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
@@ -35,7 +34,7 @@ import {
   LAYOUT,
   type Present,
 } from "./replica_schema.ts";
-import { bare, quote, type Statement } from "./sql.ts";
+import { bare, type Database, quote, type Statement } from "./sql.ts";
 import {
   brokenStatement,
   comparedStatement,
@@ -103,21 +102,21 @@ export interface Replica {
 }
 
 /**
- * Speaks to a replica through an open client.
+ * Speaks to a replica.
  *
- * @param client The client; its fetch has a timeout.
+ * @param database The open database; its fetch has a timeout.
  * @param options The worker's schema and its hash.
  * @returns The replica.
  */
 export function createReplica(
-  client: Client,
+  database: Database,
   options: { schema: Schema; schemaHash: string },
 ): Replica {
   const { schema, schemaHash } = options;
   const rowOf = (row: unknown) => readRow(row, { schema, schemaHash });
   const write = async (statements: readonly Statement[]) => {
     try {
-      return await client.batch(statements.map(storable), "write");
+      return await database.write(statements);
     } catch (error) {
       throw translate(error);
     }
@@ -204,7 +203,7 @@ export function createReplica(
   return {
     async probe() {
       try {
-        const result = await client.execute(PROBE);
+        const result = await database.execute(PROBE);
         return result.rows.length === 0 ? null : rowOf(result.rows[0]);
       } catch (error) {
         const translated = translate(error);
@@ -315,19 +314,6 @@ export function createReplica(
         : { step: failure.statement - 1, code: failure.code };
     },
   };
-}
-
-/** The client stores texts of fewer characters at the server. */
-const STORED_CHARACTERS = 5_000;
-
-/**
- * The server stores as many bytes, and refuses the batch that refers to what it
- * did not store: such a text is made too long for either.
- */
-function storable({ sql, args }: Statement): Statement {
-  const isStored = sql.length < STORED_CHARACTERS &&
-    new TextEncoder().encode(sql).length >= STORED_CHARACTERS;
-  return { sql: isStored ? sql.padEnd(STORED_CHARACTERS) : sql, args };
 }
 
 /** The replica stands elsewhere. */

@@ -16,6 +16,33 @@ export interface Statement {
   readonly args: (string | bigint | null)[];
 }
 
+/** What a statement returned. */
+export interface Result {
+  /** Its rows: a cell by its place, or by its column's name. */
+  readonly rows: readonly (
+    & ArrayLike<unknown>
+    & Readonly<Record<string, unknown>>
+  )[];
+}
+
+/** What runs statements. */
+export interface Database {
+  /**
+   * @param statement What runs by itself.
+   * @returns What it returned.
+   * @throws {Error} It was refused, with SQLite's `code`; or nothing is known.
+   */
+  execute(statement: Statement): Promise<Result>;
+  /**
+   * @param statements What one transaction does, one after another; from its start
+   * it is the only one that writes.
+   * @returns What each returned.
+   * @throws {Error} One was refused, its `statementIndex` and SQLite's `code`, and
+   * none is applied; or nothing is known.
+   */
+  write(statements: readonly Statement[]): Promise<Result[]>;
+}
+
 /**
  * A statement without arguments.
  *

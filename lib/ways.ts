@@ -10,9 +10,10 @@
 import { fetchWithin } from "./bounded_fetch.ts";
 import { openCarrier, type Way } from "./carry.ts";
 import type { Config } from "./config.ts";
-import { openClient } from "./connect.ts";
+import { openDatabase } from "./connect.ts";
 import { SyncError } from "./errors.ts";
 import { parsePostgresUrl, type PostgresAddress } from "./postgres_url.ts";
+import { bare } from "./sql.ts";
 
 /** A way that was tried. */
 export interface Tried {
@@ -193,16 +194,16 @@ async function callSource(way: Way): Promise<void> {
 }
 
 async function callReplica(config: Ends): Promise<void> {
-  const client = openClient(config, { timeoutMs: TRY_MS });
+  const database = openDatabase(config, { timeoutMs: TRY_MS });
   try {
-    await client.execute("SELECT 1");
+    await database.execute(bare("SELECT 1"));
   } catch (error) {
     const { status } = (error as { cause?: { status?: unknown } }).cause ?? {};
     throw typeof status === "number"
       ? new SyncError("replica_unreachable", `HTTP ${status}`)
       : error;
   } finally {
-    client.close();
+    database.close();
   }
 }
 

@@ -7,11 +7,13 @@
  * @module
  */
 
-import { type Client, createClient } from "@libsql/client/http";
 import { parseConfig } from "../config.ts";
+import { openDatabase } from "../connect.ts";
 import { SyncError } from "../errors.ts";
+import type { OpenDatabase } from "../libsql.ts";
 import { indexName, type Schema } from "../schema.ts";
 import { INSPECT } from "../replica_schema.ts";
+import { bare } from "../sql.ts";
 import { describeWays, type Tried, tryWays } from "../ways.ts";
 import {
   ask,
@@ -294,14 +296,14 @@ interface Replica {
   readonly guards: number;
 }
 
-async function readReplica(client: Client): Promise<Replica> {
-  const [names, guards] = await client.batch([
-    INSPECT,
+async function readReplica(database: OpenDatabase): Promise<Replica> {
+  const names = await database.execute(INSPECT);
+  const guards = await database.execute(bare(
     "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '_libsql_sync'",
-  ], "read");
+  ));
   const columns = new Map<string, Set<string>>();
   const indexes = new Set<string>();
-  for (const [table, name] of names!.rows.map((row) => [row[0], row[1]])) {
+  for (const [table, name] of names.rows.map((row) => [row[0], row[1]])) {
     if (table === null) indexes.add(String(name));
     else {
       const known = columns.get(String(table)) ?? new Set();
@@ -309,13 +311,13 @@ async function readReplica(client: Client): Promise<Replica> {
     }
   }
   const row = columns.has("_libsql_sync")
-    ? (await client.execute("SELECT * FROM _libsql_sync")).rows[0]
+    ? (await database.execute(bare("SELECT * FROM _libsql_sync"))).rows[0]
     : undefined;
   return {
     row: row === undefined ? null : { ...row },
     columns,
     indexes,
-    guards: Number(guards!.rows[0]![0]),
+    guards: Number(guards.rows[0]![0]),
   };
 }
 
@@ -324,13 +326,15 @@ async function lookAtReplica(
   wanted: { schema: Schema; hash: string; source: Source | null },
   add: (finding: Finding) => void,
 ): Promise<void> {
-  let client: Client;
+  let database: OpenDatabase;
   try {
     const { libsqlUrl, libsqlAuthToken } = parseConfig((name) =>
       ({ PGMQ_URL: "postgres://unused", WEBHOOK_SIGNATURE: "unused" })[name] ??
         Deno.env.get(name)
     );
-    client = createClient({ url: libsqlUrl, authToken: libsqlAuthToken });
+    database = openDatabase({ libsqlUrl, libsqlAuthToken }, {
+      timeoutMs: HEALTH_TIMEOUT_MS,
+    });
   } catch (error) {
     if (!(error instanceof SyncError)) throw error;
     const advice = "set it, or unset LIBSQL_URL to leave the replica out";
@@ -338,7 +342,7 @@ async function lookAtReplica(
     return;
   }
   try {
-    compareReplica(await readReplica(client), wanted, add);
+    compareReplica(await readReplica(database), wanted, add);
   } catch (error) {
     const { cause } = error as { cause?: { status?: unknown } };
     add(failure(
@@ -349,7 +353,7 @@ async function lookAtReplica(
       "check LIBSQL_URL and LIBSQL_AUTH_TOKEN here; the worker has its own",
     ));
   } finally {
-    client.close();
+    database.close();
   }
 }
 

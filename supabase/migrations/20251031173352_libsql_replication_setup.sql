@@ -1256,14 +1256,14 @@ set work_mem = '32MB'
 as $$
   with rendered as materialized (
     select * from (
-      select r.*, pg_catalog.sum(pg_catalog.octet_length(r.text)) over (order by r.msg_id rows unbounded preceding) as bytes
+      select r.*, pg_catalog.row_number() over w as n, pg_catalog.sum(pg_catalog.octet_length(r.text)) over w as bytes
       from (
-        select m.msg_id, m.n, m.field, (m.message ->> 'table') collate "C" as table_name,
+        select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
           case when m.field is not null then m.message -> 'columns' end as columns,
           case when m.field is not null then (m.message -> m.field -> 0)::text
             else libsql_sync.envelope(m.message) end as text
         from (
-          select q.msg_id, q.n, q.message,
+          select q.msg_id, q.message,
             -- Where its one row lies, if it has no more than that.
             case when pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
               and q.message -> 'v' = '1'
@@ -1277,10 +1277,10 @@ as $$
                 and q.message #> '{rows,1}' is null and not q.message ? 'updates' then 'rows'
             end end as field
           from (
-            select l.msg_id, l.message, pg_catalog.row_number() over w as n, pg_catalog.sum(l.bytes) over w - l.bytes as bytes_before
+            select l.msg_id, l.message, pg_catalog.sum(l.bytes) over w - l.bytes as bytes_before
             from (
               -- Nothing is decompressed to be left: three is what JSON is compressed to.
-              select m.msg_id, m.message, pg_catalog.pg_column_size(m.message)
+              select m.msg_id, m.message, coalesce(pg_catalog.pg_column_size(m.message), 0)
                 * case when pg_catalog.pg_column_compression(m.message) is null then 1 else 3 end as bytes
               from pgmq.q_replicate_data_libsql m
               where m.msg_id >= lowest and not m.msg_id operator(pg_catalog.<@) besides
@@ -1288,13 +1288,14 @@ as $$
             ) l
             window w as (order by l.msg_id rows unbounded preceding)
           ) q
-          where q.bytes_before < 2 * bytes_max::bigint or q.n = 1
+          where q.bytes_before <= 2 * bytes_max::bigint
           order by q.msg_id
           offset 0
         ) m
         order by m.msg_id
         offset 0
       ) r
+      window w as (order by r.msg_id rows unbounded preceding)
     ) r
     where r.bytes <= bytes_max or r.n = 1
   ), kinds as materialized (
@@ -1729,6 +1730,7 @@ declare
   ghosts jsonb := '[]';
   oversize jsonb := '[]';
   after jsonb;
+  reached text[];
   bytes bigint := 0;
   here bigint;
   -- Whether there is another number of rows there, so that its keys are needed.
@@ -1819,8 +1821,9 @@ begin
         else
           parts := parts || pg_catalog.array_to_json(r.cells)::text;
         end if;
-        after := pg_catalog.to_jsonb(r.place);
+        reached := r.place;
       end loop;
+      after := pg_catalog.to_jsonb(reached);
     end if;
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
@@ -1857,7 +1860,7 @@ begin
     'upto', place::text, 'closes', place is null and w.closes and unread = 0
       and w.tables operator(pg_catalog.@>) array(select t.name from libsql_sync.tables t));
   -- The cells as they are: through json they would be parsed for nothing.
-  return pg_catalog.left(answer::text, -1) || (',"cells":[' || pg_catalog.array_to_string(parts, ',') || ']}');
+  return pg_catalog.concat(pg_catalog.left(answer::text, -1), ',"cells":[', pg_catalog.array_to_string(parts, ','), ']}');
 end
 $$;
 
@@ -2486,8 +2489,14 @@ $$;
 -- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
 -- gives the lease back and counts the queue.
 -- The JSON is returned as text: to make it json would be to parse some MB for nothing.
-drop function if exists libsql_sync.claim(json);
-create function libsql_sync.claim(request json)
+do $$
+begin
+  if 'json'::regtype = (select prorettype from pg_proc where oid = pg_catalog.to_regprocedure('libsql_sync.claim(json)')) then
+    drop function libsql_sync.claim(json);
+  end if;
+end
+$$;
+create or replace function libsql_sync.claim(request json)
 returns text
 language plpgsql
 security definer -- the worker's role may call this and touch no table

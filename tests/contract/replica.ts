@@ -5,20 +5,19 @@
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import type { Client } from "@libsql/client/http";
 import type { Batch } from "../../lib/claim.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { touchedBy, walkAfter } from "../../lib/page.ts";
 import { createPlanner, type Step } from "../../lib/plan.ts";
 import { createReplica, type Replica } from "../../lib/replica.ts";
 import type { ReplicaRow } from "../../lib/replica_row.ts";
-import type { Statement } from "../../lib/sql.ts";
+import { bare, type Database, type Statement } from "../../lib/sql.ts";
 import type { Fields } from "../sim/source_state.ts";
 import { HASHES, SCHEMAS } from "./source.ts";
 
 /** A libSQL with nothing in it. */
 export interface LibsqlUnderTest {
-  readonly client: Client;
+  readonly database: Database;
   /** What a reader reads. */
   read(sql: string): Promise<unknown[][]>;
   close(): Promise<void>;
@@ -100,8 +99,8 @@ export function testReplica(
         await libsql.close();
       }
     });
-  const replicaOf = ({ client }: LibsqlUnderTest, schema = 0) =>
-    createReplica(client, {
+  const replicaOf = ({ database }: LibsqlUnderTest, schema = 0) =>
+    createReplica(database, {
       schema: SCHEMAS[schema]!,
       schemaHash: HASHES[schema]!,
     });
@@ -218,12 +217,9 @@ export function testReplica(
 
   test(
     "a batch that breaks a constraint is refused whole, and its row found",
-    async (replica, start, { client, read }) => {
-      await client.batch([{
-        sql: `CREATE TRIGGER strict BEFORE INSERT ON item
-WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
-        args: [],
-      }], "write");
+    async (replica, start, { database, read }) => {
+      await database.write([bare(`CREATE TRIGGER strict BEFORE INSERT ON item
+WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
       const batch = batchAfter(start, [
         items(["1", "a", "5"], ["2", "bad", "6"], ["3", "c", "7"]),
       ]);
@@ -247,8 +243,8 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
 
   test(
     "a table that is missing is the schema's fault",
-    async (replica, start, { client }) => {
-      await client.batch([{ sql: "DROP TABLE item", args: [] }], "write");
+    async (replica, start, { database }) => {
+      await database.write([bare("DROP TABLE item")]);
       const batch = batchAfter(start, [items(["1", "a", "5"])]);
       assertEquals(
         await codeOf(apply(replica, batch, start)),
@@ -262,8 +258,8 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
     async (_, start, libsql) => {
       // As after a failover that lost what was there when it was planned.
       const change = "ALTER TABLE item ADD COLUMN other TEXT";
-      const client = afterFirst(libsql.client, change);
-      const replica = replicaOf({ ...libsql, client }, 1);
+      const database = afterFirst(libsql.database, change);
+      const replica = replicaOf({ ...libsql, database }, 1);
       const altering = replica.alter({ from: HASHES[0]! });
       assertEquals(await codeOf(altering), "replica_moved");
       assertEquals(await replica.probe(), start);
@@ -304,7 +300,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
 
   test(
     "no statement but the next move passes the guard",
-    async (replica, start, { client }) => {
+    async (replica, start, { database }) => {
       for (
         const sql of [
           "UPDATE _libsql_sync SET position = position + 1",
@@ -315,7 +311,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
         ]
       ) {
         await assertRejects(
-          () => client.batch([{ sql, args: [] }], "write"),
+          () => database.write([bare(sql)]),
           Error,
           "libsql_sync guard",
           sql,
@@ -327,9 +323,9 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
 
   test(
     "buildIndexes() builds what is missing",
-    async (replica, start, { client, read }) => {
+    async (replica, start, { database, read }) => {
       assert(start !== null);
-      const newer = createReplica(client, {
+      const newer = createReplica(database, {
         schema: SCHEMAS[1]!,
         schemaHash: HASHES[1]!,
       });
@@ -348,20 +344,20 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
   Deno.test(`${name}: bootstrap() comes late to a replica that is being rebuilt, and changes nothing`, async () => {
     const libsql = await make();
     try {
-      const { client, read } = libsql;
+      const { database, read } = libsql;
       // As another tool made it.
-      await client.batch([{
-        sql: "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, size TEXT)",
-        args: [],
-      }], "write");
-      const sent: Statements[] = [];
-      const replica = replicaOf({ ...libsql, client: noting(client, sent) });
+      await database.write([bare(
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, size TEXT)",
+      )]);
+      const sent: (readonly Statement[])[] = [];
+      const noted = noting(database, sent);
+      const replica = replicaOf({ ...libsql, database: noted });
       const start = await replica.bootstrap({ epoch: EPOCH, wipe: false });
       assertEquals(start.rebuilding, '["item"]');
       const first = batchAfter(start, [items(["1", "a", "5"])]);
       const row = await apply(replica, first, start);
       const bootstrap = sent.find((statements) => statements.length > 5)!;
-      await assertRejects(() => client.batch(bootstrap, "write"), Error);
+      await assertRejects(() => database.write(bootstrap), Error);
       assertEquals(await replica.probe(), row);
       const beside = await read("SELECT count(*) FROM _libsql_sync_new_item");
       assertEquals(beside, [[1]]);
@@ -371,28 +367,30 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`,
   });
 }
 
-type Statements = Parameters<Client["batch"]>[0];
-
-/** A client that notes every batch. */
-function noting(client: Client, sent: Statements[]): Client {
-  return withBatch(client, (statements, mode) => {
-    sent.push(statements);
-    return client.batch(statements, mode);
-  });
+/** A database that notes every batch. */
+function noting(
+  database: Database,
+  sent: (readonly Statement[])[],
+): Database {
+  return {
+    ...database,
+    write(statements) {
+      sent.push(statements);
+      return database.write(statements);
+    },
+  };
 }
 
-/** A client after whose first batch somebody else's statement runs. */
-function afterFirst(client: Client, sql: string): Client {
+/** A database after whose first batch somebody else's statement runs. */
+function afterFirst(database: Database, sql: string): Database {
   let isFirst = true;
-  return withBatch(client, async (statements, mode) => {
-    const results = await client.batch(statements, mode);
-    if (isFirst) await client.batch([{ sql, args: [] }], "write");
-    isFirst = false;
-    return results;
-  });
-}
-
-function withBatch(client: Client, batch: Client["batch"]): Client {
-  const execute = (statement: Statement) => client.execute(statement);
-  return { execute, batch } as unknown as Client;
+  return {
+    ...database,
+    async write(statements) {
+      const results = await database.write(statements);
+      if (isFirst) await database.write([bare(sql)]);
+      isFirst = false;
+      return results;
+    },
+  };
 }

@@ -102,29 +102,21 @@ Deno.test("sync() bounds what a replica answers, and follows it nowhere", async 
   assertEquals(await stack.assertEqual(), 2);
 });
 
-Deno.test("a setting that a client refuses is told without its words", async () => {
-  const urls = {
+Deno.test("a setting that the driver refuses is told without its words", async () => {
+  const worker = serveWorker({
     libsqlUrl: "http://127.0.0.1:9",
-    pgmqUrl: "postgres://u:secret@127.0.0.1:9/db",
-  };
-  for (
-    const [name, change] of [
-      ["PGMQ_URL", { pgmqUrl: `${urls.pgmqUrl}?target_session_attrs=bogus` }],
-      ["LIBSQL_URL", { libsqlUrl: `${urls.libsqlUrl}/%zz` }],
-    ] as const
-  ) {
-    const worker = serveWorker({ ...urls, ...change }, SCHEMA);
-    try {
-      const response = await fetch(
-        `http://127.0.0.1:${worker.addr.port}/sync`,
-        { method: "POST", headers: { "x-webhook-signature": SECRET } },
-      );
-      const { error, message } = await response.json();
-      assertEquals([response.status, error], [500, "config_invalid"]);
-      assertStringIncludes(message, name);
-      assert(!/secret|bogus|zz/.test(message), message);
-    } finally {
-      await worker.shutdown();
-    }
+    pgmqUrl: "postgres://u:secret@127.0.0.1:9/db?target_session_attrs=bogus",
+  }, SCHEMA);
+  try {
+    const response = await fetch(
+      `http://127.0.0.1:${worker.addr.port}/sync`,
+      { method: "POST", headers: { "x-webhook-signature": SECRET } },
+    );
+    const { error, message } = await response.json();
+    assertEquals([response.status, error], [500, "config_invalid"]);
+    assertStringIncludes(message, "PGMQ_URL");
+    assert(!/secret|bogus/.test(message), message);
+  } finally {
+    await worker.shutdown();
   }
 });

@@ -2,6 +2,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { type Client, createClient } from "@libsql/client/http";
+import { openLibsql } from "../../lib/libsql.ts";
 import { createReplica } from "../../lib/replica.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import { startSqld } from "../../lib/dev/sqld.ts";
@@ -218,11 +219,13 @@ async function withReplica(
   const sqld = await startSqld({ dataDir });
   const client = createClient({ url: sqld.url, authToken: "test" });
   try {
-    const replica = createReplica(client, {
+    const database = openLibsql({ url: sqld.url, authToken: "test", fetch });
+    const replica = createReplica(database, {
       schema: parseSchema(SCHEMA),
       schemaHash: HASH,
     });
     await replica.bootstrap({ epoch: "e1", wipe: false });
+    database.close();
     await run(client);
   } finally {
     client.close();

@@ -1,8 +1,9 @@
 /** The functions in PostgreSQL do what the contract says, and what the model of
  * the simulation does. */
 
+import { openLibsql } from "../../lib/libsql.ts";
+import { bare } from "../../lib/sql.ts";
 import { assertEquals } from "@std/assert";
-import { createClient } from "@libsql/client/http";
 import postgres from "postgres";
 import { compareSources } from "../contract/differential.ts";
 import { makeModel } from "../contract/model.ts";
@@ -46,19 +47,15 @@ testSource("PostgreSQL", make);
 
 testReplica("sqld", async () => {
   const sqld = await startSqld({ dataDir: `${await servers.folder()}/sqld` });
-  const client = createClient({
-    url: sqld.url,
-    authToken: "test",
-    intMode: "number",
-  });
+  const database = openLibsql({ url: sqld.url, authToken: "test", fetch });
   return {
-    client,
+    database,
     async read(sql) {
-      const { rows } = await client.execute(sql);
+      const { rows } = await database.execute(bare(sql));
       return rows.map((row) => Array.from(row as ArrayLike<unknown>));
     },
     async close() {
-      client.close();
+      database.close();
       await sqld.kill();
     },
   };

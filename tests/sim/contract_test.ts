@@ -3,7 +3,7 @@
 import { makeModel } from "../contract/model.ts";
 import { testReplica } from "../contract/replica.ts";
 import { testSource } from "../contract/source.ts";
-import { clientOf, MemoryDatabase } from "./libsql.ts";
+import { databaseOf, MemoryDatabase } from "./libsql.ts";
 
 testSource("model", () => Promise.resolve(makeModel()));
 
@@ -14,7 +14,7 @@ testReplica("SQLite", () => {
       resolve(database.batch(statements))
     );
   return Promise.resolve({
-    client: clientOf(run),
+    database: databaseOf(run),
     read: (sql) => Promise.resolve(database.read(sql)),
     close: () => Promise.resolve(database.close()),
   });

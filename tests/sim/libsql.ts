@@ -9,8 +9,7 @@
  */
 
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import type { Client } from "@libsql/client/http";
-import type { Statement } from "../../lib/sql.ts";
+import type { Database, Statement } from "../../lib/sql.ts";
 
 /** A row as libSQL's client gives it: by number and by name. */
 type ResultRow = { [name: string]: unknown } & ArrayLike<unknown>;
@@ -97,8 +96,7 @@ export class MemoryDatabase {
     try {
       let reader = this.#readers.get(sql);
       if (reader === undefined) {
-        reader = this.#database.prepare(sql);
-        reader.setReturnArrays(true);
+        reader = inArrays(this.#database.prepare(sql));
         this.#readers.set(sql, reader);
       }
       return reader.all() as unknown as unknown[][];
@@ -136,10 +134,9 @@ export class MemoryDatabase {
   #run({ sql, args }: Statement): Result {
     let prepared = this.#statements.get(sql);
     if (prepared === undefined) {
-      const statement = this.#database.prepare(
+      const statement = inArrays(this.#database.prepare(
         this.#measures ? sql : sql.replace(SIZE, "4096 AS bytes"),
-      );
-      statement.setReturnArrays(true);
+      ));
       prepared = {
         statement,
         columns: statement.columns().map(({ name }) => name),
@@ -167,6 +164,13 @@ export function isLook({ sql }: Statement): boolean {
   return /^(SELECT|UPDATE _libsql_sync SET probed_at) /.test(sql);
 }
 
+/** Has a statement return rows as arrays; Deno's types do not know of it. */
+function inArrays(statement: StatementSync): StatementSync {
+  (statement as StatementSync & { setReturnArrays(isSo: boolean): void })
+    .setReturnArrays(true);
+  return statement;
+}
+
 /** A statement that is kept, and the names of its columns. */
 interface Prepared {
   readonly statement: StatementSync;
@@ -174,16 +178,16 @@ interface Prepared {
 }
 
 /**
- * What of libSQL's client a replica uses.
+ * What a replica is reached by.
  *
  * @param run Runs a batch.
- * @returns The client.
+ * @returns The database.
  */
-export function clientOf(
+export function databaseOf(
   run: (statements: readonly Statement[]) => Promise<Result[]>,
-): Client {
+): Database {
   return {
-    execute: async (statement: Statement) => (await run([statement]))[0]!,
-    batch: (statements: Statement[]) => run(statements),
-  } as unknown as Client;
+    execute: async (statement) => (await run([statement]))[0]!,
+    write: run,
+  };
 }

@@ -18,7 +18,7 @@ import { sync } from "../../lib/sync.ts";
 import { walk } from "../../lib/walk.ts";
 import { HASHES, SCHEMAS } from "../contract/source.ts";
 import { Invariants } from "./invariants.ts";
-import { clientOf, MemoryDatabase, type Result } from "./libsql.ts";
+import { databaseOf, MemoryDatabase, type Result } from "./libsql.ts";
 import type { Call, Target } from "./network.ts";
 import { type Early, type SourceFaults, SourceModel } from "./source_model.ts";
 import type { Fields, SourceState } from "./source_state.ts";
@@ -276,7 +276,7 @@ export class World {
     const schema = SCHEMAS[worker.schema]!;
     const { keysMax } = this.setup;
     const replica = createReplica(
-      clientOf((statements) =>
+      databaseOf((statements) =>
         this.#call(worker, "replica", {
           name: nameOf(statements),
           run: () => this.#batch(statements),

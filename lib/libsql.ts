@@ -1,0 +1,101 @@
+/**
+ * Ring 1. A libSQL database, by the Hrana protocol over HTTP.
+ *
+ * Promise: statements are applied together or not at all, by one request.
+ *
+ * @module
+ */
+
+import {
+  BatchCond,
+  ClientError,
+  openHttp,
+  ResponseError,
+} from "@libsql/hrana-client";
+import type { Database, Result } from "./sql.ts";
+
+/** A database, to be closed at the end. */
+export interface OpenDatabase extends Database {
+  close(): void;
+}
+
+/** What the database or the protocol said; `cause.status` is that of HTTP. */
+export class LibsqlError extends Error {
+  override readonly name = "LibsqlError";
+  constructor(
+    message: string,
+    /** SQLite's code, or the name of what went wrong. */
+    readonly code: string,
+    /** The statement of a batch that it refused. */
+    readonly statementIndex?: number,
+    cause?: ClientError,
+  ) {
+    super(message, { cause });
+  }
+}
+
+/**
+ * Opens a database; nothing is sent yet.
+ *
+ * @param options Its address by HTTP, its token, and what sends a request.
+ * @returns The database.
+ * @throws {TypeError} The address is none.
+ */
+export function openLibsql(
+  options: {
+    url: string;
+    authToken: string;
+    fetch: (request: Request) => Promise<Response>;
+  },
+): OpenDatabase {
+  const client = openHttp(options.url, options.authToken, options.fetch);
+  client.intMode = "number";
+  return {
+    async execute({ sql, args }) {
+      const stream = client.openStream();
+      const rows = stream.query([sql, args]).catch(refuse);
+      // What was asked for goes with the stream's end: one request.
+      stream.closeGracefully();
+      return await rows;
+    },
+    async write(statements) {
+      const stream = client.openStream();
+      const batch = stream.batch();
+      let last = batch.step();
+      const begun = last.run("BEGIN IMMEDIATE");
+      const results = statements.map(({ sql, args }, index) => {
+        const step = batch.step().condition(BatchCond.ok(last));
+        last = step;
+        return step.query([sql, args])
+          .catch((error) => refuse(error, index));
+      });
+      const commit = batch.step().condition(BatchCond.ok(last));
+      const committed = commit.run("COMMIT");
+      const undo = batch.step().condition(BatchCond.not(BatchCond.ok(commit)));
+      undo.run("ROLLBACK").catch(() => {});
+      const settled = Promise.all([begun, committed, ...results]);
+      const executed = batch.execute();
+      stream.closeGracefully();
+      // Of a request that failed no step is told.
+      const [[, end, ...answers]] = await Promise.all([settled, executed])
+        .catch(refuse);
+      if (end === undefined || answers.includes(undefined)) {
+        throw new LibsqlError("nothing was committed", "TRANSACTION_CLOSED");
+      }
+      return answers as Result[];
+    },
+    close: () => client.close(),
+  };
+}
+
+/** Says in one form what the client says in several. */
+function refuse(error: unknown, statementIndex?: number): never {
+  if (!(error instanceof ClientError)) throw error;
+  const code = error instanceof ResponseError ? error.code : undefined;
+  throw new LibsqlError(
+    error.message,
+    code ?? error.name,
+    statementIndex,
+    error,
+  );
+}
