@@ -130,8 +130,6 @@ export async function follow(
     return planned(parts, claim);
   };
   let ahead: PlannedClaim | null = null;
-  /** Messages of the batch before, which the source does not know to be applied. */
-  let unacked = 0;
   try {
     for (;;) {
       try {
@@ -162,13 +160,11 @@ export async function follow(
             );
           case "batch": {
             const { size } = parts.pace;
-            const held = { lease, batch: claim, unacked };
-            const next = claimAhead(parts, progress, held);
+            const next = claimAhead(parts, progress, { lease, batch: claim });
             try {
               await obey(parts, progress, claim);
             } finally {
               ahead = await next();
-              unacked = ahead === null ? 0 : claim.messageCount;
               if (ahead !== null) progress.claimedSize = size;
             }
             break;
@@ -199,11 +195,10 @@ export async function follow(
 type PlannedClaim = Next & Planned;
 
 /**
- * Claims and plans the batch after one that is about to be applied, meanwhile,
- * which acks the one before. It is not asked for where that one is the last and
- * there is little to ack, where it was handed out before, and where there is
- * little time left for another. A page goes on from the one before it, where that
- * does not wait for the replica's keys.
+ * Claims and plans the batch after one that is about to be applied, meanwhile. It
+ * is not asked for where that one is the last, where it was handed out before, and
+ * where there is little time left for another. A page goes on from the one before
+ * it, where that does not wait for the replica's keys.
  *
  * @returns Waits for it, and returns it where it may be applied: the one before
  * it was, and whole.
@@ -211,11 +206,7 @@ type PlannedClaim = Next & Planned;
 function claimAhead(
   parts: Parts,
   progress: Progress,
-  { lease, batch, unacked }: {
-    lease: string;
-    batch: Planned;
-    unacked: number;
-  },
+  { lease, batch }: { lease: string; batch: Planned },
 ): () => Promise<PlannedClaim | null> {
   const { source, budget, pace } = parts;
   const { drained, kind, reopen, page } = batch;
@@ -223,8 +214,7 @@ function claimAhead(
   const { size } = pace;
   const { parked, row } = progress;
   if (
-    drained && !upto && unacked < UNACKED_MIN || reopen || kind !== "new" ||
-    progress.split !== null ||
+    drained && !upto || reopen || kind !== "new" || progress.split !== null ||
     budget.msLeft() < AHEAD_MS_MIN || !hasBudget(budget)
   ) return () => Promise.resolve(null);
   const claim = source.claim({
@@ -268,8 +258,6 @@ function pageBound({ pageSize }: Pace): Pick<PageRequest, "rows" | "bytes"> {
 
 /** Less is no time for one more batch. */
 const AHEAD_MS_MIN = 1_500;
-/** Fewer messages are acked in less time than a call takes. */
-const UNACKED_MIN = 10_000;
 const FAILURES_MAX = 3;
 const BRIEF_MS = 1_000;
 const NOTHING: BatchSize = { messages: 0, bytes: 0 };
