@@ -26,19 +26,19 @@ export interface Pace {
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(newPace().size.messages, 2_000);
+ * assertEquals(newPace().size.messages, 4_000);
  * ```
  */
 export function newPace(): Pace {
   return {
-    size: { messages: 2_000, bytes: 1_048_576 },
+    size: { messages: 4_000, bytes: 1_048_576 },
     pageSize: { messages: 2_000, bytes: 524_288 },
   };
 }
 
 /** What an apply should take. */
 const AIM_MS = 1_000;
-const SIZE_MAX: BatchSize = { messages: 54_000, bytes: 6_000_000 };
+const SIZE_MAX: BatchSize = { messages: 50_000, bytes: 5_500_000 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**
