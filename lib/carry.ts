@@ -17,8 +17,8 @@ import {
 } from "./source_postgres.ts";
 import { createRestCarrier } from "./source_rest.ts";
 
-/** One message and a page of one row, each escaped at its worst. */
-const ANSWER_BYTES_MAX = 64 * 1_048_576;
+/** One message and a page of one row, each escaped at its worst, and by PostgREST again. */
+const ANSWER_BYTES_MAX = 104 * 1_048_576;
 
 /** What names a way to the source. */
 export type Way = Pick<

@@ -73,14 +73,18 @@ export function openLibsql(
       const committed = commit.run("COMMIT");
       const undo = batch.step().condition(BatchCond.not(BatchCond.ok(commit)));
       undo.run("ROLLBACK").catch(() => {});
-      const settled = Promise.all([begun, committed, ...results]);
+      const done = Promise.all([begun, committed]);
+      const told = Promise.all(results);
       const executed = batch.execute();
       stream.closeGracefully();
       // Of a request that failed no step is told.
-      const [[, end, ...answers]] = await Promise.all([settled, executed])
+      const [answers, steps] = await Promise.all([told, done, executed])
         .catch(refuse);
-      if (end === undefined || answers.includes(undefined)) {
-        throw new LibsqlError("nothing was committed", "TRANSACTION_CLOSED");
+      if ([...answers, ...steps].includes(undefined)) {
+        throw new LibsqlError(
+          "expected an answer to each statement, found fewer",
+          "TRANSACTION_CLOSED",
+        );
       }
       return answers as Result[];
     },

@@ -299,6 +299,7 @@ function planTable(
       goes(name, fate);
       return;
     }
+    // Its cells become those of the replica, in place; it keeps its key as it came.
     const row = fate as Converting;
     const length = convertRow(row);
     if (typeof length === "string") {
@@ -528,7 +529,7 @@ function byKey(table: Table, { columns, rows }: Group): Order {
   return (a, b) => by[a]! < by[b]! ? -1 : by[a]! > by[b]! ? 1 : 0;
 }
 
-/** Characters that a number of 53 bits holds in front of another, 7 bits each. */
+/** Characters of 7 bits that a number holds exactly. */
 const PREFIX = 7;
 
 /**

@@ -2491,8 +2491,11 @@ $$;
 -- The JSON is returned as text: to make it json would be to parse some MB for nothing.
 do $$
 begin
-  if 'json'::regtype = (select prorettype from pg_proc where oid = pg_catalog.to_regprocedure('libsql_sync.claim(json)')) then
+  if 'json'::regtype = (select prorettype from pg_proc where oid = to_regprocedure('libsql_sync.claim(json)')) then
     drop function libsql_sync.claim(json);
+    -- What is made anew may be called by everybody, unless it is there already.
+    create function libsql_sync.claim(request json) returns text language sql as 'select null::text';
+    perform libsql_sync.lock_down();
   end if;
 end
 $$;
@@ -2530,7 +2533,7 @@ begin
   -- would hand out messages that somebody acked meanwhile. It waits: who only
   -- asks for the lease holds the row as well, and must not end a running sync.
   select * into c from libsql_sync.chain where id = 1 for update;
-  if c.lease is distinct from request ->> 'lease' then
+  if c.lease is null or c.lease is distinct from request ->> 'lease' then
     return '{"do": "busy", "acked": 0}';
   end if;
   update libsql_sync.chain set

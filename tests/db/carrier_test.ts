@@ -134,7 +134,7 @@ for (const transport of TRANSPORTS) {
     const large = "x é".repeat(1_500_000);
     assertEquals(await carrier.call("echo", [large]), [large]);
     const error = await assertRejects(
-      () => carrier.call("many", 65 * 1_048_576),
+      () => carrier.call("many", 105 * 1_048_576),
       SyncError,
     );
     assertEquals(error.code, "source_unreachable");

@@ -14,6 +14,10 @@ Deno.test.afterAll(async () => {
 
 const TABLES = Object.keys(schemaJson.tables).sort();
 const SAMPLE = new URL("../../lib/dev/sample.sql", import.meta.url);
+const MIGRATION = new URL(
+  "../../supabase/migrations/20251031173352_libsql_replication_setup.sql",
+  import.meta.url,
+);
 
 /** A database before the migration, as role postgres. */
 class Database implements AsyncDisposable {
@@ -140,6 +144,31 @@ for (const [version, of] of [[17, servers], [15, older]] as const) {
     assertEquals(queue?.n, 1);
   });
 }
+
+Deno.test("a claim() that returned json becomes one that returns text, and nobody else's at any moment", async () => {
+  await using database = await Database.create({ servers });
+  const sql = database.connect();
+  await migrate(database.url);
+  const claim = async () => {
+    const [found] = await sql`
+      select prorettype::regtype::text as type,
+        has_function_privilege('libsql_sync_worker', oid, 'execute') as worker,
+        has_function_privilege('public', oid, 'execute') as everybody
+      from pg_proc where oid = 'libsql_sync.claim(json)'::regprocedure`;
+    return [found!.type, found!.worker, found!.everybody];
+  };
+  assertEquals(await claim(), ["text", true, false]);
+  await sql`drop function libsql_sync.claim(json)`;
+  await sql`create function libsql_sync.claim(request json) returns json language sql as 'select request'`;
+  // As a tool does it that runs one statement after another.
+  const block =
+    /do \$\$\n(?:(?!\$\$;)[\s\S])*drop function libsql_sync\.claim\(json\);[\s\S]*?\$\$;/
+      .exec(await Deno.readTextFile(MIGRATION))![0];
+  await sql.unsafe(block).simple();
+  assertEquals(await claim(), ["text", true, false]);
+  await migrate(database.url);
+  assertEquals(await claim(), ["text", true, false]);
+});
 
 /** What the migration makes, without what differs from install to install. */
 async function shape(sql: postgres.Sql): Promise<string[]> {
