@@ -12,7 +12,14 @@ import type { Refusal } from "./change.ts";
 import type { Batch, Claim } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { isolate } from "./isolate.ts";
-import { namesIn, touchedBy, walkAfter, type Walked } from "./page.ts";
+import {
+  namesIn,
+  type PageHead,
+  type PagePlan,
+  touchedBy,
+  walkAfter,
+  type Walked,
+} from "./page.ts";
 import type { Plan, RowStep, Step } from "./plan.ts";
 import { CALLS_RESERVED, type Parts, type Progress } from "./progress.ts";
 
@@ -21,10 +28,14 @@ const SLOW_MS = 2_000;
 /** Tries that find one row of a batch. */
 const TRIES_MIN = 4;
 
-/** A batch whose messages are planned, and let go: they are many times as large. */
-export interface Planned extends Omit<Batch, "messages"> {
+/** A batch whose messages and page are planned, and let go: they are many times as large. */
+export interface Planned extends Omit<Batch, "messages" | "page"> {
   /** What its messages come to. */
   readonly queued: Plan<RowStep>;
+  /** What is left of its page. */
+  readonly page: PageHead | null;
+  /** What its page comes to. */
+  readonly paged: PagePlan | null;
   /** The tables they name. */
   readonly touched: readonly string[];
 }
@@ -35,21 +46,30 @@ export type Next =
   | Planned & Pick<Claim, "acked">;
 
 /**
- * Plans the messages of what the source handed out.
+ * Plans the messages and the page of what the source handed out.
  *
  * @param parts What to work with.
  * @param claim What the source handed out.
- * @returns The same, with a plan in place of the messages.
+ * @returns The same, with plans in their place.
+ * @throws {SyncError} The page is not what the schema says.
  */
-export function planned({ plan }: Pick<Parts, "plan">, claim: Claim): Next {
+export function planned(
+  { plan, planPage }: Pick<Parts, "plan" | "planPage">,
+  claim: Claim,
+): Next {
   if (claim.do !== "batch") return claim;
-  const { messages, ...batch } = claim;
+  const { messages, page, ...batch } = claim;
+  const queued = plan({ ...batch, messages });
   const touched = touchedBy(messages);
-  return { ...batch, touched, queued: plan({ ...batch, messages }) };
+  if (page === null) return { ...batch, touched, queued, page, paged: null };
+  const parked = [...batch.parked, ...queued.refusals];
+  const paged = planPage(page, { parked });
+  const { cells: _, ...head } = page;
+  return { ...batch, touched, queued, page: head, paged };
 }
 
 /**
- * Plans a batch's page, sets aside what cannot be applied, and applies the rest.
+ * Sets aside what of a batch cannot be applied, and applies the rest.
  *
  * @param parts What to work with.
  * @param progress Where the sync is; it moves on.
@@ -61,18 +81,11 @@ export async function applyBatch(
   progress: Progress,
   batch: Planned,
 ): Promise<void> {
-  const { planPage, replica, pace, now } = parts;
+  const { replica, pace, now } = parts;
   const before = progress.row!;
-  const { queued } = batch;
-  const paged = batch.page === null ? { steps: [], refusals: [] } : planPage(
-    batch.page,
-    {
-      parked: [...batch.parked, ...queued.refusals],
-      row: before,
-    },
-  );
-  const steps = [...queued.steps, ...paged.steps];
-  const refusals = [...queued.refusals, ...paged.refusals];
+  const { queued, paged } = batch;
+  const steps = [...queued.steps, ...paged?.stepsFor(before) ?? []];
+  const refusals = [...queued.refusals, ...paged?.refusals ?? []];
   // Recorded at the source before the apply: another worker that finds the
   // batch applied must know what is not in it.
   if (refusals.length > 0 && !await park(parts, progress, batch, refusals)) {

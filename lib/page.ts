@@ -10,7 +10,7 @@
 import type { Cell, Changes, Message, Refusal } from "./change.ts";
 import { SyncError } from "./errors.ts";
 import { fold } from "./fold.ts";
-import { type Plan, planFold, type Step } from "./plan.ts";
+import { planFold, type RowStep, type Step } from "./plan.ts";
 import type { Schema, Table } from "./schema.ts";
 import { type ReplicaRow } from "./replica_row.ts";
 
@@ -54,6 +54,17 @@ export interface Page {
   readonly upto: string | null;
   /** Whether every table was walked and mended when it is applied. */
   readonly closes: boolean;
+}
+
+/** What is left of a page when its rows are planned. */
+export type PageHead = Omit<Page, "cells">;
+
+/** What a page's rows come to. */
+export interface PagePlan {
+  /** The steps that mend or compare, for the replica's row before the batch. */
+  stepsFor(row: Pick<WalkMove, "fresh" | "rebuilding">): Step[];
+  /** What to set aside that was not set aside before. */
+  readonly refusals: readonly Refusal[];
 }
 
 /** Where a walk stands. */
@@ -153,7 +164,7 @@ export type WalkMove = Pick<
 export function walkAfter(
   row: WalkMove & { position?: number },
   batch: {
-    page: Page | null;
+    page: PageHead | null;
     reopen: boolean;
     drained?: boolean;
     touched?: readonly string[];
@@ -258,7 +269,7 @@ function checkColumns({ cells, columns }: Page, table: Table): void {
 
 /** An empty table about to get more than a page: its indexes come last. */
 function isFirstFill(
-  page: Page,
+  page: PageHead,
   { fresh, rebuilding }: Pick<WalkMove, "fresh" | "rebuilding">,
 ): boolean {
   return page.starts && !page.last && !page.large && page.repair &&
@@ -267,12 +278,12 @@ function isFirstFill(
 }
 
 /** Whether the walk leaves the page's table. */
-function isThrough({ table, upto }: Page): boolean {
+function isThrough({ table, upto }: PageHead): boolean {
   return parsePlace(upto)?.table !== table;
 }
 
 /** Whether a table that was rebuilt is equal with this page. */
-function isSwap(page: Page, rebuilding: readonly string[]): boolean {
+function isSwap(page: PageHead, rebuilding: readonly string[]): boolean {
   return rebuilding.includes(page.table) && isThrough(page) && page.repair &&
     page.half !== "keys" && page.failed === null;
 }
@@ -282,8 +293,8 @@ function isSwap(page: Page, rebuilding: readonly string[]): boolean {
  *
  * @param schema The tables that are replicated.
  * @returns A function of a page and the changes its batch has set aside, which
- * returns the steps that mend or compare, and what to set aside; it throws
- * `source_failed` where the page has columns that the table has not.
+ * returns what its rows come to; it throws `source_failed` where the page has
+ * columns that the table has not.
  *
  * @example
  * ```ts
@@ -293,11 +304,12 @@ function isSwap(page: Page, rebuilding: readonly string[]): boolean {
  * const plan = createPagePlanner(parseSchema({
  *   tables: { t: { key: "id", columns: { id: "INTEGER" }, indexes: [] } },
  * }));
- * const { steps } = plan({
+ * const planned = plan({
  *   walkGen: 1, kind: "verify", repair: false, table: "t", half: "forward", starts: true, large: false,
  *   last: true, rows: 1, failed: null, key: ["id"], columns: ["id"], cells: [["5"]],
  *   ghosts: [], oversize: [], open: [], upto: null, closes: false,
- * }, { parked: [], row: { fresh: "[]", rebuilding: "[]" } });
+ * }, { parked: [] });
+ * const steps = planned.stepsFor({ fresh: "[]", rebuilding: "[]" });
  * assertEquals(steps.map((step) => step.kind), ["compare", "tally"]);
  * ```
  */
@@ -305,15 +317,12 @@ export function createPagePlanner(
   schema: Schema,
 ): (
   page: Page,
-  options: {
-    parked: readonly Refusal[];
-    row: Pick<WalkMove, "fresh" | "rebuilding">;
-  },
-) => Plan {
+  options: { parked: readonly Refusal[] },
+) => PagePlan {
   const tables = new Map(schema.tables.map((table) => [table.name, table]));
-  return (page, { parked, row }) => {
+  return (page, { parked }) => {
     const table = tables.get(page.table);
-    if (table === undefined) return { steps: [], refusals: [] };
+    if (table === undefined) return { stepsFor: () => [], refusals: [] };
     checkColumns(page, table);
     const order = table.key.map((column) => page.key.indexOf(column));
     const inOrder = (keys: Page["ghosts"]) =>
@@ -338,40 +347,58 @@ export function createPagePlanner(
       [...parked, ...skipped],
       "known",
     );
-    const walk = { walkGen: page.walkGen, table };
-    const steps: Step[] = isFirstFill(page, row)
-      ? table.indexes.map((index) => ({ kind: "unindex", table, index }))
-      : [];
-    for (const step of planned.steps) {
-      if (!page.repair) {
-        steps.push({ ...step, kind: "compare", of: step.kind, walk });
-        continue;
-      }
-      const found = step.kind === "delete" ? "ghosts" : "differing";
-      steps.push(step, {
-        kind: "tally",
-        walk,
-        found,
-        rows: 0,
-        ended: false,
-        failed: null,
-      });
+    // The cells are let go: their text is in the steps.
+    const { cells: _, ...head } = page;
+    const { steps } = planned;
+    return {
+      stepsFor: (row) => stepsOf(head, { table, steps, row }),
+      refusals: page.repair ? planned.refusals : [],
+    };
+  };
+}
+
+/** The steps of a page: those of its rows, and what tells how far the walk is. */
+function stepsOf(
+  page: PageHead,
+  { table, steps: mending, row }: {
+    table: Table;
+    steps: readonly RowStep[];
+    row: Pick<WalkMove, "fresh" | "rebuilding">;
+  },
+): Step[] {
+  const walk = { walkGen: page.walkGen, table };
+  const steps: Step[] = isFirstFill(page, row)
+    ? table.indexes.map((index) => ({ kind: "unindex", table, index }))
+    : [];
+  for (const step of mending) {
+    if (!page.repair) {
+      steps.push({ ...step, kind: "compare", of: step.kind, walk });
+      continue;
     }
-    const strays = page.half === "back" && page.last && page.failed === null;
-    if (strays) {
-      steps.push({ kind: "strays", table, repair: page.repair, walk });
-    }
-    if (isSwap(page, namesIn(row.rebuilding))) {
-      steps.push({ kind: "drop", table }, { kind: "rename", table });
-    }
-    steps.push({
+    const found = step.kind === "delete" ? "ghosts" : "differing";
+    steps.push(step, {
       kind: "tally",
       walk,
-      found: strays && page.repair ? "ghosts" : null,
-      rows: page.half === "back" ? 0 : page.rows,
-      ended: isThrough(page),
-      failed: page.failed,
+      found,
+      rows: 0,
+      ended: false,
+      failed: null,
     });
-    return { steps, refusals: page.repair ? planned.refusals : [] };
-  };
+  }
+  const strays = page.half === "back" && page.last && page.failed === null;
+  if (strays) {
+    steps.push({ kind: "strays", table, repair: page.repair, walk });
+  }
+  if (isSwap(page, namesIn(row.rebuilding))) {
+    steps.push({ kind: "drop", table }, { kind: "rename", table });
+  }
+  steps.push({
+    kind: "tally",
+    walk,
+    found: strays && page.repair ? "ghosts" : null,
+    rows: page.half === "back" ? 0 : page.rows,
+    ended: isThrough(page),
+    failed: page.failed,
+  });
+  return steps;
 }

@@ -12,7 +12,7 @@ import type { Pace } from "./batch_size.ts";
 import type { BatchSize, Outcome, PageRequest, Queued } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { buildIndexes } from "./indexes.ts";
-import { namesIn, type Page, parsePlace } from "./page.ts";
+import { namesIn, type PageHead, parsePlace } from "./page.ts";
 import {
   hasBudget,
   newProgress,
@@ -241,7 +241,7 @@ function claimAhead(
 
 /** Where a page leaves a walk that goes on in the source's order. */
 function pageAfter(
-  { kind, walkGen, table, half, upto }: Page,
+  { kind, walkGen, table, half, upto }: PageHead,
 ): Pick<ReplicaRow, "walk_gen" | "walk_at"> | undefined {
   const place = parsePlace(upto);
   // The scrub has one page a sync.

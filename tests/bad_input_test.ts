@@ -443,10 +443,10 @@ Deno.test("what the source answers is one of its answers, or source_failed", () 
       const queued = plan(batch);
       const paged = batch.page &&
         outcome(() =>
-          planPage(batch.page!, { parked: queued.refusals, row: ROW })
+          planPage(batch.page!, { parked: queued.refusals }).stepsFor(ROW)
         );
       if (paged?.error) return assertEquals(paged.error.code, "source_failed");
-      const steps = [...queued.steps, ...paged?.value.steps ?? []];
+      const steps = [...queued.steps, ...paged?.value ?? []];
       for (const step of steps) stepToStatement(step);
       walkAfter(ROW, { ...batch, touched: touchedBy(batch.messages) });
     }),

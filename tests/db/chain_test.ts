@@ -31,7 +31,7 @@ Deno.test("sync() applies the same batch when a worker died before its apply", a
 
   // What came meanwhile is not in it: a position keeps what it contains.
   await insertItems(stack, 6, 8);
-  const seen: Omit<Batch, "messages">[] = [];
+  const seen: Omit<Batch, "messages" | "page">[] = [];
   const result = await syncWith(stack, ({ replica }) => ({
     replica: {
       apply(batch, ...rest) {
