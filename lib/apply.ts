@@ -7,7 +7,7 @@
  * @module
  */
 
-import { nextSize } from "./batch_size.ts";
+import { nextSize, PAGE_MAX } from "./batch_size.ts";
 import type { Refusal } from "./change.ts";
 import type { Batch, Claim } from "./claim.ts";
 import { SyncError } from "./errors.ts";
@@ -126,7 +126,7 @@ export async function applyBatch(
     if (mayGrow || next.messages < pace.size.messages) pace.size = next;
   }
   if (batch.page !== null) {
-    pace.pageSize = nextSize(pace.pageSize, applyMs);
+    pace.pageSize = nextSize(pace.pageSize, applyMs, PAGE_MAX);
   }
 }
 

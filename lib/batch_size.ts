@@ -39,6 +39,8 @@ export function newPace(): Pace {
 /** What an apply should take. */
 const AIM_MS = 1_000;
 const SIZE_MAX: BatchSize = { messages: 50_000, bytes: 5_500_000 };
+/** Larger pages are hardly faster, and take the worker more of its time. */
+export const PAGE_MAX: BatchSize = { messages: 50_000, bytes: 2_800_000 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**
@@ -46,6 +48,7 @@ const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
  *
  * @param size The size that batch was claimed with.
  * @param applyMs How long the replica took, in milliseconds.
+ * @param max What no batch may pass.
  * @returns As much as takes a second at that speed, but at most eight times and
  * at least half as much as before.
  *
@@ -58,16 +61,20 @@ const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
  * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 5_000).messages, 50);
  * ```
  */
-export function nextSize(size: BatchSize, applyMs: number): BatchSize {
+export function nextSize(
+  size: BatchSize,
+  applyMs: number,
+  max: BatchSize = SIZE_MAX,
+): BatchSize {
   const factor = Math.min(8, Math.max(0.5, AIM_MS / Math.max(applyMs, 1)));
   return {
     messages: scale(
       size.messages,
       factor,
       SIZE_MIN.messages,
-      SIZE_MAX.messages,
+      max.messages,
     ),
-    bytes: scale(size.bytes, factor, SIZE_MIN.bytes, SIZE_MAX.bytes),
+    bytes: scale(size.bytes, factor, SIZE_MIN.bytes, max.bytes),
   };
 }
 
