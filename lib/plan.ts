@@ -533,8 +533,8 @@ function byKey(table: Table, { columns, rows }: Group): Order {
 const PREFIX = 7;
 
 /**
- * About the order of the indexed columns: of each index few pages at a time. A few
- * characters of them make a number, which is compared in a tenth of the time.
+ * The order of the indexed columns: of each index few pages at a time. Their first
+ * characters make a number, as numbers are compared in a tenth of the time.
  */
 function byIndexes(table: Table, { columns, rows }: Group): Order {
   const places = [...new Set(table.indexes.flat())]
@@ -556,7 +556,15 @@ function byIndexes(table: Table, { columns, rows }: Group): Order {
     }
     by[row] = prefix * 128 ** left;
   }
-  return (a, b) => by[a]! - by[b]!;
+  return (a, b) => {
+    if (by[a] !== by[b]) return by[a]! - by[b]!;
+    for (let n = 0; n < places.length; n++) {
+      const one = rows[a]!.cells[places[n]!] ?? "";
+      const other = rows[b]!.cells[places[n]!] ?? "";
+      if (one !== other) return one < other ? -1 : 1;
+    }
+    return 0;
+  };
 }
 
 /** How many characters the cells of a column begin with alike. */

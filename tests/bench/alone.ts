@@ -16,7 +16,7 @@ import { CHANGES } from "./rows.ts";
 import type { Sizes } from "./sizes.ts";
 
 /** Messages of a batch: about what the worker's batches come to. */
-const BATCH = { insert: 12_000, update: 36_000, indexed: 36_000 };
+const BATCH = { insert: 15_000, update: 50_000, indexed: 50_000 };
 
 /** Rows a second. */
 async function aloneOf(

@@ -89,7 +89,7 @@ Deno.test("sync() answers 500 replica_unauthorized when libSQL refuses the token
 Deno.test("sync() goes on when sqld is killed and started in the middle", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
-  await insertItems(stack, 1, 5_000);
+  await insertItems(stack, 1, 10_000);
   await using proxy = new Proxy(() => stack.sqld.url);
   let applies = 0;
   proxy.decide = async (body) => {
@@ -105,7 +105,7 @@ Deno.test("sync() goes on when sqld is killed and started in the middle", async 
   });
   assert(applies > 2);
   await stack.drain();
-  assertEquals(await stack.assertEqual(), 5_000);
+  assertEquals(await stack.assertEqual(), 10_000);
 });
 
 Deno.test("sync() answers 503 with Retry-After when nothing listens at the source or the replica", async () => {

@@ -167,7 +167,7 @@ Deno.test("nuke() while a sync runs lets no batch of the old epoch land after", 
   await using stack = await startChain(servers);
   await stack.drain();
   const before = await standing(stack);
-  await insertItems(stack, 1, 8_000);
+  await insertItems(stack, 1, 16_000);
   await using proxy = new Proxy(() => stack.sqld.url);
   const open = Promise.withResolvers<void>();
   let applies = 0;
@@ -198,11 +198,11 @@ Deno.test("nuke() while a sync runs lets no batch of the old epoch land after", 
   const acked = after.batches.filter((b) =>
     b.epoch === before.epoch && b.state === "acked"
   ).reduce((sum, b) => sum + Number(b.messages), 0);
-  assertEquals((await rowsOf(stack)).length, 8_000 - acked);
-  assert(acked > 0 && acked < 8_000);
+  assertEquals((await rowsOf(stack)).length, 16_000 - acked);
+  assert(acked > 0 && acked < 16_000);
   await stack.sql`select libsql_sync.backfill()`;
   await stack.walk();
-  assertEquals(await stack.assertEqual(), 8_000);
+  assertEquals(await stack.assertEqual(), 16_000);
 });
 
 Deno.test("nuke() is carried out by the next sync when its worker died", async () => {
