@@ -9,12 +9,11 @@
 
 import { nextSize, PAGE_MAX } from "./batch_size.ts";
 import type { Refusal } from "./change.ts";
-import type { Batch, Claim } from "./claim.ts";
+import type { Batch, BatchHead, Claim } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { isolate } from "./isolate.ts";
 import {
   namesIn,
-  type PageHead,
   type PagePlan,
   touchedBy,
   walkAfter,
@@ -29,15 +28,13 @@ const SLOW_MS = 2_000;
 const TRIES_MIN = 4;
 
 /** A batch whose messages and page are planned, and let go: they are many times as large. */
-export interface Planned extends Omit<Batch, "messages" | "page"> {
+export interface Planned extends BatchHead {
   /** What its messages come to. */
   readonly queued: Plan<RowStep>;
-  /** What is left of its page. */
-  readonly page: PageHead | null;
-  /** What its page comes to. */
-  readonly paged: PagePlan | null;
   /** The tables they name. */
   readonly touched: readonly string[];
+  /** What its page comes to. */
+  readonly paged: PagePlan | null;
 }
 
 /** What to do next, planned where it is a batch. */
@@ -61,11 +58,9 @@ export function planned(
   const { messages, page, ...batch } = claim;
   const queued = plan({ ...batch, messages });
   const touched = touchedBy(messages);
-  if (page === null) return { ...batch, touched, queued, page, paged: null };
   const parked = [...batch.parked, ...queued.refusals];
-  const paged = planPage(page, { parked });
-  const { cells: _, ...head } = page;
-  return { ...batch, touched, queued, page: head, paged };
+  const paged = page && planPage(page, { parked });
+  return { ...batch, page: paged && paged.head, queued, touched, paged };
 }
 
 /**

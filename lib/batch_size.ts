@@ -40,7 +40,7 @@ export function newPace(): Pace {
 const AIM_MS = 1_000;
 const SIZE_MAX: BatchSize = { messages: 50_000, bytes: 5_500_000 };
 /** Larger pages are hardly faster, and take the worker more of its time. */
-export const PAGE_MAX: BatchSize = { messages: 50_000, bytes: 2_800_000 };
+export const PAGE_MAX: BatchSize = { ...SIZE_MAX, bytes: 2_800_000 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**

@@ -210,7 +210,7 @@ function parseKeys(
   }
   const order = table.key.map((column) => names.indexOf(column));
   if (order.every((from, to) => from === to)) return keys;
-  return keys.map((key) => order.map((from) => key[from] ?? null));
+  return keys.map((key) => cellsAt(key, order));
 }
 
 /** Rows of listed columns with the whole key, or what is wrong with them. */
@@ -253,6 +253,27 @@ function parseUpdates(
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * The cells at some places.
+ *
+ * @param cells The cells.
+ * @param places Where they lie; none lies at -1.
+ * @returns The cells in the order of the places, null where there is none.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(cellsAt(["a", "b"], [1, 0, -1]), ["b", "a", null]);
+ * ```
+ */
+export function cellsAt(
+  cells: readonly Cell[],
+  places: readonly number[],
+): Cell[] {
+  return places.map((at) => cells[at] ?? null);
 }
 
 /**

@@ -11,7 +11,7 @@ import { type Answer, readAnswer } from "./answer.ts";
 import { isCells, type Message, type Refusal } from "./change.ts";
 import { SyncError } from "./errors.ts";
 import type { Json } from "./json.ts";
-import type { Page, WalkKind } from "./page.ts";
+import type { Page, PageHead, WalkKind } from "./page.ts";
 
 /** What worker and source functions must agree on. */
 export const VERSION = 3;
@@ -102,6 +102,11 @@ export interface Batch {
   readonly messages: readonly Message[];
   /** How many messages they are. */
   readonly messageCount: number;
+}
+
+/** What is left of a batch when its messages and its page are planned. */
+export interface BatchHead extends Omit<Batch, "messages" | "page"> {
+  readonly page: PageHead | null;
 }
 
 /** What to do next; `acked` messages were settled on the way. */

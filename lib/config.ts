@@ -159,7 +159,8 @@ function parseLibsqlUrl(name: string, text: string, report: Report): string {
       "leave them out: the token has a variable of its own",
     );
   }
-  return url.origin + url.pathname.replace(/\/+$/, "");
+  if (/[^/]/.test(url.pathname)) return refuse("a path too", copy);
+  return url.origin;
 }
 
 function parseToken(

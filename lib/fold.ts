@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Cell, Changes, Refusal } from "./change.ts";
+import { type Cell, cellsAt, type Changes, type Refusal } from "./change.ts";
 import { convert } from "./convert.ts";
 import { type Table, typeOf } from "./schema.ts";
 
@@ -171,8 +171,8 @@ function foldRows(
 }
 
 /**
- * Names keys by what the replica stores, and reports those it cannot hold: where
- * the key's columns lie among the cells is told beside them.
+ * Names keys by what the replica stores, and reports those it cannot hold. A key is
+ * given as cells, and the places among them where its columns lie.
  */
 function createKeyNamer(
   table: Table,
@@ -196,10 +196,6 @@ function createKeyNamer(
       return null;
     }
   };
-}
-
-function cellsAt(cells: readonly Cell[], places: readonly number[]): Cell[] {
-  return places.map((at) => cells[at] ?? null);
 }
 
 function sameColumns(a: readonly string[], b: readonly string[]): boolean {

@@ -7,7 +7,13 @@
  * @module
  */
 
-import type { Cell, Changes, Message, Refusal } from "./change.ts";
+import {
+  type Cell,
+  cellsAt,
+  type Changes,
+  type Message,
+  type Refusal,
+} from "./change.ts";
 import { SyncError } from "./errors.ts";
 import { fold } from "./fold.ts";
 import { planFold, type RowStep, type Step } from "./plan.ts";
@@ -61,6 +67,7 @@ export type PageHead = Omit<Page, "cells">;
 
 /** What a page's rows come to. */
 export interface PagePlan {
+  readonly head: PageHead;
   /** The steps that mend or compare, for the replica's row before the batch. */
   stepsFor(row: Pick<WalkMove, "fresh" | "rebuilding">): Step[];
   /** What to set aside that was not set aside before. */
@@ -322,17 +329,19 @@ export function createPagePlanner(
   const tables = new Map(schema.tables.map((table) => [table.name, table]));
   return (page, { parked }) => {
     const table = tables.get(page.table);
-    if (table === undefined) return { stepsFor: () => [], refusals: [] };
+    // The cells are let go: their text is in the steps.
+    const { cells, ...head } = page;
+    if (table === undefined) return { head, stepsFor: () => [], refusals: [] };
     checkColumns(page, table);
     const order = table.key.map((column) => page.key.indexOf(column));
     const inOrder = (keys: Page["ghosts"]) =>
-      keys.map((key) => order.map((from) => key[from] ?? null));
+      keys.map((key) => cellsAt(key, order));
     const changes: Changes = {
       msgId: null,
       table,
       truncate: false,
       deletes: inOrder(page.ghosts),
-      upserts: { columns: page.columns, cells: page.cells },
+      upserts: { columns: page.columns, cells },
       updates: { columns: [], cells: [] },
       oversize: inOrder(page.oversize),
     };
@@ -347,10 +356,9 @@ export function createPagePlanner(
       [...parked, ...skipped],
       "known",
     );
-    // The cells are let go: their text is in the steps.
-    const { cells: _, ...head } = page;
     const { steps } = planned;
     return {
+      head,
       stepsFor: (row) => stepsOf(head, { table, steps, row }),
       refusals: page.repair ? planned.refusals : [],
     };

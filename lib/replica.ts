@@ -7,15 +7,9 @@
  * @module
  */
 
-import type { Batch, Keys } from "./claim.ts";
+import type { BatchHead, Keys } from "./claim.ts";
 import { SyncError } from "./errors.ts";
-import {
-  namesIn,
-  type PageHead,
-  type Place,
-  type Walked,
-  type WalkMove,
-} from "./page.ts";
+import { namesIn, type Place, type Walked, type WalkMove } from "./page.ts";
 import type { Step } from "./plan.ts";
 import { readRow } from "./read_row.ts";
 import { indexName, type Schema } from "./schema.ts";
@@ -70,7 +64,7 @@ export interface Replica {
   alter(options: { from: string }): Promise<ReplicaRow>;
   /** Applies a batch: the move and its steps. */
   apply(
-    batch: Omit<Batch, "messages" | "page"> & { page: PageHead | null },
+    batch: BatchHead,
     steps: readonly Step[],
     options: { parked: number; walk: { before: WalkMove; after: WalkMove } },
   ): Promise<Applied>;

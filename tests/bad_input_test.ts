@@ -7,13 +7,14 @@ import { walkOf } from "../lib/claim.ts";
 import { parseConfig } from "../lib/config.ts";
 import { SyncError } from "../lib/errors.ts";
 import { createHandler } from "../lib/handler.ts";
-import { createPagePlanner, touchedBy, walkAfter } from "../lib/page.ts";
+import { createPagePlanner, walkAfter } from "../lib/page.ts";
 import { createPlanner } from "../lib/plan.ts";
 import { parsePostgresUrl } from "../lib/postgres_url.ts";
 import { readRow } from "../lib/read_row.ts";
 import { parseSchema, schemaHash, schemaText } from "../lib/schema.ts";
 import { stepToStatement } from "../lib/statements.ts";
 import schemaJson from "../schema.json" with { type: "json" };
+import { walkAfterBatch } from "./contract/source.ts";
 import { seed } from "./seed.ts";
 
 const SECRET = "the secret of the webhook";
@@ -448,7 +449,7 @@ Deno.test("what the source answers is one of its answers, or source_failed", () 
       if (paged?.error) return assertEquals(paged.error.code, "source_failed");
       const steps = [...queued.steps, ...paged?.value ?? []];
       for (const step of steps) stepToStatement(step);
-      walkAfter(ROW, { ...batch, touched: touchedBy(batch.messages) });
+      walkAfterBatch(ROW, batch);
     }),
   );
   assert(batches > 100, `${batches} were batches`);

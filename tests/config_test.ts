@@ -86,8 +86,7 @@ Deno.test("parseConfig() makes one form of LIBSQL_URL when it is spelled in seve
     "libsql://replica.example.com": "https://replica.example.com",
     " LIBSQL://Replica.example.com/ \n": "https://replica.example.com",
     "https://replica.example.com:443/": "https://replica.example.com",
-    "https://replica.example.com:8443/a/b//":
-      "https://replica.example.com:8443/a/b",
+    "https://replica.example.com:8443//": "https://replica.example.com:8443",
     "http://127.0.0.1:8080": "http://127.0.0.1:8080",
     "http://[::1]:8080/": "http://[::1]:8080",
   };
@@ -217,6 +216,7 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
     "libsql://replica.example.com#hunter2",
     "found a user, a password, a query or a fragment",
   ],
+  ["LIBSQL_URL", "https://replica.example.com/hunter2", "found a path too"],
   ["LIBSQL_AUTH_TOKEN", "hunter2\n", "found 8 characters, some of them others"],
   [
     "LIBSQL_AUTH_TOKEN",

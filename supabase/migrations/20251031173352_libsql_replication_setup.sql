@@ -1238,8 +1238,8 @@ end
 $$;
 
 -- The head of the queue from the floor on in msg_id order, besides what is handed
--- out, as far as the bounds go (one message at least), and whether that was all. STABLE: it sees the caller's
--- one snapshot. pgmq.read is not used: it promises no order.
+-- out, as far as the bounds go (one message at least), and whether that was all.
+-- STABLE: it sees the caller's one snapshot. pgmq.read is not used: it promises no order.
 --
 -- "envelopes" are JSON texts [id, message], joined by commas. Where all that a table
 -- has in them are messages of one row each, they come as one, [[id, ...], message],
@@ -2476,6 +2476,18 @@ as $$
     order by b.position desc limit 1), '3:3:')
 $$;
 
+-- claim() once returned json: another type takes another function.
+do $$
+begin
+  if 'json'::regtype = (select prorettype from pg_proc where oid = to_regprocedure('libsql_sync.claim(json)')) then
+    drop function libsql_sync.claim(json);
+    -- What is made anew may be called by everybody, unless it is there already.
+    create function libsql_sync.claim(request json) returns text language sql as 'select null::text';
+    perform libsql_sync.lock_down();
+  end if;
+end
+$$;
+
 -- The next batch for a replica that stands at "row", and the ack of what the
 -- row proves applied:
 -- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
@@ -2489,16 +2501,6 @@ $$;
 -- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
 -- gives the lease back and counts the queue.
 -- The JSON is returned as text: to make it json would be to parse some MB for nothing.
-do $$
-begin
-  if 'json'::regtype = (select prorettype from pg_proc where oid = to_regprocedure('libsql_sync.claim(json)')) then
-    drop function libsql_sync.claim(json);
-    -- What is made anew may be called by everybody, unless it is there already.
-    create function libsql_sync.claim(request json) returns text language sql as 'select null::text';
-    perform libsql_sync.lock_down();
-  end if;
-end
-$$;
 create or replace function libsql_sync.claim(request json)
 returns text
 language plpgsql

@@ -7,13 +7,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Batch } from "../../lib/claim.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { touchedBy, walkAfter } from "../../lib/page.ts";
 import { createPlanner, type Step } from "../../lib/plan.ts";
 import { createReplica, type Replica } from "../../lib/replica.ts";
 import type { ReplicaRow } from "../../lib/replica_row.ts";
 import { bare, type Database, type Statement } from "../../lib/sql.ts";
 import type { Fields } from "../sim/source_state.ts";
-import { HASHES, SCHEMAS } from "./source.ts";
+import { HASHES, SCHEMAS, walkAfterBatch } from "./source.ts";
 
 /** A libSQL with nothing in it. */
 export interface LibsqlUnderTest {
@@ -61,7 +60,7 @@ async function apply(
 ): Promise<ReplicaRow> {
   const walk = {
     before,
-    after: walkAfter(before, { ...batch, touched: touchedBy(batch.messages) }),
+    after: walkAfterBatch(before, batch),
   };
   return (await replica.apply(batch, steps, { parked: 0, walk })).row;
 }

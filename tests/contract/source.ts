@@ -7,7 +7,12 @@
 
 import { assert, assertEquals } from "@std/assert";
 import type { Batch, Carrier, Claim } from "../../lib/claim.ts";
-import { parsePlace, touchedBy, walkAfter } from "../../lib/page.ts";
+import {
+  parsePlace,
+  touchedBy,
+  walkAfter,
+  type WalkMove,
+} from "../../lib/page.ts";
 import type { ReplicaRow } from "../../lib/replica_row.ts";
 import { parseSchema, type Schema, schemaHash } from "../../lib/schema.ts";
 import { createSource, type Source } from "../../lib/source.ts";
@@ -40,6 +45,14 @@ export interface Settings {
   readonly reopen?: boolean;
   readonly paused?: boolean;
   readonly replayWindowMs?: number;
+}
+
+/** Where the walk stands when a batch is applied. */
+export function walkAfterBatch(
+  before: WalkMove,
+  batch: Batch,
+): WalkMove {
+  return walkAfter(before, { ...batch, touched: touchedBy(batch.messages) });
 }
 
 /** Three schemas of the same tables: a column more, and another type. */
@@ -88,7 +101,7 @@ export function rowAfter(
     case "batch":
       return {
         ...row!,
-        ...walkAfter(row!, { ...claim, touched: touchedBy(claim.messages) }),
+        ...walkAfterBatch(row!, claim),
         epoch: claim.epoch,
         position: claim.position,
         batch: claim.batch,

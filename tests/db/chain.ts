@@ -9,12 +9,12 @@ import { assertEquals } from "@std/assert";
 import { SyncError } from "../../lib/errors.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import type { Batch, Claim } from "../../lib/claim.ts";
-import { touchedBy, walkAfter } from "../../lib/page.ts";
 import { createPlanner } from "../../lib/plan.ts";
 import type { Replica } from "../../lib/replica.ts";
 import type { Source } from "../../lib/source.ts";
 import type { Parts } from "../../lib/progress.ts";
 import { sync, type SyncResult } from "../../lib/sync.ts";
+import { walkAfterBatch } from "../contract/source.ts";
 import { type RawSchema, type Servers, serveWorker, Stack } from "./stack.ts";
 
 /** Two tables, one of them with a key of two columns. */
@@ -252,10 +252,7 @@ export class Hand {
         parked: refusals.length,
         walk: {
           before,
-          after: walkAfter(before, {
-            ...batch,
-            touched: touchedBy(batch.messages),
-          }),
+          after: walkAfterBatch(before, batch),
         },
       });
       return "applied";

@@ -1,10 +1,10 @@
 /** The functions in PostgreSQL do what the contract says, and what the model of
  * the simulation does. */
 
-import { openLibsql } from "../../lib/libsql.ts";
-import { bare } from "../../lib/sql.ts";
 import { assertEquals } from "@std/assert";
 import postgres from "postgres";
+import { openLibsql } from "../../lib/libsql.ts";
+import { bare } from "../../lib/sql.ts";
 import { compareSources } from "../contract/differential.ts";
 import { makeModel } from "../contract/model.ts";
 import { makePostgres, TABLES } from "../contract/postgres.ts";

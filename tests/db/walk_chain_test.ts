@@ -2,7 +2,6 @@ import { assert, assertEquals } from "@std/assert";
 import { compareTables, describeDifferences } from "../../lib/dev/compare.ts";
 import { seededRandom } from "../../lib/dev/random.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { touchedBy, walkAfter } from "../../lib/page.ts";
 import {
   ALL,
   dieAt,
@@ -13,6 +12,7 @@ import {
   until,
   withWorker,
 } from "./chain.ts";
+import { walkAfterBatch } from "../contract/source.ts";
 import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
 
 const servers = new Servers();
@@ -196,10 +196,7 @@ Deno.test("a batch claimed before the replica's tables were mended is refused af
       parked: 0,
       walk: {
         before,
-        after: walkAfter(before, {
-          ...batch,
-          touched: touchedBy(batch.messages),
-        }),
+        after: walkAfterBatch(before, batch),
       },
     }).then(() => "applied", (error) => error.code);
     assertEquals(late, "replica_moved");

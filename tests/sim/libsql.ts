@@ -9,17 +9,7 @@
  */
 
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import type { Database, Statement } from "../../lib/sql.ts";
-
-/** A row as libSQL's client gives it: by number and by name. */
-type ResultRow = { [name: string]: unknown } & ArrayLike<unknown>;
-
-/** What a statement gave. */
-export interface Result {
-  readonly rows: readonly ResultRow[];
-  /** How many rows it changed; 0 where it gave some. */
-  readonly rowsAffected: number;
-}
+import type { Database, Result, Statement } from "../../lib/sql.ts";
 
 /** What libSQL's client throws for a statement that failed. */
 class BatchError extends Error {
@@ -145,15 +135,14 @@ export class MemoryDatabase {
     }
     const { statement, columns } = prepared;
     if (columns.length === 0) {
-      const { changes } = statement.run(...args);
-      return { rows: [], rowsAffected: Number(changes) };
+      statement.run(...args);
+      return { rows: [] };
     }
     return {
-      rowsAffected: 0,
       rows: (statement.all(...args) as unknown as unknown[][]).map((cells) => {
         const row: Record<string, unknown> = { ...cells, length: cells.length };
         columns.forEach((name, place) => row[name] = cells[place]);
-        return row as ResultRow;
+        return row as Result["rows"][number];
       }),
     };
   }
