@@ -624,27 +624,27 @@ $sql$,
 $sql$            select * into old_row from old_rows;
             select * into new_row from new_rows;
             if row(%s)::record operator(pg_catalog.*=) row(%s)::record then
-              names := '{}'::text[]%s;
-              unchanged := names = '{}';
-            end if;
-            if names <> '{}' and pg_catalog.pg_trigger_depth() > 1 then
-              names := %L;
-              field := 'rows';
-            end if;
-            if names <> '{}' then
               select l.* into live_row from %s l where %s;
-              if found and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
-                cells := array[%s]::text[]%s;
+              found_live := found and row(%s)::record operator(pg_catalog.*=) row(%s)::record;
+              names := %L;
+              cells := array[%s]::text[];
+%s              unchanged := names = %L;
+              if found_live and not unchanged then
+                if pg_catalog.pg_trigger_depth() > 1 then
+                  names := %L;
+                  cells := array[%s]::text[];
+                  field := 'rows';
+                end if;
                 if pg_catalog.pg_column_size(cells) <= 5000000 then
-                  message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', %L::text[] || names,
+                  message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', names,
                     field, array[cells]);
                 end if;
               end if;
             end if;
 $sql$,
-      k.old_images, k.new_images, c.changed_names, c.others,
-      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'),
-      k.live_images, k.new_images, k.live_cells, c.changed_cells, t.name, t.key)
+      k.old_images, k.new_images, relation::pg_catalog.regclass,
+      libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'), k.live_images, k.new_images,
+      t.key, k.live_cells, c.changes, t.key, c.names, c.cells, t.name)
     else pg_catalog.format(
 $sql$            select * into new_row from new_rows;
             select l.* into live_row from %s l where %s;
@@ -662,14 +662,16 @@ $sql$,
   from libsql_sync.tables t
   cross join lateral (
     select pg_catalog.jsonb_agg(c.name) as columns,
-      pg_catalog.array_agg(c.name) filter (where c.name <> all (t.key)) as others,
+      pg_catalog.array_agg(c.name) as names,
       pg_catalog.string_agg(c.cell, ', ') as cells,
+      -- A statement for each column: PostgreSQL prepares an expression anew in each
+      -- transaction, and most columns are not among what changed.
       coalesce(pg_catalog.string_agg(pg_catalog.format(
-        E'\n                || case when %s then array[%L] else ''{}'' end', c.differs, c.name), '')
-        filter (where c.name <> all (t.key)), '') as changed_names,
-      coalesce(pg_catalog.string_agg(pg_catalog.format(
-        E'\n                  || case when %L = any (names) then array[%s]::text[] else ''{}'' end', c.name, c.cell), '')
-        filter (where c.name <> all (t.key)), '') as changed_cells
+$sql$              if %s then
+                names := names || %L::text;
+                cells := cells || (%s);
+              end if;
+$sql$, c.differs, c.name, c.cell), '') filter (where c.name <> all (t.key)), '') as changes
     from (
       select c.name, libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted) as cell,
         libsql_sync.differs_sql(c.type, 'old_row.' || c.quoted, 'new_row.' || c.quoted) as differs
@@ -758,8 +760,9 @@ declare
   old_row record;
   new_row record;
   live_row record;
+  found_live boolean;
   unchanged boolean := false;
-  names text[] := '{}';
+  names text[];
   field text := 'updates';
   cells text[];
   message jsonb;
