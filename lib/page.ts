@@ -354,7 +354,7 @@ export function createPagePlanner(
     const planned = planFold(
       fold([changes]),
       [...parked, ...skipped],
-      "known",
+      "mend",
     );
     const { steps } = planned;
     return {
@@ -378,13 +378,18 @@ function stepsOf(
   const steps: Step[] = isFirstFill(page, row)
     ? table.indexes.map((index) => ({ kind: "unindex", table, index }))
     : [];
+  // What is filled has none of these rows yet: it need not be asked for them.
+  const isFill = [row.fresh, row.rebuilding].some((listed) =>
+    namesIn(listed).includes(table.name)
+  );
   for (const step of mending) {
     if (!page.repair) {
       steps.push({ ...step, kind: "compare", of: step.kind, walk });
       continue;
     }
-    const found = step.kind === "delete" ? "ghosts" : "differing";
-    steps.push(step, {
+    const { kind } = step;
+    const found = kind === "delete" ? "ghosts" : "differing";
+    steps.push(isFill && kind === "mend" ? { ...step, kind: "upsert" } : step, {
       kind: "tally",
       walk,
       found,

@@ -37,8 +37,9 @@ export interface StepRow {
 
 /** What one statement does to rows of one table. */
 export interface RowStep {
-  /** The kind of the statement. An "update" makes no row: those it names were there. */
-  readonly kind: "truncate" | "delete" | "update" | "upsert";
+  /** The kind of the statement. An "update" makes no row: those it names were there.
+   * A "mend" is an upsert of rows most of which are there as they should be. */
+  readonly kind: "truncate" | "delete" | "update" | "upsert" | "mend";
   /** The table it changes. */
   readonly table: Table;
   /** Names of the cells: the key's columns for a delete. */
@@ -184,7 +185,7 @@ export function createPlanner(
         for (const [id, one] of apart(runIds, run)) read(id, one);
       }
     }
-    const { steps, refusals } = planFold(fold(batch), parked, "new");
+    const { steps, refusals } = planFold(fold(batch), parked, "upsert");
     return { steps, refusals: [...unreadable, ...refusals] };
   };
 }
@@ -230,21 +231,21 @@ function apart(
  *
  * @param folded The fold of a batch; its cells are converted in place.
  * @param parked What was set aside before, and is left out.
- * @param upserts Whether most rows are new, or most are there already.
+ * @param write What writes a row: most are new, or most are there already.
  * @returns The steps, and what to set aside.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * const planned = planFold({ tables: [], refusals: [] }, [], "new");
+ * const planned = planFold({ tables: [], refusals: [] }, [], "upsert");
  * assertEquals(planned, { steps: [], refusals: [] });
  * ```
  */
 export function planFold(
   folded: Fold,
   parked: readonly Refusal[],
-  upserts: "new" | "known",
+  write: "upsert" | "mend",
 ): Plan<RowStep> {
   const aside = new Set(parked.map(identityOf));
   const refusals: Refusal[] = [];
@@ -253,14 +254,17 @@ export function planFold(
   };
   folded.refusals.forEach(refuse);
   const steps = folded.tables.flatMap((of) =>
-    planTable(of, { aside, refuse, upserts })
+    planTable(of, { aside, refuse, write })
   );
   return { steps, refusals };
 }
 
+/** The kinds of statements that write rows. */
+type Write = "upsert" | "mend" | "update";
+
 /** Rows that are written by one kind of statement. */
 interface Group {
-  kind: "delete" | "upsert" | "update";
+  kind: "delete" | Write;
   columns: readonly string[];
   rows: StepRow[];
   /** Characters of their cells, row by row. */
@@ -270,10 +274,10 @@ interface Group {
 /** The steps of one table: truncate, deletes, then whatever is written. */
 function planTable(
   { table, truncate, keys }: TableFate,
-  { aside, refuse, upserts }: {
+  { aside, refuse, write }: {
     aside: ReadonlySet<string>;
     refuse: (refusal: Refusal) => void;
-    upserts: "new" | "known";
+    write: "upsert" | "mend";
   },
 ): RowStep[] {
   const deletes = emptyGroup("delete", table.key);
@@ -310,7 +314,7 @@ function planTable(
     if (fate.gone && fate.columns.length < table.columns.length) {
       goes(name, fate);
     }
-    const kind = fate.isUpdate ? "update" : "upsert";
+    const kind = fate.isUpdate ? "update" : write;
     if (length > ARGUMENT_LENGTH_MAX && isLarge(row.cells)) {
       const bytes = row.cells.reduce(
         (sum, cell) => sum + bytesOf(cell ?? ""),
@@ -334,8 +338,7 @@ function planTable(
   for (const group of [deletes, ...groups.all()]) {
     // New rows are next to each other in their table whatever their order, and
     // should be so in its indexes: SQLite holds few pages of them.
-    const isNew = group.kind === "upsert" && upserts === "new" &&
-      table.indexes.length > 0;
+    const isNew = group.kind === "upsert" && table.indexes.length > 0;
     const order = isNew ? byIndexes(table, group) : byKey(table, group);
     steps.push(...chunk(table, group, order));
   }
@@ -455,11 +458,12 @@ function createGroups() {
   // Rows of one message share their columns: the list itself is known then.
   const byList = {
     upsert: new Map<readonly string[], Group>(),
+    mend: new Map<readonly string[], Group>(),
     update: new Map<readonly string[], Group>(),
   };
   return {
     all: () => bySignature.values(),
-    of(kind: "upsert" | "update", columns: readonly string[]): Group {
+    of(kind: Write, columns: readonly string[]): Group {
       let group = byList[kind].get(columns);
       if (group === undefined) {
         const signature = [kind, ...columns].join("\u0000");
