@@ -6,10 +6,16 @@
 
 import { QUEUE } from "./baseline_capture.ts";
 import type { Capture, Lab, Pair } from "./lab.ts";
+import { LEAST_QUEUE } from "./least_capture.ts";
 import { median } from "./median.ts";
 
 /** The ways, in the order of their turns. */
-export const CAPTURES: readonly Capture[] = ["none", "baseline", "ours"];
+export const CAPTURES: readonly Capture[] = [
+  "none",
+  "baseline",
+  "least",
+  "ours",
+];
 
 /** Something for each way. */
 export type ForEach<T> = Record<Capture, T>;
@@ -17,6 +23,7 @@ export type ForEach<T> = Record<Capture, T>;
 const QUEUES: ForEach<string | null> = {
   none: null,
   baseline: `q_${QUEUE}`,
+  least: `q_${LEAST_QUEUE}`,
   ours: "q_replicate_data_libsql",
 };
 

@@ -15,6 +15,7 @@ import { migrate } from "../../lib/dev/supabase.ts";
 import { Servers } from "../db/stack.ts";
 import { fillBaseline } from "./baseline.ts";
 import { CAPTURE } from "./baseline_capture.ts";
+import { LEAST_CAPTURE } from "./least_capture.ts";
 import { changeRows, insertRows, type Kind, prepareRows } from "./rows.ts";
 import { finishWalk, startWorker } from "./worker.ts";
 
@@ -36,7 +37,7 @@ export interface Pair extends AsyncDisposable {
 }
 
 /** Who captures at a source. */
-export type Capture = "none" | "baseline" | "ours";
+export type Capture = "none" | "baseline" | "least" | "ours";
 
 const connect = (url: string, max = 1) =>
   postgres(url, { max, fetch_types: false, onnotice: () => {} });
@@ -115,6 +116,7 @@ export class Lab implements AsyncDisposable {
       if (isBare) await insertRows(pair.sql, rows);
       if (capture === "ours") await migrate(pair.url);
       if (capture === "baseline") await pair.sql.unsafe(CAPTURE).simple();
+      if (capture === "least") await pair.sql.unsafe(LEAST_CAPTURE).simple();
       return await this.#freeze(pair);
     });
   }
