@@ -378,7 +378,7 @@ function stepsOf(
   const steps: Step[] = isFirstFill(page, row)
     ? table.indexes.map((index) => ({ kind: "unindex", table, index }))
     : [];
-  // What is filled has none of these rows yet: it need not be asked for them.
+  // What is filled has hardly any of these rows yet: it need not be asked for them.
   const isFill = [row.fresh, row.rebuilding].some((listed) =>
     namesIn(listed).includes(table.name)
   );

@@ -23,7 +23,13 @@ import {
   storedKey,
   type TableFate,
 } from "./fold.ts";
-import { type ColumnType, type Schema, type Table, typeOf } from "./schema.ts";
+import {
+  type ColumnType,
+  isStoredAsNumber,
+  type Schema,
+  type Table,
+  typeOf,
+} from "./schema.ts";
 
 /** One row of a step: what it came from. */
 export interface StepRow {
@@ -491,7 +497,7 @@ function createRowConverter(
       // Text goes as it is.
       numbers = columns.map((name) => {
         const type = typeOf(table, name);
-        return type === "INTEGER" || type === "BOOLEAN" ? type : null;
+        return isStoredAsNumber(type) ? type : null;
       });
       numbersOf.set(columns, numbers);
     }

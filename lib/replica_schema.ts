@@ -10,6 +10,7 @@
 import {
   type ColumnType,
   indexName,
+  isStoredAsNumber,
   type Schema,
   type Table,
 } from "./schema.ts";
@@ -197,9 +198,7 @@ function holds(declared: string, type: ColumnType): boolean {
   const isInteger = /INT/i.test(declared);
   const isText = !isInteger && /CHAR|CLOB|TEXT/i.test(declared);
   const isOther = declared === "" || /BLOB|REAL|FLOA|DOUB/i.test(declared);
-  return type === "INTEGER" || type === "BOOLEAN"
-    ? isInteger || !(isText || isOther)
-    : isText;
+  return isStoredAsNumber(type) ? isInteger || !(isText || isOther) : isText;
 }
 
 /** Columns missing in a table that is there. */

@@ -163,6 +163,23 @@ export function typeOf(table: Table, name: string): ColumnType {
 }
 
 /**
+ * Whether the replica stores a type's cells as numbers; else as text.
+ *
+ * @param type The type.
+ * @returns Whether it does.
+ *
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ *
+ * assert(isStoredAsNumber("BOOLEAN") && !isStoredAsNumber("JSON"));
+ * ```
+ */
+export function isStoredAsNumber(type: ColumnType): boolean {
+  return type === "INTEGER" || type === "BOOLEAN";
+}
+
+/**
  * Names an index of the replica.
  *
  * @param table The table's name.

@@ -14,7 +14,7 @@ import {
   type TallyStep,
   type WalkOf,
 } from "./plan.ts";
-import { indexName, type Table, typeOf } from "./schema.ts";
+import { indexName, isStoredAsNumber, type Table, typeOf } from "./schema.ts";
 import { bare, names, quote, type Statement, storedName } from "./sql.ts";
 
 /**
@@ -64,6 +64,7 @@ const ROWS = "_libsql_sync_rows";
 const ROW = "_libsql_sync_row";
 /** SQLite's functions take 127 arguments. */
 const COLUMNS_MAX = 127;
+/** Bytes of a row's texts whose JSON, six times as long at most, is a value sqld takes. */
 const TEXT_BYTES_MAX = 700_000;
 /** sqld answers with 10 MB at most, and JSON may make six bytes of one. */
 const KEYS_BYTES_MAX = 1_000_000;
@@ -239,11 +240,10 @@ function sameTextSql(
   stored: string,
 ): string {
   const value = `${ROW}.value`;
-  const stores = columns.map((name) => {
-    const type = typeOf(table, name);
-    const isNumber = type === "INTEGER" || type === "BOOLEAN";
-    return { cell: `t.${quote(name)}`, isNumber };
-  });
+  const stores = columns.map((name) => ({
+    cell: `t.${quote(name)}`,
+    isNumber: isStoredAsNumber(typeOf(table, name)),
+  }));
   const key = cellsOf(
     table,
     table.key,
@@ -257,8 +257,7 @@ function sameTextSql(
   const cells = stores.map(({ cell, isNumber }) =>
     isNumber ? `CAST(${cell} AS TEXT)` : cell
   );
-  // CASE, as json_array() fails for a BLOB, and where its text passes 5,000,000 bytes:
-  // six for each of these at most.
+  // CASE, as json_array() fails for a BLOB, and where its text passes 5,000,000 bytes.
   return `SELECT 1 FROM ${stored} AS t WHERE ${
     key.map((cell, at) => `t.${quote(table.key[at]!)} = ${cell}`).join(" AND ")
   } AND CASE WHEN ${types.join(" AND ")} AND ${
@@ -398,10 +397,9 @@ function cellsOf(
   columns: readonly string[],
   cell: (at: number) => string,
 ): string[] {
-  return columns.map((name, at) => {
-    const type = typeOf(table, name);
-    return type === "INTEGER" || type === "BOOLEAN"
+  return columns.map((name, at) =>
+    isStoredAsNumber(typeOf(table, name))
       ? `CAST(${cell(at)} AS INTEGER)`
-      : cell(at);
-  });
+      : cell(at)
+  );
 }

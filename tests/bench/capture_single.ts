@@ -93,25 +93,26 @@ export const CAPTURE_SINGLE: Part[] = [
       await using lab = new Lab(log, { fsync: "on" });
       return await withPairs(lab, sizes.rows, async (pairs) => {
         const details: Record<string, unknown> = {};
-        let shares = forEach(() => NaN);
+        const sharesOf: ForEach<number>[] = [];
         for (const count of CLIENTS) {
           const runs = await transactionsPerSecond(pairs, { sizes, count });
           const tps = mediansOf(runs);
-          const found = ratiosOf(runs);
+          const shares = ratiosOf(runs);
           log(
             `single-row updates, ${count} at once: ${describe(tps)} a second`,
           );
-          details[`clients_${count}`] = { tps, shares: found };
-          if (count === 1) shares = found;
+          details[`clients_${count}`] = { tps, shares };
+          sharesOf.push(shares);
         }
+        const [alone] = sharesOf;
         return {
-          figures: { capture_single_tps: shares.ours },
+          figures: { capture_single_tps: alone!.ours },
           details,
           cost: {
             "bound: capture_single_tps of the plain row trigger":
-              shares.baseline,
+              alone!.baseline,
             "bound: capture_single_tps of reading the row, and no more":
-              shares.least,
+              alone!.least,
           },
         };
       });

@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { compareTables, describeDifferences } from "../../lib/dev/compare.ts";
 import { seededRandom } from "../../lib/dev/random.ts";
 import { SyncError } from "../../lib/errors.ts";
+import { walkAfterBatch } from "../contract/source.ts";
 import {
   ALL,
   dieAt,
@@ -12,7 +13,6 @@ import {
   until,
   withWorker,
 } from "./chain.ts";
-import { walkAfterBatch } from "../contract/source.ts";
 import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
 
 const servers = new Servers();
