@@ -7,7 +7,7 @@
  * @module
  */
 
-import { nextSize, PAGE_MAX } from "./batch_size.ts";
+import { halfSize, nextSize, PAGE_MAX } from "./batch_size.ts";
 import type { Refusal } from "./change.ts";
 import type { Batch, BatchHead, Claim } from "./claim.ts";
 import { SyncError } from "./errors.ts";
@@ -185,10 +185,10 @@ function halve(
   progress: Progress,
   { batch, messageCount }: Planned,
 ): void {
-  pace.pageSize = nextSize(pace.pageSize, Infinity);
+  pace.pageSize = halfSize(pace.pageSize);
   if (messageCount === 1) return;
   progress.split = { batch, messages: Math.ceil(messageCount / 2) };
-  pace.size = nextSize(pace.size, Infinity);
+  pace.size = halfSize(pace.size);
 }
 
 /** Sets changes aside; where the batch is gone, the replica is asked again. */

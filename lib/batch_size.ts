@@ -2,7 +2,8 @@
  * Ring 0. How much the next batch may hold.
  *
  * Promise: a batch grows towards a second of apply time and shrinks long
- * before the 5 s at which a Bunny Database ends a transaction.
+ * before the 5 s at which a Bunny Database ends a transaction; a replica far
+ * away, where every apply takes long, is not left with tiny ones.
  *
  * @module
  */
@@ -41,24 +42,28 @@ const AIM_MS = 1_000;
 const SIZE_MAX: BatchSize = { messages: 50_000, bytes: 5_500_000 };
 /** Larger pages are hardly faster, and take the worker more of its time. */
 export const PAGE_MAX: BatchSize = { ...SIZE_MAX, bytes: 2_800_000 };
+/** What is slow and no larger is slow for another reason than its size. */
+const SMALL: BatchSize = { messages: 1_000, bytes: 262_144 };
+/** What is cut no further where it fails. */
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**
- * The size after a batch that took `applyMs`.
+ * The size after a batch that was applied in `applyMs`.
  *
  * @param size The size that batch was claimed with.
  * @param applyMs How long the replica took, in milliseconds.
  * @param max What no batch may pass.
  * @returns As much as takes a second at that speed, but at most eight times and
- * at least half as much as before.
+ * at least half as much as before; a small one is not made smaller.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
  * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 100).messages, 800);
- * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 800).messages, 125);
- * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 5_000).messages, 50);
+ * assertEquals(nextSize({ messages: 4_000, bytes: 1e6 }, 800).messages, 5_000);
+ * assertEquals(nextSize({ messages: 4_000, bytes: 1e6 }, 3_000).messages, 2_000);
+ * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 3_000).messages, 100);
  * ```
  */
 export function nextSize(
@@ -68,21 +73,39 @@ export function nextSize(
 ): BatchSize {
   const factor = Math.min(8, Math.max(0.5, AIM_MS / Math.max(applyMs, 1)));
   return {
-    messages: scale(
-      size.messages,
-      factor,
-      SIZE_MIN.messages,
-      max.messages,
-    ),
-    bytes: scale(size.bytes, factor, SIZE_MIN.bytes, max.bytes),
+    messages: scale(size.messages, factor, SMALL.messages, max.messages),
+    bytes: scale(size.bytes, factor, SMALL.bytes, max.bytes),
   };
 }
 
+/**
+ * The size after a batch that was too much.
+ *
+ * @param size The size that batch was claimed with.
+ * @returns Half of it.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(halfSize({ messages: 100, bytes: 100_000 }).messages, 50);
+ * assertEquals(halfSize({ messages: 20, bytes: 100_000 }).messages, 16);
+ * ```
+ */
+export function halfSize(size: BatchSize): BatchSize {
+  return {
+    messages: scale(size.messages, 0.5, SIZE_MIN.messages, SIZE_MAX.messages),
+    bytes: scale(size.bytes, 0.5, SIZE_MIN.bytes, SIZE_MAX.bytes),
+  };
+}
+
+/** Within the bounds, but what is below the least is not made more. */
 function scale(
   value: number,
   factor: number,
   min: number,
   max: number,
 ): number {
-  return Math.floor(Math.min(max, Math.max(min, value * factor)));
+  const least = Math.min(value, min);
+  return Math.floor(Math.min(max, Math.max(least, value * factor)));
 }

@@ -117,6 +117,29 @@ Deno.test("sync() stops in time when its wall budget is over", async () => {
   assertEquals(await stack.assertEqual(), 40_000);
 });
 
+Deno.test("sync() gets on where every apply takes long, however little is in it", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  await insertItems(stack, 1, 20_000);
+  const sizes: number[] = [];
+  const result = await syncWith(stack, ({ replica, now }) => {
+    let ms = 0;
+    return {
+      now: (() => now() + ms) as never,
+      budget: { msLeft: () => sizes.length < 20 ? 8_000 : 0 },
+      replica: {
+        apply: (batch, ...rest) => {
+          sizes.push(batch.messageCount);
+          ms += 3_000;
+          return replica.apply(batch, ...rest);
+        },
+      },
+    };
+  });
+  assertEquals([result.processed, result.drained], [20_000, true], `${sizes}`);
+  assertEquals(await stack.assertEqual(), 20_000);
+});
+
 Deno.test("sync() counts the queue exactly up to 10,000, and says where it does not", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
