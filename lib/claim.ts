@@ -14,19 +14,21 @@ import type { Json } from "./json.ts";
 import type { Page, PageHead, WalkKind } from "./page.ts";
 
 /** What worker and source functions must agree on. */
-export const VERSION = 3;
+export const VERSION = 4;
 
 /** Carries one call to the source and its answer back. */
 export interface Carrier {
   /**
    * @param name The function in schema libsql_sync.
    * @param request Its argument.
-   * @returns Its answer, parsed: an object or a list, which it returns as json or
-   * as the text of it.
+   * @returns Its answer, parsed.
    * @throws {SyncError} The source could not be reached, or refused.
    */
   call(name: string, request: Json): Promise<unknown>;
 }
+
+/** The functions that return a JSON text in pieces, as text[], and not json. */
+export const IN_PIECES: ReadonlySet<string> = new Set(["claim"]);
 
 /** How many messages wait. */
 export interface Queued {

@@ -135,24 +135,27 @@ export function createReader(bytesMax: number): (bytes: Bytes) => Message[] {
 }
 
 /**
- * Reads the first column of a row.
+ * Reads a text that came in rows, a piece of it in the first column of each.
  *
- * @param body The body of a DataRow.
- * @returns Its text; null for NULL, and where the row has no column.
+ * @param rows The bodies of the DataRows.
+ * @returns The text; NULL, and a row without a column, add nothing to it.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(firstColumn(new Uint8Array([0, 1, 0, 0, 0, 1, 97])), "a");
+ * const rows = [[0, 1, 0, 0, 0, 1, 97], [0, 1, 255, 255, 255, 255], [0, 1, 0, 0, 0, 1, 98]];
+ * assertEquals(textIn(rows.map((row) => new Uint8Array(row))), "ab");
  * ```
  */
-export function firstColumn(body: Bytes): string | null {
-  if (body.length < 6) return null;
-  const length = viewOf(body).getInt32(2);
-  return length < 0
-    ? null
-    : new TextDecoder().decode(body.subarray(6, 6 + length));
+export function textIn(rows: readonly Bytes[]): string {
+  const pieces = rows.map((row) => {
+    const length = row.length < 6 ? 0 : viewOf(row).getInt32(2);
+    return row.subarray(6, 6 + Math.max(length, 0));
+  });
+  const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  // Decoded as one: a text of many would have to be put together again.
+  return new TextDecoder().decode(join(pieces, bytes));
 }
 
 /**

@@ -9,18 +9,18 @@
 
 import type { Socket } from "node:net";
 import process from "node:process";
-import type { Carrier } from "./claim.ts";
+import { type Carrier, IN_PIECES } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import {
   authentication,
   type Bytes,
   createReader,
   errorFields,
-  firstColumn,
   type Message,
   scramMessage,
   startupMessage,
   TERMINATE,
+  textIn,
   textMessage,
 } from "./postgres_message.ts";
 import { sourceError } from "./source_error.ts";
@@ -35,6 +35,8 @@ export interface PostgresCarrier extends Carrier {
 
 /** What ends a session that nobody reads. */
 const INBOX_MAX = 1_000;
+/** Pieces of an answer: many more than there are of 16 KiB in the largest. */
+const ROWS_MAX = 10_000;
 const CLOSE_MS = 1_000;
 
 /**
@@ -67,16 +69,18 @@ export function createPostgresCarrier(
       session = attempt.session;
     }
     attempt.session = session;
-    const answer = await session.query(query);
-    return JSON.parse(answer!);
+    return JSON.parse(await session.query(query));
   };
   return {
     call(name, request) {
       // Base64 has no character that SQL gives a meaning: whatever a key or a
       // table's name holds, it stays data, whatever the session's settings.
       const argument = base64(JSON.stringify(request));
-      const query =
-        `select libsql_sync.${name}(pg_catalog.convert_from(pg_catalog.decode('${argument}', 'base64'), 'UTF8')::pg_catalog.json)::pg_catalog.text as answer`;
+      const call =
+        `libsql_sync.${name}(pg_catalog.convert_from(pg_catalog.decode('${argument}', 'base64'), 'UTF8')::pg_catalog.json)`;
+      const query = IN_PIECES.has(name)
+        ? `select pg_catalog.unnest(${call})`
+        : `select ${call}::pg_catalog.text`;
       const mine = turn.then(async () => {
         const attempt: Attempt = { session: null, isOver: false };
         try {
@@ -162,20 +166,26 @@ function createSession(socket: Socket, bytesMax: number) {
     next,
     send: (bytes: Bytes) => void socket.write(bytes),
     destroy: () => socket.destroy(),
-    async query(text: string): Promise<string | null> {
+    async query(text: string): Promise<string> {
       socket.write(textMessage("Q", text));
-      let answer: string | null = null;
+      const rows: Bytes[] = [];
+      let bytes = 0;
       let error: ServerError | null = null;
       for (;;) {
         const { type, body } = await next().catch((lost) => {
           // A server that leaves says why before it does.
           throw error ?? lost;
         });
-        if (type === "D") answer ??= firstColumn(body);
-        else if (type === "E") error = errorOf(body);
+        if (type === "D") {
+          rows.push(body);
+          bytes += body.length;
+          if (bytes > bytesMax || rows.length > ROWS_MAX) {
+            throw new RangeError(`${bytes} bytes in ${rows.length} rows`);
+          }
+        } else if (type === "E") error = errorOf(body);
         else if (type === "Z") {
           if (error !== null) throw error;
-          return answer;
+          return textIn(rows);
         } else if (type !== "T" && type !== "C") {
           throw new RangeError("an unexpected message");
         }

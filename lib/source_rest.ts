@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { Carrier } from "./claim.ts";
+import { type Carrier, IN_PIECES } from "./claim.ts";
 import { type ErrorCode, SyncError } from "./errors.ts";
 import { sourceError } from "./source_error.ts";
 
@@ -75,8 +75,9 @@ export function createRestCarrier(
         throw refuse("source_unreachable", rest, cause);
       }
       const result = parse(text);
-      // Where the function returns text it is JSON in JSON.
-      const value = typeof result === "string" ? parse(result) : result;
+      const value = IN_PIECES.has(name) && Array.isArray(result)
+        ? parse(result.join(""))
+        : result;
       if (status === 200 && value !== undefined) return value;
       const { code, message } = (value ?? {}) as Record<string, unknown>;
       const state = typeof code === "string" ? code : "";

@@ -376,26 +376,31 @@ $$;
 -- It may be deferrable; it must cover every row and have no nullable column.
 create or replace function libsql_sync.usable_key(relation oid, key_columns text[])
 returns oid
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select i.indexrelid
-  from pg_catalog.pg_index i
-  where i.indrelid = relation and i.indisunique and i.indisvalid
-    and i.indpred is null and i.indexprs is null
-    and not exists (
-      select from pg_catalog.generate_series(0, i.indnkeyatts - 1) n
-      join pg_catalog.pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[n]
-      where a.attname <> all (key_columns) or not a.attnotnull
-    )
-    -- The rest of the key only has to be there and not null.
-    and (
-      select pg_catalog.count(*) from pg_catalog.pg_attribute a
-      where a.attrelid = relation and a.attname = any (key_columns)
-        and a.attnotnull and not a.attisdropped
-    ) = pg_catalog.cardinality(key_columns)
-  order by i.indisprimary desc, i.indnkeyatts desc, i.indexrelid
-  limit 1
+begin
+  -- Planned once in a session: the plan takes ten times as long as the answer.
+  return (
+    select i.indexrelid
+    from pg_catalog.pg_index i
+    where i.indrelid = relation and i.indisunique and i.indisvalid
+      and i.indpred is null and i.indexprs is null
+      and not exists (
+        select from pg_catalog.generate_series(0, i.indnkeyatts - 1) n
+        join pg_catalog.pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[n]
+        where a.attname <> all (key_columns) or not a.attnotnull
+      )
+      -- The rest of the key only has to be there and not null.
+      and (
+        select pg_catalog.count(*) from pg_catalog.pg_attribute a
+        where a.attrelid = relation and a.attname = any (key_columns)
+          and a.attnotnull and not a.attisdropped
+      ) = pg_catalog.cardinality(key_columns)
+    order by i.indisprimary desc, i.indnkeyatts desc, i.indexrelid
+    limit 1
+  );
+end
 $$;
 
 -- "a.k1 = b.k1 and ...", by the very operators of the key's index, so that
@@ -1455,8 +1460,10 @@ returns table (n bigint, name text, quoted text, type_oid oid, type text, less t
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  walked constant oid := libsql_sync.usable_key(relation, key_columns);
 begin
-  -- Planned once in a session: the plan takes ten times as long as the answer.
+  -- Planned once in a session, too.
   return query select (k + 1)::bigint, a.attname::text,
     pg_catalog.quote_ident(a.attname) || coalesce((
       select pg_catalog.format(' collate %I.%I', n.nspname, l.collname)
@@ -1465,42 +1472,49 @@ begin
     a.atttypid,
     -- Not null for the modifier: "character" and "bit" would be of length 1.
     pg_catalog.format_type(a.atttypid, -1),
-    pg_catalog.max(s.operator) filter (where s.amopstrategy = 1),
-    pg_catalog.max(s.operator) filter (where s.amopstrategy = 3),
-    pg_catalog.max(s.operator) filter (where s.amopstrategy = 4),
-    pg_catalog.max(s.operator) filter (where s.amopstrategy = 5)
+    s.less, s.equal, s.at_least, s.greater
   from pg_catalog.pg_index i
   cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) k
   join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
   join pg_catalog.pg_opclass c on c.oid = i.indclass[k]
-  join lateral (
-    select m.amopstrategy, pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname) as operator
-    from pg_catalog.pg_amop m
-    join pg_catalog.pg_operator o on o.oid = m.amopopr
-    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
-    where m.amopfamily = c.opcfamily and m.amopstrategy in (1, 3, 4, 5)
-      and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
-  ) s on true
-  where i.indexrelid = libsql_sync.usable_key(relation, key_columns)
-  group by k, a.attname, a.atttypid, a.attcollation, i.indcollation
+  cross join lateral (
+    select pg_catalog.max(o.name) filter (where o.strategy = 1) as less,
+      pg_catalog.max(o.name) filter (where o.strategy = 3) as equal,
+      pg_catalog.max(o.name) filter (where o.strategy = 4) as at_least,
+      pg_catalog.max(o.name) filter (where o.strategy = 5) as greater
+    from (
+      select m.amopstrategy, pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname)
+      from pg_catalog.pg_amop m
+      join pg_catalog.pg_operator o on o.oid = m.amopopr
+      join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+      where m.amopfamily = c.opcfamily and m.amopstrategy in (1, 3, 4, 5)
+        and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
+    ) o (strategy, name)
+  ) s
+  where i.indexrelid = walked
   order by k;
 end
 $$;
 
 -- The query of a page: $1 the walked key it starts after (null: the start),
--- $2 rows at most. It follows the index, so that no page costs a sort.
+-- $2 rows at most. It follows the index, so that no page costs a sort. For each row:
+-- its bytes, its cells as JSON text (as an array, and no text, where it is too large
+-- for any replica), its place. Rendered here it takes half as long as in PL/pgSQL.
 create or replace function libsql_sync.page_sql(relation oid, table_name text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.format(
-    'select array[%s]::text[] as cells, array[%s]::text[] as place from %s t where $1 is null or (%s) order by %s limit $2',
-    (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
-     from libsql_sync.present_columns(relation, table_name) p),
+    'select r.bytes, case when r.bytes <= 5000000 then pg_catalog.array_to_json(r.cells)::text end as text,'
+    || ' case when r.bytes > 5000000 then r.cells end as cells, array[%s]::text[] as place from %s t'
+    || ' cross join lateral (select c.cells, pg_catalog.pg_column_size(c.cells) as bytes from (select array[%s]::text[] as cells offset 0) c offset 0) r'
+    || ' where $1 is null or (%s) order by %s limit $2',
     -- As the type itself writes it: what a cast reads again.
     pg_catalog.string_agg(pg_catalog.format('t.%I::text', w.name), ', ' order by w.n),
     relation::pg_catalog.regclass,
+    (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
+     from libsql_sync.present_columns(relation, table_name) p),
     case when pg_catalog.bool_and(w.greater = 'operator(pg_catalog.>)') and pg_catalog.count(*) > 1
       then pg_catalog.format('row(%s) operator(pg_catalog.>) row(%s)',
         pg_catalog.string_agg('t.' || w.quoted, ', ' order by w.n),
@@ -1672,8 +1686,8 @@ as $$
           when 'keys' then 1
           when 'back' then pg_catalog.cardinality(t.key)
           else (
-            select pg_catalog.count(*)
-            from libsql_sync.walk_columns(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)), t.key)
+            select i.indnkeyatts from pg_catalog.pg_index i
+            where i.indexrelid = libsql_sync.usable_key(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)), t.key)
           ) end)
   ), pg_catalog.jsonb_build_object('table', w.tables[1],
     'half', case when w.keys is null then 'forward' else 'keys' end))
@@ -1707,9 +1721,9 @@ $$;
 -- The page a walk reads next. STABLE: it sees the snapshot of the claim that
 -- reads the queue, so the page is the state those messages lead to.
 -- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}.
--- messages: how many there are in its batch.
+-- messages: how many there are in its batch. In pieces of one JSON text: see claim().
 create or replace function libsql_sync.next_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
-returns text
+returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
@@ -1729,10 +1743,14 @@ declare
   scrub_rows integer := (select c.scrub_rows from libsql_sync.chain c);
   rows_max integer := case when w.kind = 'scrub' then least((request ->> 'rows')::integer, scrub_rows)
     else (request ->> 'rows')::integer end;
+  bytes_max bigint := request ->> 'bytes';
   columns text[];
   one jsonb;
   done integer;
-  parts text[] := '{}';
+  opening constant text := '{"cells":[';
+  pieces text[] := '{}';
+  piece text := opening;
+  comma text := '';
   ghosts jsonb := '[]';
   oversize jsonb := '[]';
   after jsonb;
@@ -1794,7 +1812,7 @@ begin
       loop
         select * into strict r from libsql_sync.lookup(relation, listed.name, pg_catalog.jsonb_build_array(one), true);
         exit when n > 0
-          and bytes + pg_catalog.pg_column_size(one) + coalesce(pg_catalog.pg_column_size(r.cells), 0) > (request ->> 'bytes')::bigint;
+          and bytes + pg_catalog.pg_column_size(one) + coalesce(pg_catalog.pg_column_size(r.cells), 0) > bytes_max;
         n := n + 1;
         bytes := bytes + pg_catalog.pg_column_size(one);
         if r.cells is null then
@@ -1803,7 +1821,8 @@ begin
           oversize := oversize || pg_catalog.jsonb_build_array(r.key);
         else
           bytes := bytes + pg_catalog.pg_column_size(r.cells);
-          parts := parts || pg_catalog.array_to_json(r.cells)::text;
+          piece := piece || comma || pg_catalog.array_to_json(r.cells)::text;
+          comma := ',';
         end if;
       end loop;
       last := done + n >= pg_catalog.jsonb_array_length(w.keys);
@@ -1814,18 +1833,23 @@ begin
       for r in execute libsql_sync.page_sql(relation, listed.name)
         using (select pg_catalog.array_agg(v order by i) from pg_catalog.jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
       loop
-        if n >= rows_max or (n > 0 and bytes + pg_catalog.pg_column_size(r.cells) > (request ->> 'bytes')::bigint) then
+        if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
           last := false;
           exit;
         end if;
         n := n + 1;
-        bytes := bytes + pg_catalog.pg_column_size(r.cells);
-        if pg_catalog.pg_column_size(r.cells) > 5000000 then
+        bytes := bytes + r.bytes;
+        if r.text is null then
           oversize := oversize || pg_catalog.jsonb_build_array((
             select pg_catalog.jsonb_agg(r.cells[pg_catalog.array_position(columns, k.name)] order by k.i)
             from pg_catalog.unnest(listed.key) with ordinality k (name, i)));
         else
-          parts := parts || pg_catalog.array_to_json(r.cells)::text;
+          piece := piece || comma || r.text;
+          comma := ',';
+          if pg_catalog.octet_length(piece) > 16384 then
+            pieces := pieces || piece;
+            piece := '';
+          end if;
         end if;
         reached := r.place;
       end loop;
@@ -1848,7 +1872,8 @@ begin
     -- What cannot be compared is left alone, both ways.
     answer := answer || pg_catalog.jsonb_build_object('failed', failed, 'rows', 0);
     unread := unread + case when failed = '42P01' then 0 else 1 end;
-    parts := '{}';
+    pieces := '{}';
+    piece := opening;
     ghosts := '[]';
     oversize := '[]';
     place := pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back');
@@ -1865,8 +1890,7 @@ begin
     -- The tables may be others since it was asked for.
     'upto', place::text, 'closes', place is null and w.closes and unread = 0
       and w.tables operator(pg_catalog.@>) array(select t.name from libsql_sync.tables t));
-  -- The cells as they are: through json they would be parsed for nothing.
-  return pg_catalog.concat(pg_catalog.left(answer::text, -1), ',"cells":[', pg_catalog.array_to_string(parts, ','), ']}');
+  return pieces || (piece || '],' || pg_catalog.substr(answer::text, 2));
 end
 $$;
 
@@ -1985,7 +2009,7 @@ create or replace function libsql_sync.version()
 returns integer
 language sql immutable
 set search_path = pg_catalog, pg_temp
-as $$ select 3 $$;
+as $$ select 4 $$;
 
 -- Take the lease: {"lease": token, "seconds": n, "version": n}
 -- -> {"do": "granted" | "busy" | "other_version", "version", "epoch", ...}.
@@ -2452,23 +2476,6 @@ begin
 end
 $$;
 
--- A batch as the worker gets it, in JSON. "dead_letters" are those open when it was
--- first claimed; what this batch parks comes on top.
-create or replace function libsql_sync.batch_text(
-  b libsql_sync.batches, kind text, envelopes text, acked integer, page text default null
-)
-returns text
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select pg_catalog.concat(pg_catalog.left(pg_catalog.json_build_object(
-    'do', 'batch', 'kind', kind, 'acked', acked,
-    'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
-    'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
-    'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen)::text, -1),
-    ', "page": ', coalesce(page, 'null'), ', "messages": [', envelopes, ']}')
-$$;
-
 -- The snapshot whose every change is in a replica that stands at this position: of
 -- the last batch that was drained. '3:3:' sees nobody's transaction.
 create or replace function libsql_sync.snapshot_at(chain_epoch text, chain_position bigint)
@@ -2482,13 +2489,13 @@ as $$
     order by b.position desc limit 1), '3:3:')
 $$;
 
--- claim() once returned json: another type takes another function.
+-- claim() once returned json, and then text: another type takes another function.
 do $$
 begin
-  if 'json'::regtype = (select prorettype from pg_proc where oid = to_regprocedure('libsql_sync.claim(json)')) then
+  if 'text[]'::regtype <> (select prorettype from pg_proc where oid = to_regprocedure('libsql_sync.claim(json)')) then
     drop function libsql_sync.claim(json);
     -- What is made anew may be called by everybody, unless it is there already.
-    create function libsql_sync.claim(request json) returns text language sql as 'select null::text';
+    create function libsql_sync.claim(request json) returns text[] language sql as 'select null::text[]';
     perform libsql_sync.lock_down();
   end if;
 end
@@ -2506,9 +2513,10 @@ $$;
 -- With "take_over": true a replica of another source becomes ours, emptied.
 -- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
 -- gives the lease back and counts the queue.
--- The JSON is returned as text: to make it json would be to parse some MB for nothing.
+-- Returned is one JSON text in pieces, to be put together by who reads them: some MB in
+-- one piece would be copied a dozen times on their way, and as json parsed for nothing.
 create or replace function libsql_sync.claim(request json)
-returns text
+returns text[]
 language plpgsql
 security definer -- the worker's role may call this and touch no table
 set search_path = pg_catalog, pg_temp
@@ -2530,6 +2538,7 @@ declare
   kind text;
   w libsql_sync.walks;
   f record;
+  pieces text[];
 begin
   -- A later statement must see what was committed before the lock was got.
   if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
@@ -2542,45 +2551,47 @@ begin
   -- asks for the lease holds the row as well, and must not end a running sync.
   select * into c from libsql_sync.chain where id = 1 for update;
   if c.lease is null or c.lease is distinct from request ->> 'lease' then
-    return '{"do": "busy", "acked": 0}';
+    return array['{"do": "busy", "acked": 0}'];
   end if;
   update libsql_sync.chain set
     lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
     seen = at, seen_at = pg_catalog.clock_timestamp()
   where id = 1;
-  perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
+  if request ->> 'walked' <> '[]' then
+    perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
+  end if;
 
   select pg_catalog.max(s.generation) into newest from libsql_sync.schemas s;
   select s.generation into mine from libsql_sync.schemas s where s.hash = request ->> 'schema';
   if mine is null or mine < newest then
-    return pg_catalog.json_build_object('do', 'stop', 'acked', 0,
-      'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end);
+    return array[pg_catalog.json_build_object('do', 'stop', 'acked', 0,
+      'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end)::text];
   end if;
 
   -- 1. Whose replica is it?
   if at is null then
-    return pg_catalog.json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
-      'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch));
+    return array[pg_catalog.json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
+      'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch))::text];
   end if;
   if at ->> 'epoch' <> c.epoch then
     if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
       if (request ->> 'take_over')::boolean is not true then
-        return '{"do": "stop", "acked": 0, "error": "replica_foreign"}';
+        return array['{"do": "stop", "acked": 0, "error": "replica_foreign"}'];
       end if;
       -- An ancestor from now on, and older than the epoch that wipes.
       insert into libsql_sync.epochs (epoch, wipe, reason) values (at ->> 'epoch', false, 'taken over from another source');
       perform libsql_sync.begin_epoch('the replica of another source was taken over', true);
     end if;
-    return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
+    return array[(libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}')::text];
   end if;
 
   -- 2. Does it have the schema?
   if at ->> 'schema_hash' <> request ->> 'schema' then
     select s.generation into theirs from libsql_sync.schemas s where s.hash = at ->> 'schema_hash';
     if theirs is null then
-      return '{"do": "stop", "acked": 0, "error": "schema_outdated"}';
+      return array['{"do": "stop", "acked": 0, "error": "schema_outdated"}'];
     end if;
-    return pg_catalog.json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash');
+    return array[pg_catalog.json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash')::text];
   end if;
 
   -- 3. What does it prove?
@@ -2588,7 +2599,7 @@ begin
     select * into b from libsql_sync.batches v
     where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
     if not found then
-      return '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+      return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
     end if;
     proved := b;
     acked := libsql_sync.ack(b);
@@ -2602,14 +2613,14 @@ begin
     select * into b from libsql_sync.batches v
     where v.epoch = c.epoch and v.position = c.position + 1 and v.batch = proved.prev and v.prev = c.batch;
     if not found then
-      return '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+      return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
     end if;
     acked := libsql_sync.ack(b) + libsql_sync.ack(proved);
     perform libsql_sync.trim();
     c.position := proved.position;
     c.batch := proved.batch;
   elsif at_position > c.position then
-    return '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+    return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
   else
     if at_position = 0 then
       known := c.epoch;
@@ -2619,7 +2630,7 @@ begin
     end if;
     if known is distinct from at ->> 'batch' then
       perform libsql_sync.begin_epoch('the replica at position ' || at_position || ' holds a batch that is not on record', false);
-      return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
+      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}')::text];
     end if;
   end if;
   -- More was set aside than is on record: we were restored to before that. The
@@ -2647,7 +2658,7 @@ begin
     -- The one before leaves something: messages, or what its page does not reach.
     if b.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
       or b.drained and request -> 'upto' is null then
-      return pg_catalog.json_build_object('do', 'none', 'acked', acked);
+      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
     end if;
     ahead := b;
     kind := 'new';
@@ -2680,77 +2691,88 @@ begin
   end if;
 
   if (request ->> 'messages_max')::integer = 0 then
-    return pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
-      || libsql_sync.end_sync(request, acked);
+    return array[(pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
+      || libsql_sync.end_sync(request, acked))::text];
   end if;
 
   if kind <> 'new' then
-    select * into h from libsql_sync.recorded(b);
+    select r.*, null::text[] as page into h from libsql_sync.recorded(b) r;
     -- No batch: it was trimmed.
     if h.messages is distinct from b.messages then
       perform libsql_sync.begin_epoch('position ' || at_position + 1 || ' cannot be repeated: messages of it are gone', false);
-      return libsql_sync.adopt_answer(at ->> 'epoch') || pg_catalog.jsonb_build_object('acked', acked);
+      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || pg_catalog.jsonb_build_object('acked', acked))::text];
     end if;
     -- The page that mended what was set aside is lost: nothing is called equal
     -- before the walk came through again.
     b.reopen := b.reopen or kind = 'replay' and b.position <= c.letters_closed;
-    return libsql_sync.batch_text(b, kind, h.envelopes, acked);
+  else
+    -- 6. The next one, from one snapshot, recorded before it is answered. A page
+    -- rides only where the batch takes every message its snapshot could see.
+    select * into f from libsql_sync.floor(c);
+    b.source_time := pg_catalog.clock_timestamp();
+    if request -> 'page' is not null and not c.reopen then
+      w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
+      if w.walk_gen is not null and not libsql_sync.hold_page(w, at) then
+        w := null;
+      end if;
+    end if;
+    select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
+      case when d.drained and w.walk_gen is not null
+        then libsql_sync.next_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
+    into h
+    from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
+      (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
+    if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
+      perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
+        else greatest(f.lowest, least(f.settled, pg_catalog.lower(h.msg_ids), pg_catalog.lower(ahead.msg_ids))) end);
+    end if;
+    if h.messages = 0 and h.page is null and ahead.batch is not null then
+      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
+    end if;
+    if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
+      return array[(pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
+        || libsql_sync.end_sync(request, acked))::text];
+    end if;
+    b.parked := libsql_sync.still_aside(h.msg_ids);
+    -- The one before may bring whole what this one would leave aside.
+    if b.parked <> '[]' and ahead.batch is not null then
+      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
+    end if;
+    b.epoch := c.epoch;
+    b.position := coalesce(ahead.position, c.position) + 1;
+    b.batch := pg_catalog.gen_random_uuid();
+    b.prev := coalesce(ahead.batch, c.batch);
+    b.version := 1 + (
+      select coalesce(pg_catalog.max(v.version), 0) from libsql_sync.batches v
+      where v.epoch = b.epoch and v.position = b.position);
+    b.ahead := ahead.batch is not null;
+    b.msg_ids := h.msg_ids;
+    b.messages := h.messages;
+    b.drained := h.drained;
+    -- Of what a batch leaves in the queue its snapshot would promise too much.
+    b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
+    b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
+      + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]')) - pg_catalog.jsonb_array_length(b.parked);
+    b.state := 'pending';
+    b.acked_at := null;
+    b.reopen := c.reopen;
+    insert into libsql_sync.batches select b.*;
+    -- What is left in the queue may be older than what went past it.
+    update libsql_sync.chain set reopen = reopen and not h.drained where id = 1;
   end if;
 
-  -- 6. The next one, from one snapshot, recorded before it is answered. A page
-  -- rides only where the batch takes every message its snapshot could see.
-  select * into f from libsql_sync.floor(c);
-  b.source_time := pg_catalog.clock_timestamp();
-  if request -> 'page' is not null and not c.reopen then
-    w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
-    if w.walk_gen is not null and not libsql_sync.hold_page(w, at) then
-      w := null;
-    end if;
-  end if;
-  select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
-    case when d.drained and w.walk_gen is not null
-      then libsql_sync.next_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
-  into h
-  from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
-    (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
-  if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
-    perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-      else greatest(f.lowest, least(f.settled, pg_catalog.lower(h.msg_ids), pg_catalog.lower(ahead.msg_ids))) end);
-  end if;
-  if h.messages = 0 and h.page is null and ahead.batch is not null then
-    return pg_catalog.json_build_object('do', 'none', 'acked', acked);
-  end if;
-  if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
-    return pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
-      || libsql_sync.end_sync(request, acked);
-  end if;
-  b.parked := libsql_sync.still_aside(h.msg_ids);
-  -- The one before may bring whole what this one would leave aside.
-  if b.parked <> '[]' and ahead.batch is not null then
-    return pg_catalog.json_build_object('do', 'none', 'acked', acked);
-  end if;
-  b.epoch := c.epoch;
-  b.position := coalesce(ahead.position, c.position) + 1;
-  b.batch := pg_catalog.gen_random_uuid();
-  b.prev := coalesce(ahead.batch, c.batch);
-  b.version := 1 + (
-    select coalesce(pg_catalog.max(v.version), 0) from libsql_sync.batches v
-    where v.epoch = b.epoch and v.position = b.position);
-  b.ahead := ahead.batch is not null;
-  b.msg_ids := h.msg_ids;
-  b.messages := h.messages;
-  b.drained := h.drained;
-  -- Of what a batch leaves in the queue its snapshot would promise too much.
-  b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
-  b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
-    + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]')) - pg_catalog.jsonb_array_length(b.parked);
-  b.state := 'pending';
-  b.acked_at := null;
-  b.reopen := c.reopen;
-  insert into libsql_sync.batches select b.*;
-  -- What is left in the queue may be older than what went past it.
-  update libsql_sync.chain set reopen = reopen and not h.drained where id = 1;
-  return libsql_sync.batch_text(b, kind, h.envelopes, acked, h.page);
+  -- 7. Hand it out. "dead_letters" are those open when it was first claimed; what it
+  -- parks comes on top.
+  pieces := coalesce(h.page, array['null']);
+  pieces := pg_catalog.array_prepend('{"page": '::text, pieces);
+  pieces := pieces || ', "messages": ['::text;
+  pieces := pieces || coalesce(h.envelopes, '');
+  pieces := pieces || ('], ' || pg_catalog.substr(pg_catalog.json_build_object(
+    'do', 'batch', 'kind', kind, 'acked', acked,
+    'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
+    'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
+    'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen)::text, 2));
+  return pieces;
 end
 $$;
 

@@ -120,6 +120,11 @@ const TALKS: Record<string, (client: Conversation) => Promise<void>> = {
     const large = row("x".repeat(1_000_000));
     for (;;) await client.send(large);
   },
+  "rows without end": async (client) => {
+    await toQuery(COLUMNS)(client);
+    const rows = concat(...Array.from({ length: 10_000 }, () => row("")));
+    for (;;) await client.send(rows);
+  },
   "a message of 1 GB": async (client) => {
     await toQuery(message("D", "", 1_073_741_823))(client);
     for (;;) await client.send(new Uint8Array(1_000_000));

@@ -145,7 +145,7 @@ for (const [version, of] of [[17, servers], [15, older]] as const) {
   });
 }
 
-Deno.test("a claim() that returned json becomes one that returns text, and nobody else's at any moment", async () => {
+Deno.test("a claim() that returned json becomes one that returns pieces of a text, and nobody else's at any moment", async () => {
   await using database = await Database.create({ servers });
   const sql = database.connect();
   await migrate(database.url);
@@ -157,7 +157,7 @@ Deno.test("a claim() that returned json becomes one that returns text, and nobod
       from pg_proc where oid = 'libsql_sync.claim(json)'::regprocedure`;
     return [found!.type, found!.worker, found!.everybody];
   };
-  assertEquals(await claim(), ["text", true, false]);
+  assertEquals(await claim(), ["text[]", true, false]);
   await sql`drop function libsql_sync.claim(json)`;
   await sql`create function libsql_sync.claim(request json) returns json language sql as 'select request'`;
   // As a tool does it that runs one statement after another.
@@ -165,9 +165,9 @@ Deno.test("a claim() that returned json becomes one that returns text, and nobod
     /do \$\$\n(?:(?!\$\$;)[\s\S])*drop function libsql_sync\.claim\(json\);[\s\S]*?\$\$;/
       .exec(await Deno.readTextFile(MIGRATION))![0];
   await sql.unsafe(block).simple();
-  assertEquals(await claim(), ["text", true, false]);
+  assertEquals(await claim(), ["text[]", true, false]);
   await migrate(database.url);
-  assertEquals(await claim(), ["text", true, false]);
+  assertEquals(await claim(), ["text[]", true, false]);
 });
 
 /** What the migration makes, without what differs from install to install. */

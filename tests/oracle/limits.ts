@@ -11,7 +11,7 @@ import type { Sql } from "postgres";
 
 const LIMITS = `
 alter function libsql_sync.claim(json) rename to claim_as_asked;
-create function libsql_sync.claim(request json) returns text
+create function libsql_sync.claim(request json) returns text[]
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   asked jsonb := request::jsonb;

@@ -327,7 +327,7 @@ function cut(source: SourceModel, of: Version, messages: number): Version {
   return version;
 }
 
-/** libsql_sync.batch_text */
+/** libsql_sync.claim, part 7 */
 function batchAnswer(
   version: Version,
   { kind, messages, page }: {
