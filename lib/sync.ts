@@ -7,9 +7,16 @@
  * @module
  */
 
-import { applyBatch, type Next, type Planned, planned } from "./apply.ts";
+import { applyBatch, type Next, planned } from "./apply.ts";
 import type { Pace } from "./batch_size.ts";
-import type { BatchSize, Outcome, PageRequest, Queued } from "./claim.ts";
+import type {
+  Batch,
+  BatchHead,
+  BatchSize,
+  Outcome,
+  PageRequest,
+  Queued,
+} from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { buildIndexes } from "./indexes.ts";
 import { namesIn, type PageHead, parsePlace } from "./page.ts";
@@ -127,17 +134,15 @@ export async function follow(
     progress.walked.clear();
     progress.processed += claim.acked;
     progress.claimedSize = parts.pace.size;
-    return planned(parts, claim);
+    return claim;
   };
-  let ahead: PlannedClaim | null = null;
+  let ahead: NextBatch | null = null;
   try {
     for (;;) {
       try {
         if (progress.isUnsure) await ask(parts, progress);
         if (!isDone()) await buildIndexes(parts, progress);
-        const claim: Next = ahead !== null && !isDone()
-          ? ahead
-          : await claimNext();
+        let claim = ahead !== null && !isDone() ? ahead : await claimNext();
         ahead = null;
         progress.warnings = roomWarnings(progress.row, parts.replicaMbMax);
         switch (claim.do) {
@@ -162,6 +167,8 @@ export async function follow(
             const { size } = parts.pace;
             const next = claimAhead(parts, progress, { lease, batch: claim });
             try {
+              // What it was planned from is let go before the replica is waited for.
+              claim = planned(parts, claim);
               await obey(parts, progress, claim);
             } finally {
               ahead = await next();
@@ -192,24 +199,26 @@ export async function follow(
 }
 
 /** A batch that was handed out. */
-type PlannedClaim = Next & Planned;
+type NextBatch = Extract<Next, { do: "batch" }>;
 
 /**
- * Claims and plans the batch after one that is about to be applied, meanwhile. It
- * is not asked for where that one is the last, where it was handed out before, and
- * where there is little time left for another. A page goes on from the one before
- * it, where that does not wait for the replica's keys.
+ * Claims the batch after one that is about to be applied, meanwhile, and plans it
+ * as soon as it is there. It is not asked for where that one is the last, where it
+ * was handed out before, and where there is little time left for another. A page
+ * goes on from the one before it, where that does not wait for the replica's keys.
  *
  * @returns Waits for it, and returns it where it may be applied: the one before
- * it was, and whole.
+ * it was, and whole. Where it was waited for it is not planned: the source has
+ * something to do meanwhile when the one after it is asked for first.
  */
 function claimAhead(
   parts: Parts,
   progress: Progress,
-  { lease, batch }: { lease: string; batch: Planned },
-): () => Promise<PlannedClaim | null> {
+  { lease, batch }: { lease: string; batch: BatchHead },
+): () => Promise<NextBatch | null> {
   const { source, budget, pace } = parts;
-  const { drained, kind, reopen, page } = batch;
+  const { drained, kind, reopen, page, batch: id } = batch;
+  const isWhole = batch.parked.length === 0;
   const upto = page === null ? undefined : pageAfter(page);
   const { size } = pace;
   const { parked, row } = progress;
@@ -221,19 +230,23 @@ function claimAhead(
     lease,
     row,
     size,
-    ahead: batch.batch,
+    ahead: id,
     ...(upto
       ? { upto, page: { ...pageBound(pace), scrub: false, keys: null } }
       : {}),
   });
-  // Whatever it is, the next claim meets it again.
-  const claimed = claim.then((next) => planned(parts, next)).catch(() => null);
+  let isWaitedFor = false;
+  const claimed: Promise<Next | null> = claim.then((next) =>
+    next.do === "batch" && !isWaitedFor ? planned(parts, next) : next
+  )
+    // Whatever it is, the next claim meets it again.
+    .catch(() => null);
   return async () => {
+    isWaitedFor = true;
     const next = await claimed;
     progress.processed += next?.acked ?? 0;
     return next?.do === "batch" && next.prev === progress.row?.batch &&
-        next.prev === batch.batch && progress.parked === parked &&
-        batch.parked.length === 0
+        next.prev === id && progress.parked === parked && isWhole
       ? next
       : null;
   };
@@ -272,7 +285,7 @@ function isWalking(row: ReplicaRow): boolean {
 async function obey(
   parts: Parts,
   progress: Progress,
-  claim: Exclude<Next, { do: "idle" | "settled" | "busy" | "none" }>,
+  claim: Exclude<Next, Batch | { do: "idle" | "settled" | "busy" | "none" }>,
 ): Promise<void> {
   const { replica, log } = parts;
   switch (claim.do) {
