@@ -155,7 +155,10 @@ export function textIn(rows: readonly Bytes[]): string {
   });
   const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
   // Decoded as one: a text of many would have to be put together again.
-  return new TextDecoder().decode(join(pieces, bytes));
+  const [first] = pieces;
+  return new TextDecoder().decode(
+    pieces.length === 1 ? first : join(pieces, bytes),
+  );
 }
 
 /**

@@ -1,6 +1,6 @@
 /**
  * Ring 1. The source: the functions of schema libsql_sync, one json in, one
- * json out, each a transaction of its own.
+ * JSON out (the large one in pieces), each a transaction of its own.
  *
  * Promise: every way to the source speaks the same few verbs.
  *

@@ -69,7 +69,8 @@ export function createPostgresCarrier(
       session = attempt.session;
     }
     attempt.session = session;
-    return JSON.parse(await session.query(query));
+    // Nothing, as for NULL, says nothing.
+    return JSON.parse(await session.query(query) || "null");
   };
   return {
     call(name, request) {

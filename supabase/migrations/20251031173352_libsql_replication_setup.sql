@@ -1498,16 +1498,17 @@ $$;
 
 -- The query of a page: $1 the walked key it starts after (null: the start),
 -- $2 rows at most. It follows the index, so that no page costs a sort. For each row:
--- its bytes, its cells as JSON text (as an array, and no text, where it is too large
--- for any replica), its place. Rendered here it takes half as long as in PL/pgSQL.
-create or replace function libsql_sync.page_sql(relation oid, table_name text)
+-- its bytes; its cells, as JSON text where they are few bytes: rendered here they take
+-- half as long as in PL/pgSQL, which however fetches up to 50 rows that it may not
+-- need; its place.
+create or replace function libsql_sync.rows_sql(relation oid, table_name text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select pg_catalog.format(
-    'select r.bytes, case when r.bytes <= 5000000 then pg_catalog.array_to_json(r.cells)::text end as text,'
-    || ' case when r.bytes > 5000000 then r.cells end as cells, array[%s]::text[] as place from %s t'
+    'select r.bytes, case when r.bytes <= 65536 then pg_catalog.array_to_json(r.cells)::text end as text,'
+    || ' case when r.bytes > 65536 then r.cells end as cells, array[%s]::text[] as place from %s t'
     || ' cross join lateral (select c.cells, pg_catalog.pg_column_size(c.cells) as bytes from (select array[%s]::text[] as cells offset 0) c offset 0) r'
     || ' where $1 is null or (%s) order by %s limit $2',
     -- As the type itself writes it: what a cast reads again.
@@ -1722,7 +1723,7 @@ $$;
 -- reads the queue, so the page is the state those messages lead to.
 -- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}.
 -- messages: how many there are in its batch. In pieces of one JSON text: see claim().
-create or replace function libsql_sync.next_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
+create or replace function libsql_sync.read_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
 returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -1830,7 +1831,7 @@ begin
     else
       select pg_catalog.array_agg(p.name) into columns
       from libsql_sync.present_columns(relation, listed.name) p;
-      for r in execute libsql_sync.page_sql(relation, listed.name)
+      for r in execute libsql_sync.rows_sql(relation, listed.name)
         using (select pg_catalog.array_agg(v order by i) from pg_catalog.jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
       loop
         if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
@@ -1839,12 +1840,12 @@ begin
         end if;
         n := n + 1;
         bytes := bytes + r.bytes;
-        if r.text is null then
+        if r.bytes > 5000000 then
           oversize := oversize || pg_catalog.jsonb_build_array((
             select pg_catalog.jsonb_agg(r.cells[pg_catalog.array_position(columns, k.name)] order by k.i)
             from pg_catalog.unnest(listed.key) with ordinality k (name, i)));
         else
-          piece := piece || comma || r.text;
+          piece := piece || comma || coalesce(r.text, pg_catalog.array_to_json(r.cells)::text);
           comma := ',';
           if pg_catalog.octet_length(piece) > 16384 then
             pieces := pieces || piece;
@@ -2491,12 +2492,23 @@ $$;
 
 -- claim() once returned json, and then text: another type takes another function.
 do $$
+declare
+  grantee text;
 begin
   if 'text[]'::regtype <> (select prorettype from pg_proc where oid = to_regprocedure('libsql_sync.claim(json)')) then
     drop function libsql_sync.claim(json);
-    -- What is made anew may be called by everybody, unless it is there already.
     create function libsql_sync.claim(request json) returns text[] language sql as 'select null::text[]';
-    perform libsql_sync.lock_down();
+    -- What is made anew may be called by everybody. Not by lock_down(): it would write
+    -- every function anew, and those that this file no longer has look like ours then.
+    for grantee in
+      select 'public' union all
+      select quote_ident(rolname) from pg_roles where rolname in ('anon', 'authenticated', 'service_role')
+    loop
+      execute 'revoke all on function libsql_sync.claim(json) from ' || grantee;
+    end loop;
+    if exists (select from pg_roles where rolname = 'libsql_sync_worker') then
+      grant execute on function libsql_sync.claim(json) to libsql_sync_worker;
+    end if;
   end if;
 end
 $$;
@@ -2718,7 +2730,7 @@ begin
     end if;
     select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
       case when d.drained and w.walk_gen is not null
-        then libsql_sync.next_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
+        then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
     into h
     from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
       (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;

@@ -3,6 +3,7 @@ import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { migrate, putSecret } from "../../lib/dev/supabase.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
+import FUNCTIONS from "./functions.json" with { type: "json" };
 import { configure, type RawSchema, SECRET, Servers, Stack } from "./stack.ts";
 
 const servers = new Servers();
@@ -170,6 +171,23 @@ Deno.test("a claim() that returned json becomes one that returns pieces of a tex
   assertEquals(await claim(), ["text[]", true, false]);
 });
 
+Deno.test("every function takes and returns what it did in the versions before, or has another name", async () => {
+  await using database = await Database.create({ servers });
+  const sql = database.connect();
+  await migrate(database.url);
+  const found = await sql`
+    select oid::regprocedure::text as name, pg_get_function_arguments(oid) as takes,
+      pg_get_function_result(oid) as returns
+    from pg_proc where pronamespace = 'libsql_sync'::regnamespace order by 1`;
+  assertEquals(
+    Object.fromEntries(
+      found.map(({ name, takes, returns }) => [name, [takes, returns]]),
+    ),
+    FUNCTIONS,
+    "create or replace refuses other types and names: rename the function, or drop the old one before as claim() is; then write it into functions.json",
+  );
+});
+
 /** What the migration makes, without what differs from install to install. */
 async function shape(sql: postgres.Sql): Promise<string[]> {
   const rows = await sql`
@@ -217,6 +235,8 @@ Deno.test("the migration leaves what a fresh install has when it goes over an ol
     drop function libsql_sync.has_work();
     drop table libsql_sync.walks cascade;
     create or replace function libsql_sync.queued() returns jsonb language sql as 'select null::jsonb';
+    drop function libsql_sync.claim(json);
+    create function libsql_sync.claim(request json) returns text language sql as 'select null::text';
     create function libsql_sync.obsolete(integer) returns integer language sql as 'select 1';
     drop trigger replicate_orgs_libsql_truncate on orgs;
   `).simple();

@@ -395,7 +395,7 @@ Deno.test("keys alone are looked up for the replica's keys, whatever the size of
   });
   const page = (half: string) =>
     stack.sql`
-    select array_to_string(libsql_sync.next_page(w, ${
+    select array_to_string(libsql_sync.read_page(w, ${
       JSON.stringify({
         walk_gen: 1,
         walk_at: JSON.stringify({ half, table: "late" }),

@@ -119,7 +119,7 @@ export function holdPage(
   return !source.user.isLocked(placeOf(source, walk, at).table as string);
 }
 
-/** libsql_sync.next_page */
+/** libsql_sync.read_page */
 export function page(
   source: SourceModel,
   walk: AskedWalk,
