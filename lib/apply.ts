@@ -41,6 +41,13 @@ export interface Planned extends BatchHead {
 export type Next = Claim | PlannedNext;
 type PlannedNext = Planned & Pick<Claim, "acked">;
 
+/** Whether a batch is planned. */
+export function isPlanned(
+  batch: Extract<Next, { do: "batch" }>,
+): batch is PlannedNext {
+  return "queued" in batch;
+}
+
 /**
  * Plans the messages and the page of a batch.
  *
@@ -53,7 +60,7 @@ export function planned(
   { plan, planPage }: Pick<Parts, "plan" | "planPage">,
   batch: Extract<Next, { do: "batch" }>,
 ): PlannedNext {
-  if ("queued" in batch) return batch;
+  if (isPlanned(batch)) return batch;
   const { messages, page, ...head } = batch;
   const queued = plan({ ...head, messages });
   const touched = touchedBy(messages);
@@ -112,15 +119,15 @@ export async function applyBatch(
     const before = progress.applied.get(table.name) ?? 0;
     progress.applied.set(table.name, before + count);
   }
-  const applyMs = now() - started;
+  const took = { ms: now() - started, latencyMs: progress.latencyMs };
   if (batch.messageCount > 0) {
-    const next = nextSize(progress.claimedSize, applyMs);
+    const next = nextSize(progress.claimedSize, took);
     // One that took all there was says nothing of a larger one.
     const mayGrow = batch.kind === "new" && !batch.drained;
     if (mayGrow || next.messages < pace.size.messages) pace.size = next;
   }
   if (batch.page !== null) {
-    pace.pageSize = nextSize(pace.pageSize, applyMs, PAGE_MAX);
+    pace.pageSize = nextSize(pace.pageSize, took, PAGE_MAX);
   }
 }
 

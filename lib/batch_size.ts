@@ -1,9 +1,9 @@
 /**
  * Ring 0. How much the next batch may hold.
  *
- * Promise: a batch grows towards a second of apply time and shrinks long
- * before the 5 s at which a Bunny Database ends a transaction; a replica far
- * away, where every apply takes long, is not left with tiny ones.
+ * Promise: a batch grows towards a second of the replica's time, and shrinks
+ * long before the 5 s at which a Bunny Database ends a transaction; a replica
+ * far away, where every answer takes long, is not left with tiny ones.
  *
  * @module
  */
@@ -37,7 +37,7 @@ export function newPace(): Pace {
   };
 }
 
-/** What an apply should take. */
+/** What an apply should take, beside the way there and back. */
 const AIM_MS = 1_000;
 const SIZE_MAX: BatchSize = { messages: 50_000, bytes: 5_500_000 };
 /** Larger pages are hardly faster, and take the worker more of its time. */
@@ -48,30 +48,38 @@ const SMALL: BatchSize = { messages: 1_000, bytes: 262_144 };
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**
- * The size after a batch that was applied in `applyMs`.
+ * The size after a batch that was applied.
  *
  * @param size The size that batch was claimed with.
- * @param applyMs How long the replica took, in milliseconds.
+ * @param apply How long that took, and how long the replica takes for next to
+ * nothing, in milliseconds.
  * @param max What no batch may pass.
  * @returns As much as takes a second at that speed, but at most eight times and
- * at least half as much as before; a small one is not made smaller.
+ * at least half as much as before; a small one is not made smaller. Were the
+ * latency overrated, the next apply would take two seconds, or twice as long.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 100).messages, 800);
- * assertEquals(nextSize({ messages: 4_000, bytes: 1e6 }, 800).messages, 5_000);
- * assertEquals(nextSize({ messages: 4_000, bytes: 1e6 }, 3_000).messages, 2_000);
- * assertEquals(nextSize({ messages: 100, bytes: 100_000 }, 3_000).messages, 100);
+ * const next = (messages: number, ms: number, latencyMs: number) =>
+ *   nextSize({ messages, bytes: 1e6 }, { ms, latencyMs }).messages;
+ * assertEquals(next(100, 100, 10), 800);
+ * assertEquals(next(4_000, 800, 0), 5_000);
+ * assertEquals(next(4_000, 3_000, 0), 2_000);
+ * assertEquals(next(4_000, 3_000, 2_900), 8_000);
+ * assertEquals(next(100, 3_000, 0), 100);
  * ```
  */
 export function nextSize(
   size: BatchSize,
-  applyMs: number,
+  apply: { ms: number; latencyMs: number },
   max: BatchSize = SIZE_MAX,
 ): BatchSize {
-  const factor = Math.min(8, Math.max(0.5, AIM_MS / Math.max(applyMs, 1)));
+  const ms = Math.max(apply.ms, 1);
+  const wanted = AIM_MS / Math.max(ms - apply.latencyMs, 1);
+  const growth = Math.min(8, 2 * Math.max(1, AIM_MS / ms));
+  const factor = Math.min(growth, Math.max(0.5, wanted));
   return {
     messages: scale(size.messages, factor, SMALL.messages, max.messages),
     bytes: scale(size.bytes, factor, SMALL.bytes, max.bytes),

@@ -58,6 +58,8 @@ export interface Progress {
   mend: string | null;
   /** What the batch in hand was claimed with. */
   claimedSize: BatchSize;
+  /** How long the replica took to say where it stands, in milliseconds. */
+  latencyMs: number;
   /** Whether the scrub had its page, or may have none. */
   isScrubbed: boolean;
   /** What walks found, to be told at the next claim, by table. */
@@ -86,6 +88,7 @@ export function newProgress({ pace }: Pick<Parts, "pace">): Progress {
     isUnsure: true,
     mend: null,
     claimedSize: pace.size,
+    latencyMs: 0,
     isScrubbed: false,
     walked: new Map(),
     tooLarge: new Set(),

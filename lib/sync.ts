@@ -7,7 +7,7 @@
  * @module
  */
 
-import { applyBatch, type Next, planned } from "./apply.ts";
+import { applyBatch, isPlanned, type Next, planned } from "./apply.ts";
 import type { Pace } from "./batch_size.ts";
 import type {
   Batch,
@@ -167,7 +167,9 @@ export async function follow(
             const { size } = parts.pace;
             const next = claimAhead(parts, progress, { lease, batch: claim });
             try {
-              // What it was planned from is let go before the replica is waited for.
+              // Planning takes a while: what was asked for goes out before.
+              if (!isPlanned(claim)) await parts.sleep(0);
+              // What it is planned from is let go before the replica is waited for.
               claim = planned(parts, claim);
               await obey(parts, progress, claim);
             } finally {
@@ -354,9 +356,14 @@ async function pageRequest(
 }
 
 /** Asks the replica where it stands. */
-async function ask({ replica }: Parts, progress: Progress): Promise<void> {
+async function ask(
+  { replica, now }: Parts,
+  progress: Progress,
+): Promise<void> {
   const { mend } = progress;
+  const started = now();
   progress.row = await replica.probe();
+  progress.latencyMs = now() - started;
   progress.mend = null;
   // Where the hash has moved, a newer worker was here: the source decides.
   if (mend !== null && progress.row?.schema_hash === mend) {

@@ -85,7 +85,8 @@ async function orderOf(
         ...parts.source,
         claim(request) {
           if (!request.ahead) return parts.source.claim({ ...request, size });
-          order.push("ask");
+          // No request leaves before the event loop's next turn.
+          setTimeout(() => order.push("ask"));
           const answer = parts.source.claim({ ...request, size });
           const gate = applied.promise;
           const given = answer.then(async (claim) => {

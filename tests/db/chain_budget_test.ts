@@ -1,6 +1,7 @@
 /** What one request may spend, what it counts, and who must wait. */
 
 import { assert, assertEquals } from "@std/assert";
+import { SyncError } from "../../lib/errors.ts";
 import { sync } from "../../lib/sync.ts";
 import {
   insertItems,
@@ -12,7 +13,7 @@ import {
   withWorker,
 } from "./chain.ts";
 import { isApply, Proxy } from "./http_proxy.ts";
-import { Servers } from "./stack.ts";
+import { Servers, type Stack } from "./stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
@@ -117,27 +118,69 @@ Deno.test("sync() stops in time when its wall budget is over", async () => {
   assertEquals(await stack.assertEqual(), 40_000);
 });
 
-Deno.test("sync() gets on where every apply takes long, however little is in it", async () => {
-  await using stack = await startChain(servers);
-  await stack.drain();
-  await insertItems(stack, 1, 20_000);
+/** The sizes of batches that a sync applies where every answer takes 3 s. */
+async function sizesFarAway(
+  stack: Stack,
+  options: {
+    messages: number;
+    /** Whether that is so for what is read as well. */
+    reads: boolean;
+    /** Applies that get no answer. */
+    failing?: readonly number[];
+  },
+): Promise<number[]> {
+  const { messages, reads, failing = [] } = options;
+  await insertItems(stack, 1, messages);
   const sizes: number[] = [];
   const result = await syncWith(stack, ({ replica, now }) => {
     let ms = 0;
     return {
       now: (() => now() + ms) as never,
-      budget: { msLeft: () => sizes.length < 20 ? 8_000 : 0 },
+      budget: {
+        callsLeft: () => 45,
+        msLeft: () => sizes.length < 20 ? 8_000 : 0,
+      },
       replica: {
+        probe: () => {
+          if (reads) ms += 3_000;
+          return replica.probe();
+        },
         apply: (batch, ...rest) => {
           sizes.push(batch.messageCount);
           ms += 3_000;
+          if (failing.includes(sizes.length)) {
+            throw new SyncError("replica_unreachable", "no answer");
+          }
           return replica.apply(batch, ...rest);
         },
       },
     };
   });
-  assertEquals([result.processed, result.drained], [20_000, true], `${sizes}`);
-  assertEquals(await stack.assertEqual(), 20_000);
+  assertEquals(
+    [result.processed, result.drained],
+    [messages, true],
+    String(sizes),
+  );
+  assertEquals(await stack.assertEqual(), messages);
+  return sizes;
+}
+
+Deno.test("sync() gets on where every apply takes long, however little is in it", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  await sizesFarAway(stack, { messages: 20_000, reads: false });
+});
+
+Deno.test("sync() makes no smaller batches for a long way to the replica, nor for good after failures", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  const failing = [2, 4, 6, 8];
+  const sizes = await sizesFarAway(stack, {
+    messages: 60_000,
+    reads: true,
+    failing,
+  });
+  assert(Math.max(...sizes.slice(failing.at(-1))) >= 4_000, String(sizes));
 });
 
 Deno.test("sync() counts the queue exactly up to 10,000, and says where it does not", async () => {
