@@ -9,7 +9,7 @@
 
 import { halfSize, nextSize, PAGE_MAX } from "./batch_size.ts";
 import type { Refusal } from "./change.ts";
-import type { BatchHead, Claim } from "./claim.ts";
+import type { Batch, BatchHead, Claim } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { isolate } from "./isolate.ts";
 import {
@@ -37,36 +37,30 @@ export interface Planned extends BatchHead {
   readonly paged: PagePlan | null;
 }
 
-/** What to do next; a batch may be planned. */
-export type Next = Claim | PlannedNext;
-type PlannedNext = Planned & Pick<Claim, "acked">;
-
-/** Whether a batch is planned. */
-export function isPlanned(
-  batch: Extract<Next, { do: "batch" }>,
-): batch is PlannedNext {
-  return "queued" in batch;
-}
+/** What to do next, planned where it is a batch. */
+export type Next =
+  | Exclude<Claim, Batch>
+  | Planned & Pick<Claim, "acked">;
 
 /**
- * Plans the messages and the page of a batch.
+ * Plans the messages and the page of what the source handed out.
  *
  * @param parts What to work with.
- * @param batch What the source handed out, or what was planned before.
+ * @param claim What the source handed out.
  * @returns The same, with plans in their place.
  * @throws {SyncError} The page is not what the schema says.
  */
 export function planned(
   { plan, planPage }: Pick<Parts, "plan" | "planPage">,
-  batch: Extract<Next, { do: "batch" }>,
-): PlannedNext {
-  if (isPlanned(batch)) return batch;
-  const { messages, page, ...head } = batch;
-  const queued = plan({ ...head, messages });
+  claim: Claim,
+): Next {
+  if (claim.do !== "batch") return claim;
+  const { messages, page, ...batch } = claim;
+  const queued = plan({ ...batch, messages });
   const touched = touchedBy(messages);
-  const parked = [...head.parked, ...queued.refusals];
+  const parked = [...batch.parked, ...queued.refusals];
   const paged = page && planPage(page, { parked });
-  return { ...head, page: paged && paged.head, queued, touched, paged };
+  return { ...batch, page: paged && paged.head, queued, touched, paged };
 }
 
 /**

@@ -7,16 +7,9 @@
  * @module
  */
 
-import { applyBatch, isPlanned, type Next, planned } from "./apply.ts";
+import { applyBatch, type Next, type Planned, planned } from "./apply.ts";
 import type { Pace } from "./batch_size.ts";
-import type {
-  Batch,
-  BatchHead,
-  BatchSize,
-  Outcome,
-  PageRequest,
-  Queued,
-} from "./claim.ts";
+import type { BatchSize, Outcome, PageRequest, Queued } from "./claim.ts";
 import { SyncError } from "./errors.ts";
 import { buildIndexes } from "./indexes.ts";
 import { namesIn, type PageHead, parsePlace } from "./page.ts";
@@ -134,15 +127,17 @@ export async function follow(
     progress.walked.clear();
     progress.processed += claim.acked;
     progress.claimedSize = parts.pace.size;
-    return claim;
+    return planned(parts, claim);
   };
-  let ahead: NextBatch | null = null;
+  let ahead: PlannedClaim | null = null;
   try {
     for (;;) {
       try {
         if (progress.isUnsure) await ask(parts, progress);
         if (!isDone()) await buildIndexes(parts, progress);
-        let claim = ahead !== null && !isDone() ? ahead : await claimNext();
+        const claim: Next = ahead !== null && !isDone()
+          ? ahead
+          : await claimNext();
         ahead = null;
         progress.warnings = roomWarnings(progress.row, parts.replicaMbMax);
         switch (claim.do) {
@@ -167,10 +162,6 @@ export async function follow(
             const { size } = parts.pace;
             const next = claimAhead(parts, progress, { lease, batch: claim });
             try {
-              // Planning takes a while: what was asked for goes out before.
-              if (!isPlanned(claim)) await parts.sleep(0);
-              // What it is planned from is let go before the replica is waited for.
-              claim = planned(parts, claim);
               await obey(parts, progress, claim);
             } finally {
               ahead = await next();
@@ -201,26 +192,24 @@ export async function follow(
 }
 
 /** A batch that was handed out. */
-type NextBatch = Extract<Next, { do: "batch" }>;
+type PlannedClaim = Next & Planned;
 
 /**
- * Claims the batch after one that is about to be applied, meanwhile, and plans it
- * as soon as it is there. It is not asked for where that one is the last, where it
- * was handed out before, and where there is little time left for another. A page
- * goes on from the one before it, where that does not wait for the replica's keys.
+ * Claims and plans the batch after one that is about to be applied, meanwhile. It
+ * is not asked for where that one is the last, where it was handed out before, and
+ * where there is little time left for another. A page goes on from the one before
+ * it, where that does not wait for the replica's keys.
  *
  * @returns Waits for it, and returns it where it may be applied: the one before
- * it was, and whole. Where it was waited for it is not planned: the source has
- * something to do meanwhile when the one after it is asked for first.
+ * it was, and whole.
  */
 function claimAhead(
   parts: Parts,
   progress: Progress,
-  { lease, batch }: { lease: string; batch: BatchHead },
-): () => Promise<NextBatch | null> {
+  { lease, batch }: { lease: string; batch: Planned },
+): () => Promise<PlannedClaim | null> {
   const { source, budget, pace } = parts;
-  const { drained, kind, reopen, page, batch: id } = batch;
-  const isWhole = batch.parked.length === 0;
+  const { drained, kind, reopen, page } = batch;
   const upto = page === null ? undefined : pageAfter(page);
   const { size } = pace;
   const { parked, row } = progress;
@@ -232,23 +221,19 @@ function claimAhead(
     lease,
     row,
     size,
-    ahead: id,
+    ahead: batch.batch,
     ...(upto
       ? { upto, page: { ...pageBound(pace), scrub: false, keys: null } }
       : {}),
   });
-  let isWaitedFor = false;
-  const claimed: Promise<Next | null> = claim.then((next) =>
-    next.do === "batch" && !isWaitedFor ? planned(parts, next) : next
-  )
-    // Whatever it is, the next claim meets it again.
-    .catch(() => null);
+  // Whatever it is, the next claim meets it again.
+  const claimed = claim.then((next) => planned(parts, next)).catch(() => null);
   return async () => {
-    isWaitedFor = true;
     const next = await claimed;
     progress.processed += next?.acked ?? 0;
     return next?.do === "batch" && next.prev === progress.row?.batch &&
-        next.prev === id && progress.parked === parked && isWhole
+        next.prev === batch.batch && progress.parked === parked &&
+        batch.parked.length === 0
       ? next
       : null;
   };
@@ -287,7 +272,7 @@ function isWalking(row: ReplicaRow): boolean {
 async function obey(
   parts: Parts,
   progress: Progress,
-  claim: Exclude<Next, Batch | { do: "idle" | "settled" | "busy" | "none" }>,
+  claim: Exclude<Next, { do: "idle" | "settled" | "busy" | "none" }>,
 ): Promise<void> {
   const { replica, log } = parts;
   switch (claim.do) {

@@ -7,7 +7,6 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { Batch, Claim } from "../../lib/claim.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { sync } from "../../lib/sync.ts";
 import {
   expireLease,
   Hand,
@@ -61,83 +60,6 @@ Deno.test("sync() makes one apply and one claim a batch when the queue is long",
   // The first batch is claimed by itself, and the last settles what is left.
   assert(calls.length - applies <= applies + 2, calls.join(" "));
   assertEquals(await stack.assertEqual(), 3_000);
-});
-
-/** What a sync of 2,000 messages, 500 a batch, does in which order. */
-async function orderOf(
-  stack: Stack,
-  /** Which of the two waits for the other: the answer ahead, or the apply. */
-  waits: "claim" | "apply",
-): Promise<string[]> {
-  await insertItems(stack, 1, 2_000);
-  const order: string[] = [];
-  const size = { messages: 500, bytes: 1_000_000 };
-  await stack.withParts((parts) => {
-    let answered = Promise.resolve();
-    let applied = Promise.withResolvers<void>();
-    return sync({
-      ...parts,
-      plan: (batch) => {
-        if (batch.messages.length > 0) order.push("plan");
-        return parts.plan(batch);
-      },
-      source: {
-        ...parts.source,
-        claim(request) {
-          if (!request.ahead) return parts.source.claim({ ...request, size });
-          // No request leaves before the event loop's next turn.
-          setTimeout(() => order.push("ask"));
-          const answer = parts.source.claim({ ...request, size });
-          const gate = applied.promise;
-          const given = answer.then(async (claim) => {
-            if (waits === "claim") await gate;
-            return claim;
-          });
-          // A turn later, what was answered has been taken up.
-          answered = given.then(() => new Promise((done) => setTimeout(done)));
-          return given;
-        },
-      },
-      replica: {
-        ...parts.replica,
-        async apply(...args) {
-          if (waits === "apply") await answered;
-          const result = await parts.replica.apply(...args);
-          order.push("applied");
-          const { resolve } = applied;
-          applied = Promise.withResolvers<void>();
-          setTimeout(resolve);
-          return result;
-        },
-      },
-    });
-  });
-  assertEquals(await stack.assertEqual(), 2_000);
-  return order;
-}
-
-Deno.test("sync() plans a batch that was claimed ahead while the one before is applied", async () => {
-  await using stack = await start();
-  const order = await orderOf(stack, "apply");
-  // deno-fmt-ignore
-  assertEquals(order, [
-    "ask", "plan", "plan", "applied",
-    "ask", "plan", "applied",
-    "ask", "plan", "applied",
-    "applied",
-  ]);
-});
-
-Deno.test("sync() asks for the batch after one that it waited for before it plans that", async () => {
-  await using stack = await start();
-  const order = await orderOf(stack, "claim");
-  // deno-fmt-ignore
-  assertEquals(order, [
-    "ask", "plan", "applied",
-    "ask", "plan", "applied",
-    "ask", "plan", "applied",
-    "plan", "applied",
-  ]);
 });
 
 Deno.test("claim() hands out ahead what the batch before does not have", async () => {
