@@ -80,10 +80,7 @@ export function nextSize(
   const wanted = AIM_MS / Math.max(ms - apply.latencyMs, 1);
   const growth = Math.min(8, 2 * Math.max(1, AIM_MS / ms));
   const factor = Math.min(growth, Math.max(0.5, wanted));
-  return {
-    messages: scale(size.messages, factor, SMALL.messages, max.messages),
-    bytes: scale(size.bytes, factor, SMALL.bytes, max.bytes),
-  };
+  return scaled(size, factor, { min: SMALL, max });
 }
 
 /**
@@ -101,19 +98,18 @@ export function nextSize(
  * ```
  */
 export function halfSize(size: BatchSize): BatchSize {
-  return {
-    messages: scale(size.messages, 0.5, SIZE_MIN.messages, SIZE_MAX.messages),
-    bytes: scale(size.bytes, 0.5, SIZE_MIN.bytes, SIZE_MAX.bytes),
-  };
+  return scaled(size, 0.5, { min: SIZE_MIN, max: SIZE_MAX });
 }
 
 /** Within the bounds, but what is below the least is not made more. */
-function scale(
-  value: number,
+function scaled(
+  size: BatchSize,
   factor: number,
-  min: number,
-  max: number,
-): number {
-  const least = Math.min(value, min);
-  return Math.floor(Math.min(max, Math.max(least, value * factor)));
+  { min, max }: { min: BatchSize; max: BatchSize },
+): BatchSize {
+  const scale = (of: keyof BatchSize) => {
+    const least = Math.min(size[of], min[of]);
+    return Math.floor(Math.min(max[of], Math.max(least, size[of] * factor)));
+  };
+  return { messages: scale("messages"), bytes: scale("bytes") };
 }

@@ -114,7 +114,7 @@ export function createReader(bytesMax: number): (bytes: Bytes) => Message[] {
     if (have < need) return messages;
     // Put together only once all of a message is there: a large one comes in
     // many pieces.
-    let rest = pieces.length === 1 ? bytes : join(pieces, have);
+    let rest = join(pieces);
     for (;;) {
       need = 5;
       if (rest.length < need) break;
@@ -153,12 +153,8 @@ export function textIn(rows: readonly Bytes[]): string {
     const length = row.length < 6 ? 0 : viewOf(row).getInt32(2);
     return row.subarray(6, 6 + Math.max(length, 0));
   });
-  const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
   // Decoded as one: a text of many would have to be put together again.
-  const [first] = pieces;
-  return new TextDecoder().decode(
-    pieces.length === 1 ? first : join(pieces, bytes),
-  );
+  return new TextDecoder().decode(join(pieces));
 }
 
 /**
@@ -205,12 +201,14 @@ export function authentication(body: Bytes): { code: number; rest: Bytes } {
 }
 
 function message(type: string, length: number, ...parts: Bytes[]): Bytes {
-  const all = [encode(type), word(length), ...parts];
-  return join(all, all.reduce((sum, part) => sum + part.length, 0));
+  return join([encode(type), word(length), ...parts]);
 }
 
-function join(parts: readonly Bytes[], length: number): Bytes {
-  const whole = new Uint8Array(length);
+function join(parts: readonly Bytes[]): Bytes {
+  if (parts.length === 1) return parts[0]!;
+  const whole = new Uint8Array(
+    parts.reduce((sum, part) => sum + part.length, 0),
+  );
   let at = 0;
   for (const part of parts) {
     whole.set(part, at);

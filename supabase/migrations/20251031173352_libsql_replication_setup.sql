@@ -1987,7 +1987,7 @@ end
 $$;
 
 -- ---------------------------------------------------------------------------
--- The chain. One json in, one json out, each call a transaction of its own.
+-- The chain. One json in, one JSON out (the large one in pieces), each call a transaction of its own.
 -- ---------------------------------------------------------------------------
 
 -- How many messages are queued: exact up to 10,000, then a lower bound.

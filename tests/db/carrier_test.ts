@@ -120,10 +120,7 @@ for (const transport of TRANSPORTS) {
     // In one piece, and in pieces of a character each.
     const assertBack = async (value: Json) => {
       assertEquals(await carrier.call("echo", [value]), [value]);
-      assertEquals(
-        await carrier.call("claim", { value }),
-        { value },
-      );
+      assertEquals(await carrier.call("claim", { value }), { value });
     };
     for (const value of fixed) await assertBack(value);
     await fc.assert(
