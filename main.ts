@@ -5,7 +5,7 @@
  */
 
 import process from "node:process";
-import { parseConfig } from "./lib/config.ts";
+import { parseConfig } from "./lib/config/config.ts";
 import { createLog } from "./lib/log.ts";
 import { createWorker } from "./lib/worker.ts";
 import schema from "./schema.json" with { type: "json" };

@@ -1,10 +1,12 @@
 /**
- * The lint plugin that keeps the rings of lib/ apart.
+ * The lint plugin that keeps the rings and the folders of lib/ apart.
  *
  * A file's ring is what its module comment begins with, "Ring N.". Ring 0 is
- * pure, ring 1 holds adapters, ring 2 the flows, ring 3 the edges; what each
- * may import and which globals it may use is checked here and nowhere else.
- * Folders below lib/ do not ship: they need no ring, and no ring may use them.
+ * pure, ring 1 holds adapters, ring 2 the flows, ring 3 the edges. A ring says
+ * what a file may import and which globals it may use. A folder is a thing, and
+ * imports only folders that stand after it in the list at the end of this file. Both rules are
+ * checked here and nowhere else. lib/cli/ and lib/dev/ do not ship: their files
+ * need no ring, and no file that ships may import them.
  *
  * @module
  */
@@ -17,10 +19,18 @@ export interface RingsOptions {
   readonly root: URL;
   /** Reads a file's text; throws when there is none. */
   readonly read: (file: URL) => string;
+  /**
+   * What ships, top to bottom: a folder of lib/, or a file right below it. Each
+   * imports itself and what stands after it.
+   */
+  readonly folders: readonly string[];
 }
 
 /** 0 to 3. */
 type Ring = 0 | 1 | 2 | 3;
+
+/** Folders of lib/ that do not ship. */
+const LOCAL = ["cli", "dev"];
 
 const HTTP = ["fetch", "Request", "Response"];
 /** The globals a ring may not use: the outside, the clock and chance. */
@@ -52,6 +62,11 @@ export function ringOf(text: string): Ring | undefined {
   return digit === undefined ? undefined : Number(digit) as Ring;
 }
 
+/** The folder of a path below lib/, or the name of a file right below it. */
+function folderOf(path: string): string {
+  return path.split("/")[0]!.replace(/\.ts$/, "");
+}
+
 /**
  * Makes the plugin.
  *
@@ -60,10 +75,12 @@ export function ringOf(text: string): Ring | undefined {
  */
 export function createRings(options: RingsOptions): Deno.lint.Plugin {
   const lib = new URL("lib/", options.root).href;
+  const rank = (folder: string) => options.folders.indexOf(folder);
   const create = (context: Deno.lint.RuleContext): Deno.lint.LintVisitor => {
     const file = pathToFileURL(context.filename);
-    if (!file.href.startsWith(lib)) return {};
-    const ships = !file.href.slice(lib.length).includes("/");
+    if (!file.href.startsWith(lib) || file.href.endsWith(".d.ts")) return {};
+    const folder = folderOf(file.href.slice(lib.length));
+    const ships = !LOCAL.includes(folder);
     const ring = ringOf(context.sourceCode.text);
     if (ring === undefined) {
       return ships
@@ -75,6 +92,15 @@ export function createRings(options: RingsOptions): Deno.lint.Plugin {
             ),
         }
         : {};
+    }
+    if (ships && !options.folders.includes(folder)) {
+      return {
+        Program: (node) =>
+          report(
+            node,
+            `lib/${folder} has no place in the list of folders in .ci/rings.ts`,
+          ),
+      };
     }
     return { ...importRules(), ...globalRules(ring, report) };
 
@@ -133,8 +159,15 @@ export function createRings(options: RingsOptions): Deno.lint.Plugin {
           ? undefined
           : `imports nothing outside lib/: '${specifier}'`;
       }
-      if (ships && other.slice(lib.length).includes("/")) {
+      const otherFolder = folderOf(other.slice(lib.length));
+      if (ships && LOCAL.includes(otherFolder)) {
         return `ships, and imports nothing that does not: '${specifier}'`;
+      }
+      if (
+        ships && otherFolder !== folder &&
+        rank(otherFolder) <= rank(folder)
+      ) {
+        return `stands in ${folder}, which imports nothing of ${otherFolder}: '${specifier}' points upward`;
       }
       if (ring === 3) return undefined;
       const otherRing = ringOf(readOrEmpty(other));
@@ -235,4 +268,9 @@ function isReference(node: Deno.lint.Identifier): boolean {
 export default createRings({
   root: new URL("..", import.meta.url),
   read: (file) => Deno.readTextFileSync(file),
+  folders: [
+    ...["worker", "http", "connect", "sync", "status", "config", "postgres"],
+    ...["source", "replica", "plan", "chain", "reader", "schema", "log"],
+    "errors",
+  ],
 });

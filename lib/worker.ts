@@ -6,21 +6,21 @@
  * @module
  */
 
-import { newPace } from "./batch_size.ts";
-import type { Config } from "./config.ts";
-import { withParts } from "./connect.ts";
-import { createHandler } from "./handler.ts";
+import type { Config } from "./config/config.ts";
+import { withParts } from "./connect/connect.ts";
+import { describeWays, tryWays } from "./connect/try_connections.ts";
+import { createTurns } from "./http/concurrency.ts";
+import { createHandler } from "./http/handler.ts";
 import type { Log } from "./log.ts";
-import { formatMetrics } from "./metrics.ts";
-import { nuke } from "./nuke.ts";
-import type { Parts } from "./progress.ts";
 import { parseSchema, schemaHash } from "./schema.ts";
-import { describeWorker, type WorkerStatus } from "./status.ts";
-import { sync } from "./sync.ts";
-import { tell } from "./tell.ts";
-import { createTurns } from "./turns.ts";
-import { walk } from "./walk.ts";
-import { describeWays, tryWays } from "./ways.ts";
+import { formatMetrics } from "./status/metrics.ts";
+import { describeWorker, type WorkerStatus } from "./status/status.ts";
+import { newPace } from "./sync/batch_size.ts";
+import { nuke } from "./sync/nuke.ts";
+import type { Parts } from "./sync/progress.ts";
+import { tell } from "./sync/send_alerts.ts";
+import { sync } from "./sync/sync.ts";
+import { walk } from "./sync/walk.ts";
 
 /** One works; the others only ask, find it at work, and are soon gone. */
 const CONNECTIONS_MAX = 4;

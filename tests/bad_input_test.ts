@@ -2,17 +2,24 @@
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import fc from "fast-check";
-import { claimOf, endedOf, isParked, leaseOf, resetOf } from "../lib/claim.ts";
-import { walkOf } from "../lib/claim.ts";
-import { parseConfig } from "../lib/config.ts";
+import { walkAfter } from "../lib/chain/walk_place.ts";
+import { parseConfig } from "../lib/config/config.ts";
 import { SyncError } from "../lib/errors.ts";
-import { createHandler } from "../lib/handler.ts";
-import { createPagePlanner, walkAfter } from "../lib/page.ts";
-import { createPlanner } from "../lib/plan.ts";
-import { parsePostgresUrl } from "../lib/postgres_url.ts";
-import { readRow } from "../lib/read_row.ts";
+import { createHandler } from "../lib/http/handler.ts";
+import { createPagePlanner } from "../lib/plan/page.ts";
+import { createPlanner } from "../lib/plan/plan.ts";
+import { parsePostgresUrl } from "../lib/postgres/url.ts";
+import { readRow } from "../lib/replica/read_row.ts";
+import { stepToStatement } from "../lib/replica/statements.ts";
 import { parseSchema, schemaHash, schemaText } from "../lib/schema.ts";
-import { stepToStatement } from "../lib/statements.ts";
+import {
+  claimOf,
+  endedOf,
+  isParked,
+  leaseOf,
+  resetOf,
+  walkOf,
+} from "../lib/source/answers.ts";
 import schemaJson from "../schema.json" with { type: "json" };
 import { walkAfterBatch } from "./contract/source.ts";
 import { seed } from "./seed.ts";

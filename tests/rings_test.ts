@@ -8,6 +8,10 @@ const FILES: Record<string, string> = {
   "lib/edge.ts": "/** Ring 3. An edge. */",
   "lib/bare.ts": "export {};",
   "lib/cli/command.ts": "/** Ring 3. A command. */",
+  "lib/above/one.ts": "/** Ring 0. One above. */",
+  "lib/room/one.ts": "/** Ring 0. One in the room. */",
+  "lib/room/two.ts": "/** Ring 0. Two in the room. */",
+  "lib/below/one.ts": "/** Ring 0. One below. */",
 };
 const plugin = createRings({
   root: new URL("file:///house/"),
@@ -16,6 +20,10 @@ const plugin = createRings({
     if (text === undefined) throw new Deno.errors.NotFound();
     return text;
   },
+  folders: [
+    ...["above", "it", "room", "below"],
+    ...["bare", "gone", "edge", "flow", "adapter", "pure"],
+  ],
 });
 /** What the rule says of one line in a file of a ring. */
 const lint = (ring: number | string, line: string, path = "lib/it.ts") => {
@@ -242,6 +250,29 @@ Deno.test("rings/keep-apart asks for a ring when a file of lib/ has none, and le
     assertEquals(lint(first, "export const a = Deno.args;", "tests/it.ts"), []);
     assertEquals(lint(first, "export const a = Deno.args;", "main.ts"), []);
   }
+});
+
+Deno.test("rings/keep-apart says nothing when a folder imports itself or what stands below it", () => {
+  for (const line of [`import "./two.ts";`, `import "../below/one.ts";`]) {
+    assertEquals(lint(0, line, "lib/room/it.ts"), [], line);
+  }
+});
+
+Deno.test("rings/keep-apart names both folders when an import points upward, in every ring and for types too", () => {
+  for (const ring of [0, 3]) {
+    assertEquals(
+      lint(ring, `import type { A } from "../above/one.ts";`, "lib/room/it.ts"),
+      [
+        `ring ${ring} stands in room, which imports nothing of above: '../above/one.ts' points upward`,
+      ],
+    );
+  }
+});
+
+Deno.test("rings/keep-apart asks for a place when a folder of lib/ is not in the list", () => {
+  assertEquals(lint(0, "export const a = 1;", "lib/cellar/it.ts"), [
+    "lib/cellar has no place in the list of folders in .ci/rings.ts",
+  ]);
 });
 
 Deno.test("ringOf() finds the ring when the first comment begins with it", () => {

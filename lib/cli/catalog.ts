@@ -9,7 +9,7 @@
 
 import postgres from "postgres";
 import { SyncError } from "../errors.ts";
-import { completePostgresUrl } from "../postgres_url.ts";
+import { completePostgresUrl } from "../postgres/url.ts";
 import type { ColumnType, Schema, Table } from "../schema.ts";
 
 /** A table as PostgreSQL has it. */

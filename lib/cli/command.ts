@@ -8,12 +8,12 @@
  */
 
 import postgres from "postgres";
-import { sign } from "../auth.ts";
-import { parseConfig } from "../config.ts";
-import { SyncError } from "../errors.ts";
-import { completePostgresUrl } from "../postgres_url.ts";
-import { parseSchema, type Schema, schemaHash } from "../schema.ts";
 import { oneLine } from "./table.ts";
+import { parseConfig } from "../config/config.ts";
+import { SyncError } from "../errors.ts";
+import { sign } from "../http/auth.ts";
+import { completePostgresUrl } from "../postgres/url.ts";
+import { parseSchema, type Schema, schemaHash } from "../schema.ts";
 
 /** Where the settings come from, the same in every usage text. */
 export const SETTINGS = `Settings are read from the environment:

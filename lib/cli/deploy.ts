@@ -8,8 +8,6 @@
  */
 
 import { parseEnv } from "node:util";
-import { parseConfig } from "../config.ts";
-import { SyncError } from "../errors.ts";
 import {
   CommandError,
   parseCall,
@@ -30,6 +28,8 @@ import {
   healthOf,
   tryBundle,
 } from "./deploy_bundle.ts";
+import { parseConfig } from "../config/config.ts";
+import { SyncError } from "../errors.ts";
 
 const USAGE = `Usage: deno task deploy [--dry-run]
        deno task deploy secrets <file>

@@ -18,8 +18,8 @@ import {
   UsageError,
   withSource,
 } from "./command.ts";
-import { formatMs } from "../format.ts";
 import { formatPairs, formatTable, oneLine } from "./table.ts";
+import { formatMs } from "../status/format.ts";
 
 const USAGE = `Usage: deno task dlq list [--json]
        deno task dlq show <id> [--json]

@@ -7,14 +7,6 @@
  * @module
  */
 
-import { parseConfig } from "../config.ts";
-import { openDatabase } from "../connect.ts";
-import { SyncError } from "../errors.ts";
-import type { OpenDatabase } from "../libsql.ts";
-import { indexName, type Schema } from "../schema.ts";
-import { INSPECT } from "../replica_schema.ts";
-import { bare } from "../sql.ts";
-import { describeWays, type Tried, tryWays } from "../ways.ts";
 import {
   ask,
   CommandError,
@@ -30,8 +22,20 @@ import {
   type Settings,
   withSource,
 } from "./command.ts";
-import { formatMs } from "../format.ts";
 import { oneLine } from "./table.ts";
+import { parseConfig } from "../config/config.ts";
+import { openDatabase } from "../connect/connect.ts";
+import {
+  describeWays,
+  type Tried,
+  tryWays,
+} from "../connect/try_connections.ts";
+import { SyncError } from "../errors.ts";
+import { INSPECT } from "../replica/layout.ts";
+import type { OpenDatabase } from "../replica/libsql.ts";
+import { bare } from "../replica/sql.ts";
+import { indexName, type Schema } from "../schema.ts";
+import { formatMs } from "../status/format.ts";
 
 const USAGE = `Usage: deno task doctor [--all] [--sync] [--json]
 

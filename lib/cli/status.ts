@@ -17,13 +17,11 @@ import {
   SETTINGS,
   withSource,
 } from "./command.ts";
-import { formatCount, formatMs } from "../format.ts";
-import {
-  reportStatus,
-  type SourceStatus,
-  type StatusReport,
-} from "../status.ts";
 import { formatPairs, formatTable } from "./table.ts";
+import type { SourceStatus } from "../source/report.ts";
+import { formatCount, formatMs } from "../status/format.ts";
+import { reportStatus } from "../status/status.ts";
+import type { StatusReport } from "../status/warnings.ts";
 
 const USAGE = `Usage: deno task status [--json]
 

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { formatCount, formatMs } from "../format.ts";
+import { formatCount, formatMs } from "../status/format.ts";
 
 // deno-lint-ignore no-control-regex
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;

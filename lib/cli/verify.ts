@@ -21,8 +21,8 @@ import {
   withSource,
   type WorkerAnswer,
 } from "./command.ts";
-import { formatCount, formatMs } from "../format.ts";
 import { formatProgress, formatTable, type Progress } from "./table.ts";
+import { formatCount, formatMs } from "../status/format.ts";
 
 const USAGE = `Usage: deno task verify [--table <name>] [--repair] [--json]
 

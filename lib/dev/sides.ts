@@ -8,9 +8,9 @@
  */
 import { createClient } from "@libsql/client/http";
 import postgres from "postgres";
-import { convert } from "../convert.ts";
+import { convert } from "../plan/convert.ts";
+import { quote } from "../replica/sql.ts";
 import { parseSchema, type Table } from "../schema.ts";
-import { quote } from "../sql.ts";
 
 /** Rows shown at once, and messages they are looked for in. */
 const ROWS_MAX = 14;

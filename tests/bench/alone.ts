@@ -5,9 +5,9 @@
  * @module
  */
 
-import { createPlanner } from "../../lib/plan.ts";
+import { createPlanner } from "../../lib/plan/plan.ts";
+import { stepToStatement } from "../../lib/replica/statements.ts";
 import { parseSchema } from "../../lib/schema.ts";
-import { stepToStatement } from "../../lib/statements.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
 import { assertEqual } from "./equal.ts";
 import type { Part } from "./found.ts";

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { judge, sign } from "../../lib/auth.ts";
+import { judge, sign } from "../../lib/http/auth.ts";
 
 const SECRET = "0123456789abcdef0123456789abcdef";
 const NOW = 1_764_000_000_000;

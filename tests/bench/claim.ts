@@ -5,15 +5,15 @@
  */
 
 import postgres from "postgres";
-import { parseConfig } from "../../lib/config.ts";
-import { withParts } from "../../lib/connect.ts";
+import { parseConfig } from "../../lib/config/config.ts";
+import { withParts } from "../../lib/connect/connect.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
-import { Hand } from "../db/chain.ts";
 import type { Part } from "./found.ts";
 import type { Lab, Pair } from "./lab.ts";
 import { median } from "./median.ts";
 import type { Sizes } from "./sizes.ts";
+import { Hand } from "../db/support/chain.ts";
 
 /** The first claims find their way: the floor, and plans. */
 const WARM = 2;

@@ -6,18 +6,18 @@
  * @module
  */
 
-import { cp } from "node:fs/promises";
 import { type Client, createClient } from "@libsql/client/http";
+import { cp } from "node:fs/promises";
 import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { type SqldServer, startSqld } from "../../lib/dev/sqld.ts";
 import { migrate } from "../../lib/dev/supabase.ts";
-import { Servers } from "../db/stack.ts";
 import { fillBaseline } from "./baseline.ts";
 import { CAPTURE } from "./baseline_capture.ts";
 import { LEAST_CAPTURE } from "./least_capture.ts";
 import { changeRows, insertRows, type Kind, prepareRows } from "./rows.ts";
 import { finishWalk, startWorker } from "./worker.ts";
+import { Servers } from "../db/support/stack.ts";
 
 /** A source and a replica, stopped: to be copied. */
 interface Frozen {

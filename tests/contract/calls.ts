@@ -4,12 +4,10 @@
  * @module
  */
 
-import { type Claim, claimOf, VERSION } from "../../lib/claim.ts";
-import type { Json } from "../../lib/json.ts";
-import type { ReplicaRow } from "../../lib/replica_row.ts";
-import { oneOf, type Random, randomOf } from "../sim/random.ts";
-import type { Fields } from "../sim/source_state.ts";
-import type { Row, UserStatement } from "../sim/tables.ts";
+import { type Claim, VERSION } from "../../lib/chain/claim.ts";
+import type { Json } from "../../lib/chain/json.ts";
+import type { ReplicaRow } from "../../lib/chain/row.ts";
+import { claimOf } from "../../lib/source/answers.ts";
 import {
   HASHES,
   rowAfter,
@@ -17,6 +15,9 @@ import {
   type Settings,
   type SourceUnderTest,
 } from "./source.ts";
+import { oneOf, type Random, randomOf } from "../sim/random.ts";
+import type { Fields } from "../sim/source_state.ts";
+import type { Row, UserStatement } from "../sim/tables.ts";
 
 /** One side: a source and the replica's rows as its answers moved them. */
 export interface Side {

@@ -6,11 +6,11 @@
  */
 
 import { assertEquals } from "@std/assert";
-import type { Json } from "../../lib/json.ts";
-import { randomOf } from "../sim/random.ts";
-import { canonical, type Fields } from "../sim/source_state.ts";
+import type { Json } from "../../lib/chain/json.ts";
 import { makeStep, type Side } from "./calls.ts";
 import type { SourceUnderTest } from "./source.ts";
+import { randomOf } from "../sim/random.ts";
+import { canonical, type Fields } from "../sim/source_state.ts";
 
 /** What a failure prints. */
 interface Told {

@@ -6,8 +6,9 @@
  */
 
 import postgres from "postgres";
-import { openCarrier } from "../../lib/carry.ts";
+import { openCarrier } from "../../lib/connect/open_carrier.ts";
 import { type Schema, schemaText } from "../../lib/schema.ts";
+import { HASHES, SCHEMAS, type SourceUnderTest } from "./source.ts";
 import type { Fields } from "../sim/source_state.ts";
 import {
   keyOf,
@@ -15,7 +16,6 @@ import {
   USER_TABLES,
   type UserStatement,
 } from "../sim/tables.ts";
-import { HASHES, SCHEMAS, type SourceUnderTest } from "./source.ts";
 
 /** The user's tables. */
 export const TABLES = `

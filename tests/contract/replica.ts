@@ -5,14 +5,15 @@
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import type { Batch } from "../../lib/claim.ts";
+import type { Batch } from "../../lib/chain/claim.ts";
+import type { ReplicaRow } from "../../lib/chain/row.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { createPlanner, type Step } from "../../lib/plan.ts";
-import { createReplica, type Replica } from "../../lib/replica.ts";
-import type { ReplicaRow } from "../../lib/replica_row.ts";
-import { bare, type Database, type Statement } from "../../lib/sql.ts";
-import type { Fields } from "../sim/source_state.ts";
+import { createPlanner } from "../../lib/plan/plan.ts";
+import type { Step } from "../../lib/plan/step.ts";
+import { createReplica, type Replica } from "../../lib/replica/replica.ts";
+import { bare, type Database, type Statement } from "../../lib/replica/sql.ts";
 import { HASHES, SCHEMAS, walkAfterBatch } from "./source.ts";
+import type { Fields } from "../sim/source_state.ts";
 
 /** A libSQL with nothing in it. */
 export interface LibsqlUnderTest {

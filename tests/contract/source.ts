@@ -6,16 +6,16 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import type { Batch, Carrier, Claim } from "../../lib/claim.ts";
+import type { Batch, Carrier, Claim } from "../../lib/chain/claim.ts";
+import type { ReplicaRow } from "../../lib/chain/row.ts";
 import {
   parsePlace,
   touchedBy,
   walkAfter,
   type WalkMove,
-} from "../../lib/page.ts";
-import type { ReplicaRow } from "../../lib/replica_row.ts";
+} from "../../lib/chain/walk_place.ts";
 import { parseSchema, type Schema, schemaHash } from "../../lib/schema.ts";
-import { createSource, type Source } from "../../lib/source.ts";
+import { createSource, type Source } from "../../lib/source/source.ts";
 import type { Fields } from "../sim/source_state.ts";
 import type { Message, UserStatement } from "../sim/tables.ts";
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { insertItems, SCHEMA, startChain } from "./chain.ts";
-import { SECRET, Servers, serveWorker, type Stack } from "./stack.ts";
+import { insertItems, SCHEMA, startChain } from "./support/chain.ts";
+import { SECRET, Servers, serveWorker, type Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,8 +1,8 @@
 /** Bad input from every side: it is set aside or told, and the next sync goes on. */
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { insertItems, SCHEMA, send, startChain } from "./chain.ts";
-import { SECRET, Servers, serveWorker } from "./stack.ts";
+import { insertItems, SCHEMA, send, startChain } from "./support/chain.ts";
+import { SECRET, Servers, serveWorker } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

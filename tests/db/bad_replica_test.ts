@@ -2,9 +2,9 @@
 
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { insertItems, startChain } from "./support/chain.ts";
+import { Servers, Stack } from "./support/stack.ts";
 import { seed } from "../seed.ts";
-import { insertItems, startChain } from "./chain.ts";
-import { Servers, Stack } from "./stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,12 +1,11 @@
 /** Read your writes: bookmarks of transactions, and what a replica contains. */
 
-import { assert, assertEquals } from "@std/assert";
 import { createClient } from "@libsql/client/http";
+import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import postgres from "postgres";
-import { CONTAINED, contains } from "../../lib/reader.ts";
 import { startSqld } from "../../lib/dev/sqld.ts";
-import { seed } from "../seed.ts";
+import { CONTAINED, contains } from "../../lib/reader.ts";
 import {
   expireLease,
   Hand,
@@ -14,8 +13,9 @@ import {
   saveReplica,
   startChain,
   until,
-} from "./chain.ts";
-import { Servers, type Stack } from "./stack.ts";
+} from "./support/chain.ts";
+import { Servers, type Stack } from "./support/stack.ts";
+import { seed } from "../seed.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -2,9 +2,9 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { type Bunny, serveBunny } from "../../lib/dev/bunny.ts";
-import { bundleWorker } from "./bundle.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
-import { admitToken, settingsFor, TRANSPORTS } from "./transport.ts";
+import { bundleWorker } from "./support/bundle.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
+import { admitToken, settingsFor, TRANSPORTS } from "./support/transport.ts";
 
 const servers = new Servers({ tls: true });
 Deno.test.afterAll(() => servers.stop());

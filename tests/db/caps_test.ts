@@ -5,11 +5,12 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import postgres from "postgres";
-import { parseConfig } from "../../lib/config.ts";
+import { parseConfig } from "../../lib/config/config.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { nuke } from "../../lib/nuke.ts";
-import { sync, type SyncResult } from "../../lib/sync.ts";
+import { nuke } from "../../lib/sync/nuke.ts";
+import type { SyncResult } from "../../lib/sync/result.ts";
+import { sync } from "../../lib/sync/sync.ts";
 import { createWorker } from "../../lib/worker.ts";
 import {
   Hand,
@@ -20,8 +21,8 @@ import {
   standing,
   startChain,
   until,
-} from "./chain.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
+} from "./support/chain.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
-import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
+import { configure, type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 // Deadlocks are on purpose here: they need not take a second each.
 const servers = new Servers({ settings: { deadlock_timeout: "50ms" } });

@@ -3,21 +3,21 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import postgres from "postgres";
-import { openCarrier, type Way } from "../../lib/carry.ts";
-import type { Carrier } from "../../lib/claim.ts";
+import type { Carrier } from "../../lib/chain/claim.ts";
+import type { Json } from "../../lib/chain/json.ts";
+import { parsePgmq } from "../../lib/config/source.ts";
+import { openCarrier, type Way } from "../../lib/connect/open_carrier.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { SyncError } from "../../lib/errors.ts";
-import type { Json } from "../../lib/json.ts";
-import { parsePgmq } from "../../lib/config_pgmq.ts";
-import { until } from "./chain.ts";
-import { Servers } from "./stack.ts";
+import { until } from "./support/chain.ts";
+import { Servers } from "./support/stack.ts";
 import {
   admitToken,
   settingsFor,
   type Transport,
   TRANSPORTS,
   workerToken,
-} from "./transport.ts";
+} from "./support/transport.ts";
 
 const servers = new Servers({ tls: true });
 Deno.test.afterAll(() => servers.stop());

@@ -5,7 +5,7 @@
  */
 
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import type { Batch, Claim } from "../../lib/claim.ts";
+import type { Batch, Claim } from "../../lib/chain/claim.ts";
 import { SyncError } from "../../lib/errors.ts";
 import {
   expireLease,
@@ -16,8 +16,8 @@ import {
   standing,
   startChain,
   syncWith,
-} from "./chain.ts";
-import { Servers, type Stack } from "./stack.ts";
+} from "./support/chain.ts";
+import { Servers, type Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

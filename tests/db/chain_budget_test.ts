@@ -2,7 +2,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { SyncError } from "../../lib/errors.ts";
-import { sync } from "../../lib/sync.ts";
+import { sync } from "../../lib/sync/sync.ts";
 import {
   insertItems,
   saveReplica,
@@ -11,9 +11,9 @@ import {
   syncWith,
   until,
   withWorker,
-} from "./chain.ts";
-import { isApply, Proxy } from "./http_proxy.ts";
-import { Servers, type Stack } from "./stack.ts";
+} from "./support/chain.ts";
+import { isApply, Proxy } from "./support/http_proxy.ts";
+import { Servers, type Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -2,12 +2,17 @@
 
 import { assertEquals } from "@std/assert";
 import { SyncError } from "../../lib/errors.ts";
-import { nuke } from "../../lib/nuke.ts";
-import type { Replica } from "../../lib/replica.ts";
-import type { Parts } from "../../lib/progress.ts";
-import { sync } from "../../lib/sync.ts";
-import { expireLease, saveReplica, standing, startChain } from "./chain.ts";
-import { Servers, Stack } from "./stack.ts";
+import type { Replica } from "../../lib/replica/replica.ts";
+import { nuke } from "../../lib/sync/nuke.ts";
+import type { Parts } from "../../lib/sync/progress.ts";
+import { sync } from "../../lib/sync/sync.ts";
+import {
+  expireLease,
+  saveReplica,
+  standing,
+  startChain,
+} from "./support/chain.ts";
+import { Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

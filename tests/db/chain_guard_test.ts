@@ -1,14 +1,15 @@
 /** The guard of the replica's row, by plain SQL on a real sqld. */
 
-import { assert, assertEquals } from "@std/assert";
 import { type Client, createClient } from "@libsql/client/http";
-import { openLibsql } from "../../lib/libsql.ts";
-import { createReplica } from "../../lib/replica.ts";
-import { parseSchema } from "../../lib/schema.ts";
+import { assert, assertEquals } from "@std/assert";
 import { startSqld } from "../../lib/dev/sqld.ts";
-import { GUARD, stepStatement } from "../../lib/replica_row.ts";
-import { type Statement } from "../../lib/sql.ts";
-import { SCHEMA } from "./chain.ts";
+import { GUARD } from "../../lib/replica/guard.ts";
+import { openLibsql } from "../../lib/replica/libsql.ts";
+import { stepStatement } from "../../lib/replica/moves.ts";
+import { createReplica } from "../../lib/replica/replica.ts";
+import type { Statement } from "../../lib/replica/sql.ts";
+import { parseSchema } from "../../lib/schema.ts";
+import { SCHEMA } from "./support/chain.ts";
 
 const HASH = "hash-1";
 

@@ -10,8 +10,8 @@ import {
   standing,
   startChain,
   withWorker,
-} from "./chain.ts";
-import { Servers, Stack } from "./stack.ts";
+} from "./support/chain.ts";
+import { Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

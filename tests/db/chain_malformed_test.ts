@@ -1,8 +1,8 @@
 /** Messages that cannot be read are set aside, and the rest goes on. */
 
 import { assert, assertEquals } from "@std/assert";
-import { insertItems, send, standing, startChain } from "./chain.ts";
-import { Servers } from "./stack.ts";
+import { insertItems, send, standing, startChain } from "./support/chain.ts";
+import { Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -9,8 +9,8 @@ import {
   send,
   standing,
   startChain,
-} from "./chain.ts";
-import { Servers, Stack } from "./stack.ts";
+} from "./support/chain.ts";
+import { Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

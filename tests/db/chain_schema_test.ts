@@ -11,8 +11,8 @@ import {
   startChain,
   syncWith,
   withWorker,
-} from "./chain.ts";
-import { configure, type RawSchema, Servers } from "./stack.ts";
+} from "./support/chain.ts";
+import { configure, type RawSchema, Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

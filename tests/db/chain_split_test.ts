@@ -9,9 +9,9 @@ import {
   syncWith,
   until,
   withWorker,
-} from "./chain.ts";
-import { isApply, Proxy } from "./http_proxy.ts";
-import { Servers } from "./stack.ts";
+} from "./support/chain.ts";
+import { isApply, Proxy } from "./support/http_proxy.ts";
+import { Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

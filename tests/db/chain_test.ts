@@ -1,7 +1,7 @@
 /** The failure table of the chain: what happens, and what becomes of it. */
 
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import type { Batch } from "../../lib/claim.ts";
+import type { Batch } from "../../lib/chain/claim.ts";
 import {
   dieAt,
   expireLease,
@@ -12,8 +12,8 @@ import {
   standing,
   startChain,
   syncWith,
-} from "./chain.ts";
-import { Servers } from "./stack.ts";
+} from "./support/chain.ts";
+import { Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

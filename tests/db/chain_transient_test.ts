@@ -10,9 +10,9 @@ import {
   syncWith,
   until,
   withWorker,
-} from "./chain.ts";
-import { isApply, Proxy } from "./http_proxy.ts";
-import { SECRET, Servers } from "./stack.ts";
+} from "./support/chain.ts";
+import { isApply, Proxy } from "./support/http_proxy.ts";
+import { SECRET, Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

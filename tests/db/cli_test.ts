@@ -1,9 +1,9 @@
 /** The operator's commands, run as processes against a real stack. */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { parsePgmq } from "../../lib/config_pgmq.ts";
+import { parsePgmq } from "../../lib/config/source.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -3,15 +3,15 @@
 
 import { assertEquals } from "@std/assert";
 import postgres from "postgres";
-import { openLibsql } from "../../lib/libsql.ts";
-import { bare } from "../../lib/sql.ts";
+import { startSqld } from "../../lib/dev/sqld.ts";
+import { openLibsql } from "../../lib/replica/libsql.ts";
+import { bare } from "../../lib/replica/sql.ts";
 import { compareSources } from "../contract/differential.ts";
 import { makeModel } from "../contract/model.ts";
 import { makePostgres, TABLES } from "../contract/postgres.ts";
 import { testReplica } from "../contract/replica.ts";
 import { testSource } from "../contract/source.ts";
-import { startSqld } from "../../lib/dev/sqld.ts";
-import { Servers } from "./stack.ts";
+import { Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

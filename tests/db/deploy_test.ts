@@ -14,7 +14,7 @@ import {
   BunnyApi,
   DEPLOYMENT_KEY,
   SCRIPT_ID,
-} from "./bunny_api.ts";
+} from "./support/bunny_api.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 

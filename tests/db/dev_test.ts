@@ -4,15 +4,16 @@
  *
  * @module
  */
+import { type Client, createClient } from "@libsql/client/http";
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { type Client, createClient } from "@libsql/client/http";
 import postgres from "postgres";
 import {
   compareTables,
   describeDifferences,
   type RawSchema,
 } from "../../lib/dev/compare.ts";
+import { readPorts } from "../../lib/dev/dev_settings.ts";
 import {
   type PostgresServer,
   startPostgres,
@@ -21,11 +22,10 @@ import {
 import { fillSample, startTraffic } from "../../lib/dev/sample.ts";
 import { makeServerTempDir } from "../../lib/dev/server_user.ts";
 import { startSqld } from "../../lib/dev/sqld.ts";
-import { readPorts } from "../../lib/dev/dev_settings.ts";
 import { prepareDatabase, putSecret } from "../../lib/dev/supabase.ts";
 import { startTicker } from "../../lib/dev/ticker.ts";
-import { Servers } from "./stack.ts";
 import { describeLine } from "../../lib/dev/worker_process.ts";
+import { Servers } from "./support/stack.ts";
 
 const ROOT = join(import.meta.dirname!, "../../.dev");
 const SAMPLE = new URL("../../lib/dev/sample.sql", import.meta.url);

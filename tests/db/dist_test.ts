@@ -1,8 +1,8 @@
-import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { bundleWorker } from "./bundle.ts";
-import { Servers, Stack } from "./stack.ts";
-import { WorkerProcess } from "./worker_process.ts";
+import { fileURLToPath } from "node:url";
+import { bundleWorker } from "./support/bundle.ts";
+import { Servers, Stack } from "./support/stack.ts";
+import { WorkerProcess } from "./support/worker_process.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -7,7 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
-import { type RawSchema, Servers, Stack } from "./stack.ts";
+import { type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers({ settings: { max_prepared_transactions: "5" } });
 const SCHEMA: RawSchema = {

@@ -2,9 +2,9 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { seededRandom } from "../../lib/dev/random.ts";
+import { insertItems, startChain, withWorker } from "./support/chain.ts";
+import { Servers } from "./support/stack.ts";
 import { seed } from "../seed.ts";
-import { insertItems, startChain, withWorker } from "./chain.ts";
-import { Servers } from "./stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -13,10 +13,10 @@ import {
   message,
   READY,
   row,
-} from "./hostile.ts";
+} from "./support/hostile.ts";
+import { SECRET } from "./support/stack.ts";
+import { WorkerProcess } from "./support/worker_process.ts";
 import { seed } from "../seed.ts";
-import { SECRET } from "./stack.ts";
-import { WorkerProcess } from "./worker_process.ts";
 
 const SEED = seed();
 /** Requests with random talks, so many at once. */

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
 import { parseSchema, schemaHash, schemaText } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
-import { Servers } from "./stack.ts";
+import { Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

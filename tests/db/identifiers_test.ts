@@ -2,7 +2,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { runSchema } from "../../lib/cli/schema.ts";
-import { type RawSchema, Servers, Stack } from "./stack.ts";
+import { type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

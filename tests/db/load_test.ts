@@ -1,8 +1,8 @@
 /** The loads of `deno task load`, as large as a CI run has time for. */
 
 import { assertEquals } from "@std/assert";
+import { Servers } from "./support/stack.ts";
 import { type Load, REDUCED, runLoads } from "../load/loads.ts";
-import { Servers } from "./stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

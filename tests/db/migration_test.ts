@@ -4,7 +4,13 @@ import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { migrate, putSecret } from "../../lib/dev/supabase.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
 import FUNCTIONS from "./functions.json" with { type: "json" };
-import { configure, type RawSchema, SECRET, Servers, Stack } from "./stack.ts";
+import {
+  configure,
+  type RawSchema,
+  SECRET,
+  Servers,
+  Stack,
+} from "./support/stack.ts";
 
 const servers = new Servers();
 const older = new Servers({ version: 15 });

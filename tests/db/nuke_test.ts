@@ -1,8 +1,8 @@
 /** POST /nuke: a new epoch, an empty replica, whatever stood there before. */
 
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { sign } from "../../lib/auth.ts";
-import { nuke } from "../../lib/nuke.ts";
+import { sign } from "../../lib/http/auth.ts";
+import { nuke } from "../../lib/sync/nuke.ts";
 import {
   Hand,
   insertItems,
@@ -12,9 +12,9 @@ import {
   startChain,
   until,
   withWorker,
-} from "./chain.ts";
-import { isApply, Proxy } from "./http_proxy.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
+} from "./support/chain.ts";
+import { isApply, Proxy } from "./support/http_proxy.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,9 +1,9 @@
 /** Random sessions under random faults on real databases; the seed is in the message. */
 
 import { assertEquals, assertRejects } from "@std/assert";
+import { Servers } from "./support/stack.ts";
 import { noCounts, progressLine } from "../oracle/counts.ts";
 import { describeFailure, Session, SETTINGS } from "../oracle/session.ts";
-import { Servers } from "./stack.ts";
 
 const servers = new Servers({ settings: SETTINGS });
 Deno.test.afterAll(() => servers.stop());

@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { startChromium } from "../../lib/dev/chromium.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 let browser: Browser | undefined;

@@ -12,7 +12,7 @@ import {
   migrate,
   WORKER_LOGIN,
 } from "../../lib/dev/supabase.ts";
-import { Servers, Stack } from "./stack.ts";
+import { Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 /** Roles belong to a server: here none is left by another test. */

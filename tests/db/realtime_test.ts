@@ -5,8 +5,8 @@ import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { migrate, putSecret } from "../../lib/dev/supabase.ts";
 import { startTicker } from "../../lib/dev/ticker.ts";
-import { insertItems, startChain, syncWith, until } from "./chain.ts";
-import { Servers, type Stack } from "./stack.ts";
+import { insertItems, startChain, syncWith, until } from "./support/chain.ts";
+import { Servers, type Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

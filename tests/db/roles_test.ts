@@ -6,7 +6,7 @@
 import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
 import { putSecret, WORKER_LOGIN } from "../../lib/dev/supabase.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
@@ -299,7 +299,7 @@ Deno.test("nothing of ours runs what others planted in public, when it is instal
   const { sql } = stack;
   const folder = new URL("../../supabase/migrations/", import.meta.url);
   let text = await Deno.readTextFile(
-    new URL("../../lib/source_postgres.ts", import.meta.url),
+    new URL("../../lib/postgres/carrier.ts", import.meta.url),
   );
   const files: string[] = [];
   for await (const { name } of Deno.readDir(folder)) {

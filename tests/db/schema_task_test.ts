@@ -1,11 +1,11 @@
-import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import postgres from "postgres";
 import { runSchema } from "../../lib/cli/schema.ts";
 import { migrate } from "../../lib/dev/supabase.ts";
 import { parseSchema, schemaHash } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
-import { type RawSchema, Servers } from "./stack.ts";
+import { type RawSchema, Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

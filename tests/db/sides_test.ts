@@ -1,8 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { startChromium } from "../../lib/dev/chromium.ts";
 import { serveSides } from "../../lib/dev/sides.ts";
-import { insertItems, startChain } from "./chain.ts";
-import { Servers } from "./stack.ts";
+import { insertItems, startChain } from "./support/chain.ts";
+import { Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

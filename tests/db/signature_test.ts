@@ -1,15 +1,15 @@
 /** The cron's signature: made in SQL, judged by the worker, changed under way. */
 
 import { assert, assertEquals } from "@std/assert";
-import { judge } from "../../lib/auth.ts";
-import { parseConfig } from "../../lib/config.ts";
+import { parseConfig } from "../../lib/config/config.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { putSecret } from "../../lib/dev/supabase.ts";
 import { startTicker } from "../../lib/dev/ticker.ts";
+import { judge } from "../../lib/http/auth.ts";
 import { createWorker } from "../../lib/worker.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
-import { until } from "./chain.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
+import { until } from "./support/chain.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

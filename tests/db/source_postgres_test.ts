@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { assertEquals, assertRejects } from "@std/assert";
+import { createHash } from "node:crypto";
 import { generate } from "selfsigned";
-import { openCarrier } from "../../lib/carry.ts";
+import { openCarrier } from "../../lib/connect/open_carrier.ts";
 import { SyncError } from "../../lib/errors.ts";
 import {
   COLUMNS,
@@ -11,10 +11,10 @@ import {
   message,
   READY,
   row,
-} from "./hostile.ts";
-import { recordingProxy } from "./proxy.ts";
-import { Servers } from "./stack.ts";
-import { ownCertificate } from "./transport.ts";
+} from "./support/hostile.ts";
+import { recordingProxy } from "./support/proxy.ts";
+import { Servers } from "./support/stack.ts";
+import { ownCertificate } from "./support/transport.ts";
 
 const servers = new Servers();
 const secure = new Servers({ tls: true });

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import type { WorkerStatus } from "../../lib/status.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
-import { insertItems, startChain } from "./chain.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
+import type { WorkerStatus } from "../../lib/status/status.ts";
+import { insertItems, startChain } from "./support/chain.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
-import { startTicker } from "../../lib/dev/ticker.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
-import { type RawSchema, Servers, Stack } from "./stack.ts";
+import { startTicker } from "../../lib/dev/ticker.ts";
+import { type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { migrate } from "../../lib/dev/supabase.ts";
-import { Servers, Stack } from "./stack.ts";
+import { Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,9 +1,9 @@
-import { fileURLToPath } from "node:url";
 import { assert, assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { seededRandom } from "../../lib/dev/random.ts";
-import { expireLease, saveReplica, syncWith } from "./chain.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
-import { WorkerProcess } from "./worker_process.ts";
+import { expireLease, saveReplica, syncWith } from "./support/chain.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
+import { WorkerProcess } from "./support/worker_process.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -12,8 +12,8 @@ import {
   syncWith,
   until,
   withWorker,
-} from "./chain.ts";
-import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
+} from "./support/chain.ts";
+import { configure, type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

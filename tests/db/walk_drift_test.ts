@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
-import { type RawSchema, Servers, Stack } from "./stack.ts";
+import { type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

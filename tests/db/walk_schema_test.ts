@@ -1,7 +1,7 @@
-import { assert, assertEquals } from "@std/assert";
 import { createClient } from "@libsql/client/http";
-import { SCHEMA, until, withWorker } from "./chain.ts";
-import { configure, type RawSchema, Servers, Stack } from "./stack.ts";
+import { assert, assertEquals } from "@std/assert";
+import { SCHEMA, until, withWorker } from "./support/chain.ts";
+import { configure, type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

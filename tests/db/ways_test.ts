@@ -1,13 +1,17 @@
 /** GET /doctor says what works from where the worker runs, and changes nothing. */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { parseConfig } from "../../lib/config/config.ts";
+import { tryWays } from "../../lib/connect/try_connections.ts";
 import { serveBunny } from "../../lib/dev/bunny.ts";
-import { parseConfig } from "../../lib/config.ts";
-import { tryWays } from "../../lib/ways.ts";
-import { bundleWorker } from "./bundle.ts";
-import { standing } from "./chain.ts";
-import { SECRET, Servers, Stack } from "./stack.ts";
-import { admitToken, settingsFor, type Transport } from "./transport.ts";
+import { bundleWorker } from "./support/bundle.ts";
+import { standing } from "./support/chain.ts";
+import { SECRET, Servers, Stack } from "./support/stack.ts";
+import {
+  admitToken,
+  settingsFor,
+  type Transport,
+} from "./support/transport.ts";
 
 const servers = new Servers({ tls: true });
 Deno.test.afterAll(() => servers.stop());

@@ -5,11 +5,11 @@
  * @module
  */
 
-import { fileURLToPath } from "node:url";
 import { assert } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { countSource, throughPort } from "../bench/proxies.ts";
-import { SECRET, type Stack } from "../db/stack.ts";
-import { WorkerProcess } from "../db/worker_process.ts";
+import { SECRET, type Stack } from "../db/support/stack.ts";
+import { WorkerProcess } from "../db/support/worker_process.ts";
 import { openGate } from "./gate.ts";
 
 /** Calls to either database in one request: design.md, section 8. */

@@ -5,7 +5,7 @@
  */
 
 import { formatTable } from "../../lib/cli/table.ts";
-import { Servers } from "../db/stack.ts";
+import { Servers } from "../db/support/stack.ts";
 import { FULL, type Load, REDUCED, runLoads } from "./loads.ts";
 
 const HEADING = [

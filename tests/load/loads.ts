@@ -7,7 +7,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { WORKER_LOGIN } from "../../lib/dev/supabase.ts";
-import { type Servers, Stack } from "../db/stack.ts";
+import { type Servers, Stack } from "../db/support/stack.ts";
 import { type Measured, withWorker } from "./drive.ts";
 
 /** How much each load is. */

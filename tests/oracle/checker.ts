@@ -12,7 +12,7 @@
 import { type Client, createClient, type Row } from "@libsql/client/http";
 import type { Sql } from "postgres";
 import { type Cell, keyName } from "../../lib/dev/compare_source.ts";
-import type { RawSchema } from "../db/stack.ts";
+import type { RawSchema } from "../db/support/stack.ts";
 import { lastStatements, type Shadow, shadowAt, shadowLog } from "./shadow.ts";
 
 const READ_MS = 5_000;

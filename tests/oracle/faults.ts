@@ -10,7 +10,7 @@
 import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { type Random, seededRandom } from "../../lib/dev/random.ts";
-import { configure } from "../db/stack.ts";
+import { configure } from "../db/support/stack.ts";
 import type { Cutter, Way } from "./cutter.ts";
 import { Replica } from "./replica.ts";
 import type { Session } from "./session.ts";

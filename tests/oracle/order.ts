@@ -12,7 +12,7 @@
 import type { Sql } from "postgres";
 import type { Cell } from "../../lib/dev/compare_source.ts";
 import { contains } from "../../lib/reader.ts";
-import type { RawSchema } from "../db/stack.ts";
+import type { RawSchema } from "../db/support/stack.ts";
 import type { Found, ReplicaState } from "./checker.ts";
 import { type Entry, shadowLog } from "./shadow.ts";
 

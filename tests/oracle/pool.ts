@@ -7,9 +7,9 @@
 import { fileURLToPath } from "node:url";
 import { serveBunny } from "../../lib/dev/bunny.ts";
 import { freePort, startChild, waitReady } from "../../lib/dev/child.ts";
-import { bundleWorker } from "../db/bundle.ts";
-import { type RawSchema, SECRET, settingsOf } from "../db/stack.ts";
-import { IN_ISOLATE, MODULES_BESIDE } from "../db/transport.ts";
+import { bundleWorker } from "../db/support/bundle.ts";
+import { type RawSchema, SECRET, settingsOf } from "../db/support/stack.ts";
+import { IN_ISOLATE, MODULES_BESIDE } from "../db/support/transport.ts";
 
 const START_MS = 40_000;
 const POST_MS = 25_000;

@@ -9,8 +9,8 @@ import postgres from "postgres";
 import { compareTables, type Difference } from "../../lib/dev/compare.ts";
 import { type Random, seededRandom } from "../../lib/dev/random.ts";
 import { parseSchema, schemaHash } from "../../lib/schema.ts";
-import { isApply, Proxy } from "../db/http_proxy.ts";
-import { type Servers, Stack } from "../db/stack.ts";
+import { isApply, Proxy } from "../db/support/http_proxy.ts";
+import { type Servers, Stack } from "../db/support/stack.ts";
 import {
   Checker,
   compareState,

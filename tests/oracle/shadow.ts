@@ -19,7 +19,7 @@ import {
   readShapes,
   SETTINGS,
 } from "../../lib/dev/compare_source.ts";
-import type { RawSchema } from "../db/stack.ts";
+import type { RawSchema } from "../db/support/stack.ts";
 import { SCHEMA } from "./tables.ts";
 
 /** A row at a snapshot. */

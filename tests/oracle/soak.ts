@@ -5,7 +5,7 @@
  */
 
 import { parseArgs } from "node:util";
-import { Servers } from "../db/stack.ts";
+import { Servers } from "../db/support/stack.ts";
 import { noCounts, progressLine } from "./counts.ts";
 import { describeFailure, Session, SETTINGS } from "./session.ts";
 import { within } from "./writer.ts";

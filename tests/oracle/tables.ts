@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { RawSchema } from "../db/stack.ts";
+import type { RawSchema } from "../db/support/stack.ts";
 
 /** How many rows a table may get: few, so that writers meet. */
 export const KEYS = 24;

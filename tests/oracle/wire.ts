@@ -9,7 +9,7 @@
  */
 
 import type { Random } from "../../lib/dev/random.ts";
-import type { Fault, Proxy } from "../db/http_proxy.ts";
+import type { Fault, Proxy } from "../db/support/http_proxy.ts";
 import type { Cutter, Way } from "./cutter.ts";
 import { sleep } from "./writer.ts";
 

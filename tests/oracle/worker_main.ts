@@ -4,7 +4,7 @@
  * @module
  */
 
-import { parseConfig } from "../../lib/config.ts";
+import { parseConfig } from "../../lib/config/config.ts";
 import { createLog } from "../../lib/log.ts";
 import { createWorker } from "../../lib/worker.ts";
 

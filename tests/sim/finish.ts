@@ -6,8 +6,8 @@
  */
 
 import { SyncError } from "../../lib/errors.ts";
-import type { SyncResult } from "../../lib/sync.ts";
-import type { WalkResult } from "../../lib/walk.ts";
+import type { SyncResult } from "../../lib/sync/result.ts";
+import type { WalkResult } from "../../lib/sync/walk.ts";
 import { finish, kill } from "./actions.ts";
 import { Violation } from "./invariants.ts";
 import { outcomeOf, settle } from "./network.ts";

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { convert } from "../../lib/convert.ts";
-import type { ReplicaRow } from "../../lib/replica_row.ts";
+import type { ReplicaRow } from "../../lib/chain/row.ts";
+import { convert } from "../../lib/plan/convert.ts";
 import { type Schema, typeOf } from "../../lib/schema.ts";
 import { HASHES, SCHEMAS } from "../contract/source.ts";
 import type { MemoryDatabase } from "./libsql.ts";

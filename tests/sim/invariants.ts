@@ -5,7 +5,7 @@
  */
 
 import { SyncError } from "../../lib/errors.ts";
-import type { Statement } from "../../lib/sql.ts";
+import type { Statement } from "../../lib/replica/sql.ts";
 import {
   differences,
   type Excused,

@@ -9,7 +9,7 @@
  */
 
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import type { Database, Result, Statement } from "../../lib/sql.ts";
+import type { Database, Result, Statement } from "../../lib/replica/sql.ts";
 
 /** What libSQL's client throws for a statement that failed. */
 class BatchError extends Error {

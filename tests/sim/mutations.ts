@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Statement } from "../../lib/sql.ts";
+import type { Statement } from "../../lib/replica/sql.ts";
 import { EVERYTHING, type Profile } from "./profiles.ts";
 import { makeSchedule, type Phases, type Schedule } from "./simulate.ts";
 import type { Mutation, Setup } from "./world.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Json } from "../../lib/json.ts";
+import type { Json } from "../../lib/chain/json.ts";
 import type { SourceModel } from "./source_model.ts";
 import {
   type Fields,

@@ -7,8 +7,8 @@
  * @module
  */
 
-import { VERSION } from "../../lib/claim.ts";
-import type { Json } from "../../lib/json.ts";
+import { VERSION } from "../../lib/chain/claim.ts";
+import type { Json } from "../../lib/chain/json.ts";
 import { type Schema, schemaText, type Table } from "../../lib/schema.ts";
 import { claim } from "./source_claim.ts";
 import { beginEpoch } from "./source_epochs.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Json } from "../../lib/json.ts";
+import type { Json } from "../../lib/chain/json.ts";
 import type { Early, SourceModel } from "./source_model.ts";
 import { type Fields, isSame, type Version } from "./source_state.ts";
 import type { Message } from "./tables.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Json } from "../../lib/json.ts";
+import type { Json } from "../../lib/chain/json.ts";
 import type { Schema } from "../../lib/schema.ts";
 import type { Message, Rows } from "./tables.ts";
 

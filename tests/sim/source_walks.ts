@@ -5,10 +5,10 @@
  * @module
  */
 
-import type { Json } from "../../lib/json.ts";
+import type { Json } from "../../lib/chain/json.ts";
 import type { Table } from "../../lib/schema.ts";
-import { type AskedWalk, type Fields, isSame } from "./source_state.ts";
 import type { SourceModel } from "./source_model.ts";
+import { type AskedWalk, type Fields, isSame } from "./source_state.ts";
 import { keyOf, type Row } from "./tables.ts";
 
 /** libsql_sync.next_walk */

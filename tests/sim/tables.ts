@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { Json } from "../../lib/json.ts";
+import type { Json } from "../../lib/chain/json.ts";
 
 /** A row of the user's, every cell as capture renders it. */
 export type Row = Readonly<Record<string, string | null>>;

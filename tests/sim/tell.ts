@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Result } from "../../lib/sql.ts";
+import type { Result } from "../../lib/replica/sql.ts";
 import type { Call, Outcome } from "./network.ts";
 import type { Fields } from "./source_state.ts";
 import { keyOf, type UserStatement } from "./tables.ts";

@@ -5,17 +5,17 @@
  * @module
  */
 
-import { newPace } from "../../lib/batch_size.ts";
 import { SyncError } from "../../lib/errors.ts";
-import { nuke } from "../../lib/nuke.ts";
-import { createPagePlanner } from "../../lib/page.ts";
-import { createPlanner } from "../../lib/plan.ts";
-import type { Parts } from "../../lib/progress.ts";
-import { createReplica } from "../../lib/replica.ts";
-import { createSource } from "../../lib/source.ts";
-import type { Result, Statement } from "../../lib/sql.ts";
-import { sync } from "../../lib/sync.ts";
-import { walk } from "../../lib/walk.ts";
+import { createPagePlanner } from "../../lib/plan/page.ts";
+import { createPlanner } from "../../lib/plan/plan.ts";
+import { createReplica } from "../../lib/replica/replica.ts";
+import type { Result, Statement } from "../../lib/replica/sql.ts";
+import { createSource } from "../../lib/source/source.ts";
+import { newPace } from "../../lib/sync/batch_size.ts";
+import { nuke } from "../../lib/sync/nuke.ts";
+import type { Parts } from "../../lib/sync/progress.ts";
+import { sync } from "../../lib/sync/sync.ts";
+import { walk } from "../../lib/sync/walk.ts";
 import { HASHES, SCHEMAS } from "../contract/source.ts";
 import { Invariants } from "./invariants.ts";
 import { databaseOf, MemoryDatabase } from "./libsql.ts";

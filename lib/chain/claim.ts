@@ -1,0 +1,198 @@
+/**
+ * Ring 0. The words that the worker and the source share: what is claimed, and what is asked for.
+ *
+ * @module
+ */
+
+import type { Due } from "./alert.ts";
+import type { Json } from "./json.ts";
+import type { Message, Refusal } from "./message.ts";
+import type { Page, PageHead } from "./page.ts";
+
+/** What worker and source functions must agree on. */
+export const VERSION = 4;
+
+/** Carries one call to the source and its answer back. */
+export interface Carrier {
+  /**
+   * @param name The function in schema libsql_sync.
+   * @param request Its argument.
+   * @returns Its answer, parsed.
+   * @throws {SyncError} The source could not be reached, or refused.
+   */
+  call(name: string, request: Json): Promise<unknown>;
+}
+
+/** The functions that return a JSON text in pieces, as text[], and not json. */
+export const IN_PIECES: ReadonlySet<string> = new Set(["claim"]);
+
+/** How many messages wait. */
+export interface Queued {
+  /** Their number, at most 10,000. */
+  readonly queued: number;
+  /** Whether it is exact, or a lower bound. */
+  readonly queuedExact: boolean;
+}
+
+/** How many messages wait at a sync's end, and what the alert webhook is told. */
+export interface Ended extends Queued {
+  readonly due: Due | null;
+}
+
+/** What a sync did so far. */
+export interface Outcome {
+  /** Messages that were acked. */
+  readonly processed: number;
+  /** Changes that were set aside. */
+  readonly parked: number;
+  /** Batches that were applied, and how many of them because the replica had lost them. */
+  readonly batches: number;
+  readonly replays: number;
+  readonly ms: number;
+  /** The code of what ended it. */
+  readonly error?: string;
+  /** Rows that changes wrote or removed, by table. */
+  readonly tables: Readonly<Record<string, number>>;
+}
+
+/** The lease, or that somebody else has it. */
+export type Lease =
+  | {
+    readonly do: "granted";
+    readonly epoch: string;
+    /** Whether a page of the scrub may ride; it may unless told. */
+    readonly scrub: boolean;
+    /** Whether the next call comes at once when there is more. */
+    readonly brief: boolean;
+  }
+  | {
+    readonly do: "busy";
+    readonly epoch: string;
+    /** Whether the replica was seen in this epoch. */
+    readonly followed: boolean;
+    /** Whether an operator holds the worker off. */
+    readonly paused: boolean;
+  } & Queued;
+
+/** A batch to apply. */
+export interface Batch {
+  readonly do: "batch";
+  /** New, issued again, or replayed because the replica lost it. */
+  readonly kind: "new" | "again" | "replay";
+  readonly epoch: string;
+  readonly position: number;
+  readonly batch: string;
+  readonly prev: string;
+  /** Whether it takes every message its snapshot could see. */
+  readonly drained: boolean;
+  /** That snapshot; of a batch that is not drained, the one of the last that was. */
+  readonly snapshot: string;
+  readonly sourceTime: string;
+  /** Dead letters that were open when it was first claimed. */
+  readonly deadLetters: number;
+  /** Changes set aside by an earlier attempt. */
+  readonly parked: readonly Refusal[];
+  /** Whether the walk starts over: something went past the queue. */
+  readonly reopen: boolean;
+  /** Rows that ride on it; never when it is issued again. */
+  readonly page: Page | null;
+  /** The messages, in the order of their table. */
+  readonly messages: readonly Message[];
+  /** How many messages they are. */
+  readonly messageCount: number;
+}
+
+/** What is left of a batch when its messages and its page are planned. */
+export interface BatchHead extends Omit<Batch, "messages" | "page"> {
+  readonly page: PageHead | null;
+}
+
+/** What to do next; `acked` messages were settled on the way. */
+export type Claim =
+  & { readonly acked: number }
+  & (
+    | Batch
+    | {
+      readonly do: "bootstrap";
+      readonly epoch: string;
+      readonly wipe: boolean;
+    }
+    | {
+      readonly do: "adopt";
+      readonly epoch: string;
+      readonly from: string;
+      readonly wipe: boolean;
+      readonly reason: string;
+    }
+    | { readonly do: "alter"; readonly from: string }
+    | {
+      readonly do: "idle" | "settled";
+      /** How many positions are left to replay. */
+      readonly behind: number;
+    } & Ended
+    | { readonly do: "busy" | "none" }
+    | { readonly do: "stop"; readonly error: StopCode }
+  );
+
+/** Why the source hands out nothing. */
+export type StopCode =
+  | "replica_foreign"
+  | "replica_ahead"
+  | "schema_outdated"
+  | "schema_unknown";
+
+/** A walk that was asked for. */
+export interface RequestedWalk {
+  readonly walkGen: number;
+  /** The tables it goes through. */
+  readonly tables: readonly string[];
+}
+
+/** How much a page may hold, and what it needs from the replica. */
+export interface PageRequest {
+  /** Rows at most. */
+  readonly rows: number;
+  /** Bytes of their cells at most, one row at least. */
+  readonly bytes: number;
+  /** Whether a page of the scrub may be handed out. */
+  readonly scrub: boolean;
+  /** The replica's next keys, where the walk goes by them. */
+  readonly keys:
+    | {
+      /** The place they follow: the row's `walk_at`. */
+      readonly at: string;
+    }
+      & (
+        | Keys
+        | {
+          /** How many there are: where the source has as many rows, it needs no keys. */
+          readonly count: number;
+        }
+      )
+    | null;
+}
+
+/** Keys of the replica, in its order. */
+export interface Keys {
+  readonly keys: readonly (readonly string[])[];
+  /** The last of them. */
+  readonly after: readonly string[] | null;
+  /** Whether there are no more. */
+  readonly last: boolean;
+}
+
+/** What came of asking for a new epoch. */
+export interface Reset {
+  /** Whether this call began it, or another one had before. */
+  readonly do: "begun" | "moved";
+  /** The epoch in force. */
+  readonly epoch: string;
+}
+
+/** How much a batch may hold. */
+export interface BatchSize {
+  /** Messages at most; 0 settles and hands out nothing. */
+  readonly messages: number;
+  /** Bytes of their JSON at most, one message at least. */
+  readonly bytes: number;
+}

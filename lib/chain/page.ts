@@ -1,0 +1,68 @@
+/**
+ * Ring 0. The words of a walk: a page of a table, and what a walk found.
+ *
+ * @module
+ */
+
+import type { Cell } from "./message.ts";
+
+/** Why a walk is on. */
+export type WalkKind = "backfill" | "verify" | "scrub" | "redrive";
+
+/** Rows of one table in the snapshot of the batch they ride on. */
+export interface Page {
+  /** The walk it belongs to. */
+  readonly walkGen: number;
+  readonly kind: WalkKind;
+  /** Whether differences are mended, or counted only. */
+  readonly repair: boolean;
+  readonly table: string;
+  /** By the source's keys, by the replica's, or of some keys. */
+  readonly half: "forward" | "back" | "keys";
+  /** Whether it is the first of its table. */
+  readonly starts: boolean;
+  /** Whether the source's table is too large to index in one transaction. */
+  readonly large: boolean;
+  /** Whether it is the last of its half. */
+  readonly last: boolean;
+  /** Rows or keys that were looked at. */
+  readonly rows: number;
+  /** Why the table could not be read at the source, as an SQLSTATE. */
+  readonly failed: string | null;
+  /** The table's key, in the order of the keys below. */
+  readonly key: readonly string[];
+  readonly columns: readonly string[];
+  readonly cells: readonly (readonly Cell[])[];
+  /** Keys of the replica that the source does not have. */
+  readonly ghosts: readonly (readonly Cell[])[];
+  /** Keys of rows no replica can hold. */
+  readonly oversize: readonly (readonly Cell[])[];
+  /** Keys with an open dead letter; `skip` where the replica refused the row. */
+  readonly open: readonly {
+    readonly key: readonly Cell[];
+    readonly skip: boolean;
+  }[];
+  /** Where the walk stands after it; null at its end. */
+  readonly upto: string | null;
+  /** Whether every table was walked and mended when it is applied. */
+  readonly closes: boolean;
+}
+
+/** What is left of a page when its rows are planned. */
+export type PageHead = Omit<Page, "cells">;
+
+/** What a walk found in one table, so far. */
+export interface Walked {
+  readonly walkGen: number;
+  readonly table: string;
+  /** Rows compared. */
+  readonly rows: number;
+  /** Rows that were missing or different. */
+  readonly differing: number;
+  /** Rows the source does not have. */
+  readonly ghosts: number;
+  /** Whether the table is through. */
+  readonly ended: boolean;
+  /** Why the table could not be read at the source, as an SQLSTATE. */
+  readonly failed: string | null;
+}

@@ -1,0 +1,201 @@
+/**
+ * Ring 0. Where a walk stands, and where a batch leaves it.
+ *
+ * Promise: the same row and the same page always lead to the same place.
+ *
+ * @module
+ */
+
+import type { Message, Refusal } from "./message.ts";
+import type { PageHead } from "./page.ts";
+import type { ReplicaRow } from "./row.ts";
+
+/** Where a walk stands. */
+export interface Place {
+  readonly table: string;
+  readonly half: "forward" | "back" | "keys";
+  /** The last key that was walked, null at the start. */
+  readonly after: readonly string[] | null;
+  /** Whether the replica's rows were counted, and are not as many as the source's. */
+  readonly isCounted: boolean;
+  /** The rows a scrub looks at in one sync; null for other walks. */
+  readonly scrubRows: number | null;
+}
+
+/**
+ * Reads the place in a replica's row.
+ *
+ * @param walkAt The row's `walk_at`.
+ * @returns The place; null where no walk is on.
+ * @throws {SyntaxError} It is no place.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(parsePlace('{"table": "t", "half": "back"}'), {
+ *   table: "t", half: "back", after: null, isCounted: false, scrubRows: null,
+ * });
+ * assertEquals(parsePlace(null), null);
+ * ```
+ */
+export function parsePlace(walkAt: string | null): Place | null {
+  if (walkAt === null) return null;
+  const place = JSON.parse(walkAt);
+  const {
+    table,
+    half,
+    after = null,
+    rows = null,
+    unread = 0,
+    counted = false,
+  } = place;
+  const isPlace = typeof table === "string" &&
+    ["forward", "back", "keys"].includes(half) &&
+    (after === null || isNames(after)) &&
+    (rows === null || Number.isSafeInteger(rows)) &&
+    Number.isSafeInteger(unread) && typeof counted === "boolean";
+  if (!isPlace) {
+    throw new SyntaxError("expected a place in a walk, found other JSON");
+  }
+  return { table, half, after, isCounted: counted, scrubRows: rows };
+}
+
+/** What a batch does to the walk in the replica's row. */
+export type WalkMove = Pick<
+  ReplicaRow,
+  | "walk_gen"
+  | "walk_at"
+  | "walk_done"
+  | "fresh"
+  | "unindexed"
+  | "rebuilding"
+>;
+
+/**
+ * Where the walk stands after a batch.
+ *
+ * @param row The replica's row before it.
+ * @param batch The page that rides on it, what it sets aside, and whether it
+ * reopens the walk, as something at the source may have gone past the queue.
+ * @returns The row's fields after it.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const row = { walk_gen: 3, walk_at: null, walk_done: 1, fresh: "[]", unindexed: "[]", rebuilding: "[]" };
+ * assertEquals(walkAfter(row, { page: null, reopen: true }), { ...row, walk_done: 0 });
+ * ```
+ */
+export function walkAfter(
+  row: WalkMove & { position?: number },
+  batch: {
+    page: PageHead | null;
+    reopen: boolean;
+    drained?: boolean;
+    touched?: readonly string[];
+    parked?: readonly Pick<Refusal, "table">[];
+  },
+): WalkMove {
+  const { walk_gen, walk_at, walk_done, unindexed, rebuilding } = row;
+  const { page, reopen, drained, touched = [], parked = [] } = batch;
+  // What was set aside may be a delete: a ghost of ours.
+  const aside = new Set(parked.map(({ table }) => table));
+  let fresh = namesIn(row.fresh).filter((name) => !aside.has(name));
+  if (reopen) {
+    // What went past the queue may have left ghosts anywhere, but in tables
+    // that no message of the epoch has touched yet.
+    fresh = row.position === 0 && drained
+      ? fresh.filter((name) => !touched.includes(name))
+      : [];
+    const start = { walk_at: null, walk_done: 0, fresh: JSON.stringify(fresh) };
+    return { walk_gen, unindexed, rebuilding, ...start };
+  }
+  if (page === null) {
+    const stays = { walk_gen, walk_at, walk_done, unindexed, rebuilding };
+    return { ...stays, fresh: JSON.stringify(fresh) };
+  }
+  const { walkGen, table, upto, closes } = page;
+  const swapped = isSwap(page, namesIn(rebuilding));
+  const bare = new Set(namesIn(unindexed));
+  if (isFirstFill(page, row) || swapped) bare.add(table);
+  const without = (list: readonly string[], isOut: boolean) =>
+    JSON.stringify(list.filter((name) => !isOut || name !== table));
+  return {
+    walk_gen: walkGen,
+    walk_at: upto,
+    walk_done: closes ? 1 : walk_done,
+    fresh: without(fresh, isThrough(page)),
+    unindexed: JSON.stringify([...bare]),
+    rebuilding: without(namesIn(rebuilding), swapped),
+  };
+}
+
+/**
+ * The tables that messages name.
+ *
+ * @param messages The messages of a batch.
+ * @returns The tables' names, each once.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(touchedBy([["1", { table: "t" }], ["2", { table: "t" }], ["3", null]]), ["t"]);
+ * ```
+ */
+export function touchedBy(messages: readonly Message[]): string[] {
+  const names = messages.map(([, message]) =>
+    (message as { table?: unknown } | null)?.table
+  );
+  return [...new Set(names)].filter((name) => typeof name === "string");
+}
+
+/**
+ * The tables listed in a field of the replica's row.
+ *
+ * @param list A JSON array of names.
+ * @returns The names.
+ * @throws {SyntaxError} It is no such list.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(namesIn('["a"]'), ["a"]);
+ * ```
+ */
+export function namesIn(list: string): string[] {
+  const names = JSON.parse(list);
+  if (!isNames(names)) {
+    throw new SyntaxError("expected a list of names, found other JSON");
+  }
+  return names;
+}
+
+function isNames(value: unknown): value is string[] {
+  return Array.isArray(value) &&
+    value.every((name) => typeof name === "string");
+}
+
+/** An empty table about to get more than a page: its indexes come last. */
+export function isFirstFill(
+  page: PageHead,
+  { fresh, rebuilding }: Pick<WalkMove, "fresh" | "rebuilding">,
+): boolean {
+  return page.starts && !page.last && !page.large && page.repair &&
+    namesIn(fresh).includes(page.table) &&
+    !namesIn(rebuilding).includes(page.table);
+}
+
+/** Whether the walk leaves the page's table. */
+export function isThrough({ table, upto }: PageHead): boolean {
+  return parsePlace(upto)?.table !== table;
+}
+
+/** Whether a table that was rebuilt is equal with this page. */
+export function isSwap(page: PageHead, rebuilding: readonly string[]): boolean {
+  return rebuilding.includes(page.table) && isThrough(page) && page.repair &&
+    page.half !== "keys" && page.failed === null;
+}

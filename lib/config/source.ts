@@ -1,0 +1,190 @@
+/**
+ * Ring 0. The settings that say how the source is reached.
+ *
+ * Promise: they are checked together, as which of them are read depends on
+ * PGMQ_URL.
+ *
+ * @module
+ */
+
+import { foundScheme, lengthOf, type Report, schemeOf } from "./found.ts";
+import { parsePostgresUrl } from "../postgres/url.ts";
+
+/**
+ * Reads and checks the settings of the source.
+ *
+ * @param read Reads a setting; empty where it is not set.
+ * @param report Told of each problem.
+ * @returns The settings, which may be used where nothing was reported.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const settings: Record<string, string> = { PGMQ_URL: "postgres://h/d" };
+ * const { pgmqUrl } = parsePgmq((name) => settings[name] ?? "", () => {});
+ * assertEquals(pgmqUrl, "postgres://h/d");
+ * ```
+ */
+export function parsePgmq(
+  read: (name: string) => string,
+  report: Report,
+) {
+  const pgmqApiKey = read("PGMQ_API_KEY");
+  const pgmqToken = read("PGMQ_TOKEN");
+  const ca = parseCa(read("PGMQ_CA"));
+  if (ca === null) {
+    report(
+      `PGMQ_CA must be a certificate as PEM, or the base64 of one: found ${
+        lengthOf(read("PGMQ_CA"))
+      } of something else; copy the file of your database's CA.`,
+    );
+  }
+  const pgmqUrl = read("PGMQ_URL").trim();
+  const scheme = schemeOf(pgmqUrl);
+  if (scheme !== "https" && scheme !== "http") {
+    const hasCa = read("PGMQ_CA") !== "";
+    return {
+      pgmqUrl: parsePgmqUrl(pgmqUrl, { hasCa, report }),
+      pgmqApiKey: "",
+      pgmqToken: "",
+      pgmqCa: ca ?? "",
+    };
+  }
+  if (
+    !/^[\x21-\x7e]*$/.test(pgmqApiKey) || pgmqApiKey.startsWith("sb_secret_")
+  ) {
+    report(
+      `PGMQ_API_KEY must be the project's publishable (anon) key: found ${
+        lengthOf(pgmqApiKey)
+      } of something else; a secret key is never needed here.`,
+    );
+  }
+  const role = roleIn(pgmqToken);
+  if (role === null || role === "service_role") {
+    report(
+      `PGMQ_TOKEN must be a JWT whose claim "role" is the worker's role: found ${
+        pgmqToken === ""
+          ? "nothing"
+          : role === null
+          ? `${lengthOf(pgmqToken)} of something else`
+          : "service_role"
+      }; https:// in PGMQ_URL needs it, and never the service key.`,
+    );
+  }
+  return {
+    pgmqUrl: parseRestUrl(pgmqUrl, report),
+    pgmqApiKey,
+    pgmqToken,
+    pgmqCa: "",
+  };
+}
+
+function parseRestUrl(text: string, report: Report): string {
+  const url = URL.parse(text);
+  const isBare = url !== null && url.pathname === "/" &&
+    url.hostname.endsWith(".supabase.co");
+  if (
+    url === null || isBare ||
+    url.username + url.password + url.search + url.hash !== ""
+  ) {
+    report(
+      `PGMQ_URL must be the address of PostgREST where it is https://: found ${
+        url === null
+          ? `text of ${lengthOf(text)} that is no URL`
+          : isBare
+          ? "a Supabase project without a path"
+          : "a user, a password, a query or a fragment too"
+      }; write https://PROJECT.supabase.co/rest/v1.`,
+    );
+    return "";
+  }
+  return url.origin + url.pathname.replace(/\/+$/, "");
+}
+
+/** The role a JWT names; null where it is none. */
+function roleIn(token: string): string | null {
+  const [, claims] = /^[\w-]+\.([\w-]+)\.[\w-]+$/.exec(token) ?? [];
+  try {
+    const text = atob(claims!.replace(/-/g, "+").replace(/_/g, "/"));
+    const { role } = JSON.parse(text);
+    return typeof role === "string" && role !== "" ? role : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Certificates as PEM, from PEM or base64 as it survives a dashboard: without
+ * its line ends, with "\n" for them, or encoded once more. Null where it is
+ * something else.
+ */
+function parseCa(given: string): string | null {
+  let text = given.replace(/\\n/g, "\n").trim();
+  if (text === "") return "";
+  if (!text.startsWith("-----")) {
+    const decoded = decode(text);
+    if (decoded?.startsWith("-----BEGIN")) text = decoded;
+  }
+  const inner = text.startsWith("-----")
+    ? [...text.matchAll(
+      /-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----/g,
+    )].map(([, body]) => body!)
+    : [text];
+  const bodies = inner.map((body) => body.replace(/\s+/g, ""));
+  // A certificate is an ASN.1 sequence, with a length of two bytes.
+  const isOne = (body: string) => decode(body)?.startsWith("\x30\x82") ?? false;
+  if (bodies.length === 0 || !bodies.every(isOne)) return null;
+  return bodies.map((body) =>
+    `-----BEGIN CERTIFICATE-----\n${
+      body.replace(/.{64}/g, "$&\n").trim()
+    }\n-----END CERTIFICATE-----\n`
+  ).join("");
+}
+
+function decode(base64: string): string | null {
+  try {
+    return atob(base64.replace(/\s+/g, ""));
+  } catch {
+    return null;
+  }
+}
+
+function parsePgmqUrl(
+  text: string,
+  { hasCa, report }: { hasCa: boolean; report: Report },
+): string {
+  const refuse = (found: string, advice: string) => {
+    report(
+      `PGMQ_URL must be postgres:// or postgresql:// and a host, or https://: found ${found}; ${advice}.`,
+    );
+    return "";
+  };
+  const copy = "copy the connection string from the database's page";
+  const escape =
+    "in the user and the password, write # / ? @ : and % as %23 %2F %3F %40 %3A and %25";
+  const scheme = schemeOf(text);
+  if (text === "") return refuse("nothing", copy);
+  if (scheme !== "postgres" && scheme !== "postgresql") {
+    return refuse(foundScheme(text), copy);
+  }
+  const url = URL.parse(text);
+  if (url === null) {
+    return refuse(`text of ${lengthOf(text)} that is no URL`, escape);
+  }
+  if (url.hostname === "") {
+    return refuse("no host", "name it after the user and the password");
+  }
+  try {
+    decodeURIComponent(url.username + url.password);
+  } catch {
+    return refuse("a stray % in the user or the password", escape);
+  }
+  try {
+    parsePostgresUrl(text, { hasCa });
+  } catch (error) {
+    const found = error instanceof RangeError ? error.message : "a stray %";
+    return refuse(found, "check what follows the host");
+  }
+  return text;
+}

@@ -1,0 +1,128 @@
+/**
+ * Ring 0. The statements of a batch's steps.
+ *
+ * Promise: a row is written where it differs, and only there; what a walk finds
+ * is counted in the same transaction.
+ *
+ * @module
+ */
+
+import type { RowStep, Step } from "../plan/step.ts";
+import { cellsOf, namedRows, ROWS } from "./cells.ts";
+import { bare, names, quote, type Statement, storedName } from "./sql.ts";
+import {
+  compareStatement,
+  straysStatement,
+  tallyStatement,
+} from "./walk_statements.ts";
+import { indexName, type Table } from "../schema.ts";
+
+/**
+ * The statement of a planned step.
+ *
+ * @param step What to do to one table.
+ * @param rebuilding Tables that are rebuilt beside the old ones.
+ * @returns The statement.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const table = { name: "t", key: ["id"], columns: [{ name: "id", type: "INTEGER" as const }], indexes: [] };
+ * const statement = stepToStatement({ kind: "truncate", table, columns: [], count: 0, json: "[]", large: null, msgIds: null, keys: null });
+ * assertEquals(statement, { sql: 'DELETE FROM "t"', args: [] });
+ * ```
+ */
+export function stepToStatement(
+  step: Step,
+  rebuilding: readonly string[] = [],
+): Statement {
+  if (step.kind === "tally") return tallyStatement(step);
+  const { table } = step;
+  const stored = storedName(table, rebuilding);
+  switch (step.kind) {
+    case "compare":
+      return compareStatement(step, stored);
+    case "strays":
+      return straysStatement(step, stored);
+    case "drop":
+      return bare(`DROP TABLE ${quote(table.name)}`);
+    case "rename":
+      return bare(`ALTER TABLE ${stored} RENAME TO ${quote(table.name)}`);
+    case "unindex":
+      return bare(
+        `DROP INDEX IF EXISTS ${quote(indexName(table.name, step.index))}`,
+      );
+    default:
+      return rowStatement(step, stored);
+  }
+}
+
+/** The statement that changes rows. */
+function rowStatement(step: RowStep, stored: string): Statement {
+  const { kind, table, columns, large } = step;
+  const args = large ? [...large] : [step.json];
+  const isBound = large !== null;
+  switch (kind) {
+    case "truncate":
+      return bare(`DELETE FROM ${stored}`);
+    case "delete": {
+      const cells = cellsOf(table, columns, (at) => `value->>${at}`);
+      return {
+        sql: `DELETE FROM ${stored} WHERE (${names(columns)}) IN (SELECT ${
+          cells.join(", ")
+        } FROM json_each(?))`,
+        args,
+      };
+    }
+    case "update": {
+      const sets = columns.filter((name) => !table.key.includes(name));
+      const [of, from] = ["t.", `${ROWS}.`];
+      return {
+        sql: `${namedRows(table, columns, isBound)} UPDATE ${stored} AS t SET ${
+          sets.map((name) => `${quote(name)} = ${from}${quote(name)}`).join(
+            ", ",
+          )
+        } FROM ${ROWS} WHERE ${same(table.key, of, "=", from)} AND ${
+          same(sets, of, "IS NOT", from)
+        }`,
+        args,
+      };
+    }
+    case "mend":
+    case "upsert":
+      return {
+        sql: `${
+          namedRows(table, columns, isBound, kind === "mend" ? stored : null)
+        } INSERT INTO ${stored} AS t (${
+          names(columns)
+        }) SELECT * FROM ${ROWS} WHERE true ${onConflict(table, columns)}`,
+        args,
+      };
+  }
+}
+
+/** Compares columns of two tables, all at once. */
+function same(
+  columns: readonly string[],
+  left: string,
+  operator: "=" | "IS NOT",
+  right: string,
+): string {
+  const side = (of: string) =>
+    `(${columns.map((name) => of + quote(name)).join(", ")})`;
+  return `${side(left)} ${operator} ${side(right)}`;
+}
+
+/** The row changes where it differs, and only then. */
+function onConflict(table: Table, columns: readonly string[]): string {
+  const rest = columns.filter((name) => !table.key.includes(name));
+  if (rest.length === 0) return `ON CONFLICT (${names(table.key)}) DO NOTHING`;
+  const set = rest.map((name) => `${quote(name)} = excluded.${quote(name)}`);
+  // A table named "excluded" would stand for the new row, but for the alias.
+  const before = rest.map((name) => `t.${quote(name)}`);
+  const after = rest.map((name) => `excluded.${quote(name)}`);
+  return `ON CONFLICT (${names(table.key)}) DO UPDATE SET ${
+    set.join(", ")
+  } WHERE (${before.join(", ")}) IS NOT (${after.join(", ")})`;
+}

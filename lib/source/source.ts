@@ -1,0 +1,200 @@
+/**
+ * Ring 1. The source: the functions of schema libsql_sync, one json in, one
+ * JSON out (the large one in pieces), each a transaction of its own.
+ *
+ * Promise: every way to the source speaks the same few verbs.
+ *
+ * @module
+ */
+
+import type { Due } from "../chain/alert.ts";
+import {
+  type Batch,
+  type BatchSize,
+  type Carrier,
+  type Claim,
+  type Ended,
+  type Lease,
+  type Outcome,
+  type PageRequest,
+  type RequestedWalk,
+  type Reset,
+  VERSION,
+} from "../chain/claim.ts";
+import type { Json } from "../chain/json.ts";
+import type { Refusal } from "../chain/message.ts";
+import type { Walked } from "../chain/page.ts";
+import type { ReplicaRow } from "../chain/row.ts";
+import {
+  claimOf,
+  endedOf,
+  isParked,
+  leaseOf,
+  resetOf,
+  triedOf,
+  walkOf,
+} from "./answers.ts";
+import { dueOf } from "./due.ts";
+import { type SourceReport, sourceReportOf } from "./report.ts";
+
+/** The verbs of the source. */
+export interface Source {
+  /** Takes the lease, for `seconds` from now. */
+  lease(lease: string): Promise<Lease>;
+  /** Gives the lease back, and says what was done, or what the alert webhook was told. */
+  release(
+    lease: string,
+    told?: { sync?: Outcome; alerted?: Json },
+  ): Promise<Ended>;
+  /** Settles what the row proves, and hands out what is next. */
+  claim(request: {
+    lease: string;
+    row: ReplicaRow | null;
+    size: BatchSize;
+    split?: { batch: string; messages: number };
+    /** The batch that is being applied on top of the row: the one after it is asked for. */
+    ahead?: string;
+    /** Where the page of that batch leaves the walk. */
+    upto?: Pick<ReplicaRow, "walk_gen" | "walk_at">;
+    /** Whether a replica of another source becomes ours, emptied. */
+    takeOver?: boolean;
+    /** What a page may hold; without it none is handed out. */
+    page?: PageRequest;
+    /** What walks found so far, for the source's status. */
+    walked?: readonly Walked[];
+    /** What was done so far, should this be the last claim. */
+    sync?: Outcome;
+  }): Promise<Claim>;
+  /** Asks for a walk; null where the table is not listed. */
+  requestWalk(request: {
+    kind: "backfill" | "verify";
+    table: string | null;
+    repair: boolean;
+  }): Promise<RequestedWalk | null>;
+  /** Sets changes of a pending or replayed batch aside; false when it is neither. */
+  park(
+    batch: Pick<Batch, "epoch" | "position" | "batch" | "kind">,
+    changes: readonly Refusal[],
+  ): Promise<boolean>;
+  /** Begins a new epoch if the one expected is still in force. */
+  reset(
+    request: {
+      expected: string;
+      wipe: boolean;
+      /** Whether the replica is filled again by itself; as before unless told. */
+      refill?: boolean;
+      reason: string;
+    },
+  ): Promise<Reset>;
+  /** How things stand, with the newest dead letters where they are asked for. */
+  report(
+    request: { letters: boolean },
+  ): Promise<{ report: SourceReport; due: Due | null }>;
+  /** Tries dead letters again, all of them unless told; how many. */
+  requestRedrive(ids?: readonly string[]): Promise<number>;
+}
+
+/**
+ * Speaks to the libsql_sync functions through a carrier.
+ *
+ * @param carrier Carries the calls.
+ * @param options The hash of the worker's schema, the seconds a lease lasts
+ * from each call on, and whether there is a webhook to tell of alerts.
+ * @returns The source.
+ */
+export function createSource(
+  carrier: Carrier,
+  options: { schemaHash: string; leaseSeconds: number; alerts?: boolean },
+): Source {
+  const { schemaHash: schema, leaseSeconds: seconds } = options;
+  const alerts: Record<string, Json> = options.alerts ? { alerts: true } : {};
+  return {
+    async lease(lease) {
+      return leaseOf(
+        await carrier.call("lease", { lease, seconds, version: VERSION }),
+      );
+    },
+    async release(lease, { sync, alerted } = {}) {
+      return endedOf(
+        await carrier.call("release", {
+          lease,
+          ...(sync ? { sync: outcomeJson(sync), ...alerts } : {}),
+          ...(alerted === undefined ? {} : { alerted }),
+        }),
+      );
+    },
+    async claim(
+      {
+        lease,
+        row,
+        size,
+        split,
+        ahead,
+        upto,
+        takeOver,
+        page,
+        walked = [],
+        sync,
+      },
+    ) {
+      return claimOf(
+        await carrier.call("claim", {
+          lease,
+          seconds,
+          schema,
+          row: row === null ? null : { ...row },
+          messages_max: size.messages,
+          bytes_max: size.bytes,
+          ...(split ? { split } : {}),
+          ...(ahead ? { ahead } : {}),
+          ...(upto ? { upto: { ...upto } } : {}),
+          ...(takeOver ? { take_over: true } : {}),
+          ...(page ? { page: pageJson(page) } : {}),
+          walked: walked.map(({ walkGen, ...found }) => ({
+            walk_gen: walkGen,
+            ...found,
+          })),
+          ...(sync ? { sync: outcomeJson(sync), ...alerts } : {}),
+        }),
+      );
+    },
+    async requestWalk(request) {
+      return walkOf(await carrier.call("request_walk", request));
+    },
+    async park({ epoch, position, batch, kind }, changes) {
+      const answer = await carrier.call("park", {
+        epoch,
+        position,
+        batch,
+        kind,
+        changes: changes.map(({ msgId, table, key, reason }) => ({
+          msg_id: msgId,
+          table,
+          key: key === null ? null : [...key],
+          reason,
+        })),
+      });
+      return isParked(answer);
+    },
+    async reset(request) {
+      return resetOf(await carrier.call("reset", request));
+    },
+    async report({ letters }) {
+      const answer = await carrier.call("report", { letters, ...alerts });
+      return { report: sourceReportOf(answer), due: dueOf(answer) };
+    },
+    async requestRedrive(ids) {
+      return triedOf(
+        await carrier.call("request_redrive", ids ? { ids: [...ids] } : {}),
+      );
+    },
+  };
+}
+
+function outcomeJson({ tables, error, ...counts }: Outcome): Json {
+  return { ...counts, tables: { ...tables }, ...(error ? { error } : {}) };
+}
+
+function pageJson({ keys, ...page }: PageRequest): Json {
+  return { ...page, keys: keys && { ...keys } as Json };
+}

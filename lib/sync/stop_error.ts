@@ -1,0 +1,48 @@
+/**
+ * Ring 0. What a stop of the source means for the operator.
+ *
+ * Promise: every refusal names the one command that mends it.
+ *
+ * @module
+ */
+
+import type { StopCode } from "../chain/claim.ts";
+import { SyncError } from "../errors.ts";
+
+/**
+ * The error a stop becomes.
+ *
+ * @param code Why the source hands out nothing.
+ * @returns The error.
+ *
+ * @example
+ * ```ts
+ * import { assertStringIncludes } from "@std/assert";
+ *
+ * assertStringIncludes(stopError("replica_foreign").message, "POST /nuke");
+ * ```
+ */
+export function stopError(code: StopCode): SyncError {
+  switch (code) {
+    case "replica_foreign":
+      return new SyncError(
+        code,
+        "Cannot sync: expected a replica of this source, found one of another; check LIBSQL_URL, or POST /nuke to take it over and lose what it holds",
+      );
+    case "replica_ahead":
+      return new SyncError(
+        code,
+        "Cannot sync: expected a replica at or behind this source's position, found one ahead: the source was restored or cloned; check PGMQ_URL and LIBSQL_URL, or POST /nuke to start the replica over",
+      );
+    case "schema_outdated":
+      return new SyncError(
+        code,
+        "Cannot sync: expected the schema.json that is in force, found an older one in this worker; deploy the newest worker",
+      );
+    case "schema_unknown":
+      return new SyncError(
+        code,
+        "Cannot sync: expected this worker's schema.json at the source, found none such; run the migration written by deno task schema, then deploy the worker",
+      );
+  }
+}
