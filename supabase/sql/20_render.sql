@@ -1,0 +1,147 @@
+-- The SQL that renders one cell as text: the one rendering of capture and walk.
+-- The same value is always the same text; the settings it leans on are pinned
+-- by the function that runs it.
+create or replace function libsql_sync.cell_sql(declared text, type oid, expression text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive base (oid, typtype, typcategory, typbasetype) as (
+    select t.oid, t.typtype, t.typcategory, t.typbasetype
+    from pg_catalog.pg_type t where t.oid = type
+    union all
+    select t.oid, t.typtype, t.typcategory, t.typbasetype
+    from base b join pg_catalog.pg_type t on t.oid = b.typbasetype
+    where b.typtype = 'd'
+  )
+  select case
+    -- to_json, not to_jsonb: that one raises for a json value holding \u0000.
+    when declared = 'JSON' then pg_catalog.format('pg_catalog.to_json(%s)::text', expression)
+    when declared in ('INTEGER', 'BOOLEAN')
+      or b.oid in (
+        'text'::regtype, 'varchar'::regtype, 'uuid'::regtype, 'bool'::regtype,
+        'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype,
+        'float4'::regtype, 'float8'::regtype, 'json'::regtype, 'jsonb'::regtype
+      )
+      or b.typtype = 'e'
+      then pg_catalog.format('%s::text', expression)
+    when b.typtype = 'c' or b.typcategory = 'A'
+      then pg_catalog.format('pg_catalog.to_json(%s)::text', expression)
+    -- Everything else as JSON says it: ISO 8601 times, char(n) with its blanks.
+    else pg_catalog.format('pg_catalog.to_json(%s) operator(pg_catalog.#>>) ''{}''', expression)
+  end
+  from base b
+  where b.typtype <> 'd'
+$$;
+
+-- The SQL that says whether two values of a type are not the same image. "=" is
+-- cheaper, but says so of few types only: json has none, and numeric's calls 1.0 and
+-- 1.00 equal, which are two texts in the replica.
+create or replace function libsql_sync.differs_sql(type oid, one text, other text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.format(case
+    when type in ('text'::regtype, 'varchar'::regtype)
+      then '%s collate pg_catalog."C" is distinct from %s collate pg_catalog."C"'
+    when type in (
+      'bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype,
+      'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
+    -- The type may have been changed since attach().
+    ) then '(%1$s is distinct from %2$s or pg_catalog.pg_typeof(%1$s) <> %3$L::pg_catalog.regtype'
+      || ' and row(%1$s)::record operator(pg_catalog.*<>) row(%2$s)::record)'
+    else 'row(%s)::record operator(pg_catalog.*<>) row(%s)::record'
+  end, one, other, type::regtype)
+$$;
+
+-- A name in quotes, always: words that PL/pgSQL reserves are free in SQL.
+create or replace function libsql_sync.quoted(name text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$ select '"' || pg_catalog.replace(name, '"', '""') || '"' $$;
+
+-- The listed columns of a table that exist today, in the order of the list.
+create or replace function libsql_sync.present_columns(relation oid, table_name text)
+returns table (name text, declared text, type oid, quoted text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.value ->> 'name', c.value ->> 'type', a.atttypid, libsql_sync.quoted(a.attname)
+  from libsql_sync.tables t
+  cross join lateral pg_catalog.jsonb_array_elements(t.columns) with ordinality c (value, n)
+  join pg_catalog.pg_attribute a
+    on a.attrelid = relation and a.attname = c.value ->> 'name'
+   and a.attnum > 0 and not a.attisdropped
+  where t.name = table_name
+  order by c.n
+$$;
+
+-- The unique index that makes the listed key usable, or null.
+-- It may be deferrable; it must cover every row and have no nullable column.
+create or replace function libsql_sync.usable_key(relation oid, key_columns text[])
+returns oid
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- Planned once in a session: the plan takes ten times as long as the answer.
+  return (
+    select i.indexrelid
+    from pg_catalog.pg_index i
+    where i.indrelid = relation and i.indisunique and i.indisvalid
+      and i.indpred is null and i.indexprs is null
+      and not exists (
+        select from pg_catalog.generate_series(0, i.indnkeyatts - 1) n
+        join pg_catalog.pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[n]
+        where a.attname <> all (key_columns) or not a.attnotnull
+      )
+      -- The rest of the key only has to be there and not null.
+      and (
+        select pg_catalog.count(*) from pg_catalog.pg_attribute a
+        where a.attrelid = relation and a.attname = any (key_columns)
+          and a.attnotnull and not a.attisdropped
+      ) = pg_catalog.cardinality(key_columns)
+    order by i.indisprimary desc, i.indnkeyatts desc, i.indexrelid
+    limit 1
+  );
+end
+$$;
+
+-- "a.k1 = b.k1 and ...", by the very operators of the key's index, so that
+-- types of an extension (citext) compare as their index does, and use it.
+create or replace function libsql_sync.key_match_sql(
+  relation oid, key_columns text[], left_alias text, right_alias text
+)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  index_oid oid := libsql_sync.usable_key(relation, key_columns);
+  matches text[] := '{}';
+  column_name text;
+  equal text;
+begin
+  foreach column_name in array key_columns loop
+    select pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname) into equal
+    from pg_catalog.pg_index i
+    cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) k
+    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
+    join pg_catalog.pg_opclass c on c.oid = i.indclass[k]
+    join pg_catalog.pg_amop s
+      on s.amopfamily = c.opcfamily and s.amopstrategy = 3
+     and s.amoplefttype = c.opcintype and s.amoprighttype = c.opcintype
+    join pg_catalog.pg_operator o on o.oid = s.amopopr
+    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+    where i.indexrelid = index_oid and a.attname = column_name;
+    matches := matches || pg_catalog.format(
+      '%s.%s %s %s.%s', left_alias, libsql_sync.quoted(column_name),
+      coalesce(equal, 'operator(pg_catalog.=)'), right_alias, libsql_sync.quoted(column_name)
+    );
+    equal := null;
+  end loop;
+  return pg_catalog.array_to_string(matches, ' and ');
+end
+$$;

@@ -1,0 +1,285 @@
+-- Where a walk goes after a half of a table: null where it ends.
+create or replace function libsql_sync.next_place(w libsql_sync.walks, at jsonb, place jsonb)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    -- What was created empty by this epoch can hold no row that is not ours.
+    when place ->> 'half' = 'forward' and not coalesce((at ->> 'fresh')::jsonb ? (place ->> 'table'), false)
+      then pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back')
+    else (
+      select pg_catalog.jsonb_build_object('table', t.name, 'half', 'forward')
+      from pg_catalog.unnest(w.tables) with ordinality t (name, n)
+      where t.n > pg_catalog.array_position(w.tables, place ->> 'table')
+      order by t.n limit 1
+    )
+  end
+$$;
+
+-- Keys of a table with an open dead letter, and whether the walk leaves the row
+-- out: what the replica itself refused would make it stand still there. A redrive
+-- tries what was refused before it.
+create or replace function libsql_sync.open_keys(w libsql_sync.walks, table_name text)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+    'key', d.message -> 'key',
+    'skip', d.message ->> 'reason' like 'libSQL refused%'
+      and (w.kind <> 'redrive' or d.msg_id > w.letters_until))), '[]')
+  from (
+    select m.msg_id, m.message, pg_catalog.sum(pg_catalog.octet_length((m.message -> 'key')::text)) over (order by m.msg_id) as bytes
+    from (
+      select m.msg_id, m.message from pgmq.q_replicate_data_libsql_dlq m
+      where m.message ->> 'table' = table_name and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
+      order by m.msg_id
+      limit 10000
+    ) m
+  ) d
+  where d.bytes <= 1000000
+$$;
+
+-- Whether a table is too large for its indexes to be built in one transaction of
+-- the replica: then they stay on while it is filled.
+create or replace function libsql_sync.is_large(relation oid)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(pg_catalog.sum(greatest(c.reltuples, 0)) > 800000
+    or pg_catalog.sum(pg_catalog.pg_table_size(c.oid)) > 400 * 1024 * 1024, false)
+  from pg_catalog.pg_class c
+  where c.oid = relation and c.relkind = 'r'
+    or c.oid in (select t.relid from pg_catalog.pg_partition_tree(relation) t where t.isleaf)
+$$;
+
+-- Where a walk stands: in the replica's row, or at its start, also where the row
+-- holds no place of this walk. A hand in the row would end it early, and so would
+-- a key with other columns than the page before had.
+create or replace function libsql_sync.place_of(w libsql_sync.walks, at jsonb)
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select p.place
+    from (select (at ->> 'walk_at')::jsonb) p (place)
+    left join libsql_sync.tables t on t.name = p.place ->> 'table'
+    where (at ->> 'walk_gen')::bigint = w.walk_gen
+      and p.place ->> 'table' = any (w.tables)
+      and (p.place ->> 'half' = 'keys') = (w.keys is not null)
+      -- A table that is listed no more has no place, and is passed over.
+      and (t.name is null or pg_catalog.jsonb_typeof(p.place -> 'after') is distinct from 'array'
+        or pg_catalog.jsonb_array_length(p.place -> 'after') = case p.place ->> 'half'
+          when 'keys' then 1
+          when 'back' then pg_catalog.cardinality(t.key)
+          else (
+            select i.indnkeyatts from pg_catalog.pg_index i
+            where i.indexrelid = libsql_sync.usable_key(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)), t.key)
+          ) end)
+  ), pg_catalog.jsonb_build_object('table', w.tables[1],
+    'half', case when w.keys is null then 'forward' else 'keys' end))
+$$;
+
+-- Lock the table of the next page, before the snapshot that reads it is taken. A
+-- TRUNCATE, or an ALTER TABLE that rewrites, leaves older snapshots an empty
+-- table: a page of one that began before it, and read after it, would take
+-- every row for gone. Returns false where somebody has the table locked.
+create or replace function libsql_sync.hold_page(w libsql_sync.walks, at jsonb)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- The chain must not wait for somebody's lock on a table, nor he for the chain.
+set lock_timeout = '200ms'
+as $$
+begin
+  execute pg_catalog.format('lock table public.%I in access share mode',
+    libsql_sync.place_of(w, at) ->> 'table');
+  return true;
+exception
+  when lock_not_available then
+    return false;
+  when others then
+    if sqlstate like '40%' then raise; end if;
+    -- The page tells what is wrong with it.
+    return true;
+end
+$$;
+
+-- The page a walk reads next. STABLE: it sees the snapshot of the claim that
+-- reads the queue, so the page is the state those messages lead to.
+-- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}.
+-- messages: how many there are in its batch. In pieces of one JSON text: see claim().
+create or replace function libsql_sync.read_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
+returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off
+-- No statistics, or stale ones, may turn a page into a sort of the whole table.
+set enable_sort = off set enable_seqscan = off
+-- The chain must not wait for somebody's lock on a table, nor he for the chain.
+set lock_timeout = '200ms'
+as $$
+declare
+  place jsonb := libsql_sync.place_of(w, at);
+  listed libsql_sync.tables;
+  relation oid;
+  answer jsonb;
+  r record;
+  scrub_rows integer := (select c.scrub_rows from libsql_sync.chain c);
+  rows_max integer := case when w.kind = 'scrub' then least((request ->> 'rows')::integer, scrub_rows)
+    else (request ->> 'rows')::integer end;
+  bytes_max bigint := request ->> 'bytes';
+  columns text[];
+  one jsonb;
+  done integer;
+  opening constant text := '{"cells":[';
+  pieces text[] := '{}';
+  piece text := opening;
+  comma text := '';
+  ghosts jsonb := '[]';
+  oversize jsonb := '[]';
+  after jsonb;
+  reached text[];
+  bytes bigint := 0;
+  here bigint;
+  -- Whether there is another number of rows there, so that its keys are needed.
+  counted boolean := false;
+  n integer := 0;
+  last boolean := true;
+  failed text;
+  -- Tables of this walk that could not be read. One that is not there is no such.
+  unread integer := coalesce((place ->> 'unread')::integer, 0);
+begin
+  select * into listed from libsql_sync.tables t where t.name = place ->> 'table';
+  -- A table may be listed no more since the walk was asked for.
+  relation := case when listed.name is not null then pg_catalog.to_regclass(pg_catalog.format('public.%I', listed.name)) end;
+  begin
+    if relation is null then
+      failed := '42P01';
+    elsif libsql_sync.usable_key(relation, listed.key) is null then
+      failed := '42703';
+    elsif place ->> 'half' = 'back' then
+      if request #>> '{keys,at}' is distinct from at ->> 'walk_at' then
+        return null;
+      end if;
+      if request #> '{keys,count}' is not null then
+        -- Every row that is here is there as well, by the half before: where there are
+        -- as many, there are no others. Not so where one was set aside, and may be
+        -- missing; and with messages to come, the replica's count is of another time.
+        if messages = 0 and not libsql_sync.is_large(relation) and not exists (
+          -- A message that names no table may have been of this one; what was put
+          -- away is missing as well.
+          select from pgmq.q_replicate_data_libsql_dlq d
+          where coalesce(d.message ->> 'table', listed.name) = listed.name
+          union all
+          select from pgmq.a_replicate_data_libsql_dlq d
+          where coalesce(d.message ->> 'table', listed.name) = listed.name
+        ) then
+          execute pg_catalog.format('select pg_catalog.count(*) from %s', relation::pg_catalog.regclass) into here;
+        end if;
+        counted := here is distinct from (request #>> '{keys,count}')::bigint;
+        request := pg_catalog.jsonb_build_object('keys',
+          pg_catalog.jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
+      end if;
+      select coalesce(pg_catalog.jsonb_agg(l.key) filter (where l.cells is null), '[]'), pg_catalog.count(*)
+      into ghosts, n
+      from libsql_sync.lookup(relation, listed.name, request #> '{keys,keys}', false) l;
+      last := (request #>> '{keys,last}')::boolean;
+      after := request #> '{keys,after}';
+    elsif place ->> 'half' = 'keys' then
+      columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
+      -- Its place is how many of the keys are done.
+      done := coalesce((place #>> '{after,0}')::integer, 0);
+      for one in
+        select k.value from pg_catalog.jsonb_array_elements(w.keys) with ordinality k (value, i)
+        -- Each is a query of its own, of some milliseconds.
+        where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
+      loop
+        select * into strict r from libsql_sync.lookup(relation, listed.name, pg_catalog.jsonb_build_array(one), true);
+        exit when n > 0
+          and bytes + pg_catalog.pg_column_size(one) + coalesce(pg_catalog.pg_column_size(r.cells), 0) > bytes_max;
+        n := n + 1;
+        bytes := bytes + pg_catalog.pg_column_size(one);
+        if r.cells is null then
+          ghosts := ghosts || pg_catalog.jsonb_build_array(r.key);
+        elsif pg_catalog.pg_column_size(r.cells) > 5000000 then
+          oversize := oversize || pg_catalog.jsonb_build_array(r.key);
+        else
+          bytes := bytes + pg_catalog.pg_column_size(r.cells);
+          piece := piece || comma || pg_catalog.array_to_json(r.cells)::text;
+          comma := ',';
+        end if;
+      end loop;
+      last := done + n >= pg_catalog.jsonb_array_length(w.keys);
+      after := pg_catalog.jsonb_build_array((done + n)::text);
+    else
+      select pg_catalog.array_agg(p.name) into columns
+      from libsql_sync.present_columns(relation, listed.name) p;
+      for r in execute libsql_sync.rows_sql(relation, listed.name)
+        using (select pg_catalog.array_agg(v order by i) from pg_catalog.jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
+      loop
+        if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
+          last := false;
+          exit;
+        end if;
+        n := n + 1;
+        bytes := bytes + r.bytes;
+        if r.bytes > 5000000 then
+          oversize := oversize || pg_catalog.jsonb_build_array((
+            select pg_catalog.jsonb_agg(r.cells[pg_catalog.array_position(columns, k.name)] order by k.i)
+            from pg_catalog.unnest(listed.key) with ordinality k (name, i)));
+        else
+          piece := piece || comma || coalesce(r.text, pg_catalog.array_to_json(r.cells)::text);
+          comma := ',';
+          if pg_catalog.octet_length(piece) > 16384 then
+            pieces := pieces || piece;
+            piece := '';
+          end if;
+        end if;
+        reached := r.place;
+      end loop;
+      after := pg_catalog.to_jsonb(reached);
+    end if;
+  exception when others then
+    -- One table that cannot be read must not stop the others, nor the queue.
+    if sqlstate like '40%' then raise; end if;
+    -- Somebody has it locked: a page of it comes later.
+    if sqlstate = '55P03' then return null; end if;
+    failed := sqlstate;
+    last := true;
+  end;
+
+  answer := pg_catalog.jsonb_build_object(
+    'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
+    'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
+    'rows', n, 'last', last, 'large', libsql_sync.is_large(relation));
+  if failed is not null then
+    -- What cannot be compared is left alone, both ways.
+    answer := answer || pg_catalog.jsonb_build_object('failed', failed, 'rows', 0);
+    unread := unread + case when failed = '42P01' then 0 else 1 end;
+    pieces := '{}';
+    piece := opening;
+    ghosts := '[]';
+    oversize := '[]';
+    place := pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back');
+  end if;
+  place := case when last then libsql_sync.next_place(w, at, place)
+    else pg_catalog.jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
+    || pg_catalog.jsonb_build_object('unread', unread)
+    || case when counted then '{"counted": true}'::jsonb else '{}' end
+    || case when w.kind = 'scrub' then pg_catalog.jsonb_build_object('rows', scrub_rows) else '{}' end;
+  answer := answer || pg_catalog.jsonb_build_object(
+    'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
+    'ghosts', ghosts, 'oversize', oversize,
+    'open', libsql_sync.open_keys(w, listed.name),
+    -- The tables may be others since it was asked for.
+    'upto', place::text, 'closes', place is null and w.closes and unread = 0
+      and w.tables operator(pg_catalog.@>) array(select t.name from libsql_sync.tables t));
+  return pieces || (piece || '],' || pg_catalog.substr(answer::text, 2));
+end
+$$;

@@ -1,0 +1,58 @@
+-- How many messages are queued: exact up to 10,000, then a lower bound.
+create or replace function libsql_sync.queued()
+returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_catalog.jsonb_build_object('queued', least(n, 10000), 'queued_exact', n <= 10000)
+  from (
+    select pg_catalog.count(*) as n
+    from (
+      select from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q
+  ) c
+$$;
+
+-- What worker and functions must agree on: one more whenever a call changes.
+create or replace function libsql_sync.version()
+returns integer
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 4 $$;
+
+-- Take the lease: {"lease": token, "seconds": n, "version": n}
+-- -> {"do": "granted" | "busy" | "other_version", "version", "epoch", ...}.
+-- "followed" says that the replica was seen in this epoch. "scrub" says whether a
+-- page of the scrub may ride: where syncs are many, one a minute. "brief" says that
+-- a sync need not wait for what may come: somebody calls for it at once.
+-- It only saves work; no safety rests on it.
+create or replace function libsql_sync.lease(request json)
+returns json
+language plpgsql
+security definer -- the worker's role may call this and touch no table
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  c libsql_sync.chain;
+  may_scrub boolean;
+begin
+  if (request ->> 'version')::integer is distinct from libsql_sync.version() then
+    return pg_catalog.jsonb_build_object('do', 'other_version', 'version', libsql_sync.version());
+  end if;
+  select * into c from libsql_sync.chain where id = 1 for update skip locked;
+  if not found or c.paused or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
+    return libsql_sync.queued() || (
+      select pg_catalog.jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'paused', h.paused,
+        'followed', coalesce(h.seen ->> 'epoch' = h.epoch, false))
+      from libsql_sync.chain h);
+  end if;
+  may_scrub := not c.realtime or coalesce(c.scrubbed_at < pg_catalog.clock_timestamp() - interval '1 minute', true);
+  update libsql_sync.chain set
+    lease = request ->> 'lease',
+    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
+    scrubbed_at = case when may_scrub then pg_catalog.clock_timestamp() else scrubbed_at end,
+    lag_ms = libsql_sync.lag_ms(c)
+  where id = 1;
+  return pg_catalog.jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
+end
+$$;

@@ -1,0 +1,77 @@
+-- Settle the batch the replica has: its messages go to the archive, its parked
+-- changes to the dead-letter queue. Returns how many messages left the queue.
+create or replace function libsql_sync.ack(b libsql_sync.batches)
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  settled integer;
+begin
+  perform libsql_sync.heal(b);
+  perform libsql_sync.dead_letter(b, b.parked);
+  perform libsql_sync.try_updated(b);
+
+  -- Copied and then deleted: faster than a DELETE that returns what it took.
+  -- An id is in the archive already only where somebody restarted the numbering.
+  delete from pgmq.a_replicate_data_libsql a
+  using pg_catalog.unnest(b.msg_ids) r
+  where a.msg_id >= pg_catalog.lower(r) and a.msg_id < pg_catalog.upper(r);
+  insert into pgmq.a_replicate_data_libsql (msg_id, read_ct, enqueued_at, vt, message)
+  select m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message
+  from pg_catalog.unnest(b.msg_ids) r
+  join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+  get diagnostics settled = row_count;
+  delete from pgmq.q_replicate_data_libsql m
+  using pg_catalog.unnest(b.msg_ids) r
+  where m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+
+  -- What was handed out on top of another version can never be applied.
+  delete from libsql_sync.batches v
+  where v.epoch = b.epoch and (v.position = b.position and v.batch <> b.batch
+    or v.position = b.position + 1 and v.prev <> b.batch);
+  update libsql_sync.batches v set state = 'acked', acked_at = pg_catalog.clock_timestamp()
+  where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
+  update libsql_sync.chain set position = b.position, batch = b.batch where id = 1;
+  return settled;
+end
+$$;
+
+-- Trim the archive by whole positions, oldest first, a few each time: more than
+-- one sync adds per position. Ids stay, so that a replica's past is known.
+create or replace function libsql_sync.trim()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  b libsql_sync.batches;
+begin
+  for b in
+    select t.* from libsql_sync.batches t, libsql_sync.chain c
+    where t.state = 'acked' and t.acked_at < pg_catalog.clock_timestamp() - c.replay_window
+    order by t.acked_at
+    limit 4
+  loop
+    delete from pgmq.a_replicate_data_libsql a
+    using pg_catalog.unnest(b.msg_ids) r
+    where a.msg_id >= pg_catalog.lower(r) and a.msg_id < pg_catalog.upper(r);
+    update libsql_sync.batches t set state = 'trimmed', msg_ids = '{}', parked = '[]'
+    where t.epoch = b.epoch and t.position = b.position and t.batch = b.batch;
+  end loop;
+  perform libsql_sync.forget();
+end
+$$;
+
+-- The snapshot whose every change is in a replica that stands at this position: of
+-- the last batch that was drained. '3:3:' sees nobody's transaction.
+create or replace function libsql_sync.snapshot_at(chain_epoch text, chain_position bigint)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select b.snapshot from libsql_sync.batches b
+    where b.epoch = chain_epoch and b.position <= chain_position and b.drained
+    order by b.position desc limit 1), '3:3:')
+$$;

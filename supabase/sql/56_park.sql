@@ -1,0 +1,37 @@
+-- Set changes of a pending batch aside before it is applied; the set only grows:
+-- {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
+-- -> {"do": "parked" | "gone"}. Of a batch that is replayed they are dead letters
+-- at once, as its ack was long ago.
+create or replace function libsql_sync.park(request json)
+returns json
+language plpgsql
+security definer -- the worker's role may call this and touch no table
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
+as $$
+declare
+  b libsql_sync.batches;
+  fresh jsonb;
+begin
+  perform from libsql_sync.chain where id = 1 for update;
+  select * into b from libsql_sync.batches v
+  where v.epoch = request ->> 'epoch' and v.position = (request ->> 'position')::bigint
+    and v.batch = request ->> 'batch'
+    and v.state = case when request ->> 'kind' = 'replay' then 'acked' else 'pending' end;
+  if not found then
+    return '{"do": "gone"}';
+  end if;
+  select coalesce(pg_catalog.jsonb_agg(n.change order by n.n), '[]') into fresh
+  from pg_catalog.jsonb_array_elements((request -> 'changes')::jsonb) with ordinality n (change, n)
+  where not exists (
+    select from pg_catalog.jsonb_array_elements(b.parked) p
+    where p - 'reason' = n.change - 'reason'
+  );
+  update libsql_sync.batches v set parked = v.parked || fresh
+  where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
+  if b.state = 'acked' then
+    perform libsql_sync.dead_letter(b, fresh);
+  end if;
+  return '{"do": "parked"}';
+end
+$$;

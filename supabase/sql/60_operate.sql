@@ -1,0 +1,128 @@
+-- Hold the worker off; changes stay queued.
+create or replace function libsql_sync.pause()
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ update libsql_sync.chain set paused = true where id = 1 $$;
+
+create or replace function libsql_sync.resume()
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ update libsql_sync.chain set paused = false where id = 1 $$;
+
+-- How many rows the background check looks at in one sync; 0 turns it off.
+create or replace function libsql_sync.scrub(rows_per_sync integer)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if rows_per_sync is null or rows_per_sync not between 0 and 20000 then
+    raise exception 'Cannot set the scrub: expected 0 to 20000 rows a sync, found %', rows_per_sync;
+  end if;
+  update libsql_sync.chain set scrub_rows = rows_per_sync where id = 1;
+end
+$$;
+
+-- Compare every cell and mend what differs; one table, or all. Returns the walk.
+create or replace function libsql_sync.backfill(table_name text default null)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  answer json := libsql_sync.request_walk(pg_catalog.json_build_object('kind', 'backfill', 'table', table_name));
+begin
+  if answer ->> 'walk_gen' is null then
+    raise exception 'Cannot backfill table %: expected one of schema.json', table_name;
+  end if;
+  return (answer ->> 'walk_gen')::bigint;
+end
+$$;
+
+-- Compare every cell, and mend what differs when asked. Returns the walk.
+create or replace function libsql_sync.verify(repair boolean default false, table_name text default null)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  answer json := libsql_sync.request_walk(pg_catalog.json_build_object(
+    'kind', 'verify', 'table', table_name, 'repair', repair));
+begin
+  if answer ->> 'walk_gen' is null then
+    raise exception 'Cannot verify table %: expected one of schema.json', table_name;
+  end if;
+  return (answer ->> 'walk_gen')::bigint;
+end
+$$;
+
+-- The open dead letters.
+create or replace function libsql_sync.dead_letters()
+returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text, message jsonb)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select m.msg_id, (m.message ->> 'parked_at')::timestamptz, m.message ->> 'table',
+    nullif(m.message -> 'key', 'null'), m.message ->> 'reason', m.message -> 'message'
+  from pgmq.q_replicate_data_libsql_dlq m
+  order by m.msg_id
+$$;
+
+-- Try dead letters again, all or some. Never the old change itself, which could
+-- overwrite newer state: the row as it is now, on a drained batch. A message
+-- without a key brings its whole table. Returns how many are tried; those of
+-- tables that are not listed cannot be.
+create or replace function libsql_sync.redrive(ids bigint[] default null)
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  tried integer := 0;
+  r record;
+begin
+  for r in
+    select d.table_name, pg_catalog.count(*) as letters,
+      pg_catalog.jsonb_agg(distinct d.key) filter (where d.key is not null) as keys,
+      pg_catalog.bool_or(d.key is null) as whole
+    from libsql_sync.dead_letters() d
+    join libsql_sync.tables t on t.name = d.table_name
+    where ids is null or d.id = any (ids)
+    group by d.table_name
+  loop
+    tried := tried + r.letters;
+    if r.keys is not null then
+      insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason, letters_until)
+      values ('redrive', array[r.table_name], r.keys, true, false, 'asked for', libsql_sync.newest_letter());
+    end if;
+    if r.whole then
+      perform libsql_sync.backfill(r.table_name);
+    end if;
+  end loop;
+  return tried;
+end
+$$;
+
+-- Put dead letters away, all or some; the rows stay as they are in the replica
+-- until their next change or the next walk. Returns how many.
+create or replace function libsql_sync.discard(ids bigint[] default null)
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  gone integer;
+begin
+  with d as (
+    delete from pgmq.q_replicate_data_libsql_dlq q
+    where ids is null or q.msg_id = any (ids)
+    returning q.msg_id, q.read_ct, q.enqueued_at, q.vt, q.message
+  )
+  insert into pgmq.a_replicate_data_libsql_dlq (msg_id, read_ct, enqueued_at, vt, message)
+  select * from d;
+  get diagnostics gone = row_count;
+  return gone;
+end
+$$;

@@ -1,0 +1,137 @@
+-- A secret out of the Vault, or null.
+create or replace function libsql_sync.secret(secret_name text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_catalog.to_regclass('vault.decrypted_secrets') is null then
+    return null;
+  end if;
+  return (select s.decrypted_secret from vault.decrypted_secrets s where s.name = secret_name);
+end
+$$;
+
+create or replace function public.get_libsql_sync_url()
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select libsql_sync.secret('libsql_sync_url') $$;
+
+create or replace function public.get_libsql_webhook_signature()
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
+
+-- RFC 2104 with SHA-256. pgcrypto has it too, where it is installed and may be used.
+create or replace function libsql_sync.hmac(key bytea, message bytea)
+returns bytea
+language plpgsql immutable strict
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  block bytea := case when pg_catalog.length(key) > 64 then pg_catalog.sha256(key) else key end;
+  inner_pad bytea := pg_catalog.decode(pg_catalog.repeat('36', 64), 'hex');
+  outer_pad bytea := pg_catalog.decode(pg_catalog.repeat('5c', 64), 'hex');
+begin
+  for i in 0..pg_catalog.length(block) - 1 loop
+    inner_pad := pg_catalog.set_byte(inner_pad, i, pg_catalog.get_byte(inner_pad, i) # pg_catalog.get_byte(block, i));
+    outer_pad := pg_catalog.set_byte(outer_pad, i, pg_catalog.get_byte(outer_pad, i) # pg_catalog.get_byte(block, i));
+  end loop;
+  return pg_catalog.sha256(outer_pad || pg_catalog.sha256(inner_pad || message));
+end
+$$;
+
+-- What the header x-webhook-signature holds for a POST: what pg_net keeps of it in
+-- its tables, which every SQL role can read, is worth nothing after 5 minutes, and
+-- nothing for another path.
+create or replace function libsql_sync.sign(secret text, url text, body text)
+returns text
+language sql volatile strict
+set search_path = pg_catalog, pg_temp
+as $$
+  select 't=' || t.at || ',v1=' || pg_catalog.encode(libsql_sync.hmac(
+    pg_catalog.convert_to(secret, 'UTF8'),
+    pg_catalog.convert_to(t.at || '.POST.' || p.path || '.' || body, 'UTF8')), 'hex')
+  from (select pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()))::bigint::text) t (at),
+    (select case when r.rest ~ '^/' then r.rest else '/' || r.rest end
+      from pg_catalog.regexp_replace(url, '^[^:/?#]+://[^/?#]*|#.*$', '', 'g') r (rest)) p (path)
+$$;
+
+-- Whether a sync would do something: changes, a batch that nobody applied, a
+-- replica that has not followed or is not walked, a walk asked for; and now and then a look at a replica that may
+-- have lost its latest commits, which scrubs a page as well.
+create or replace function libsql_sync.has_work()
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+-- The queue's index leads to what lives in it, past what is dead.
+set enable_seqscan = off
+as $$
+  select not c.paused and (
+    exists (select from pgmq.q_replicate_data_libsql m where m.msg_id >= c.floor)
+    or c.reopen
+    or c.seen is null
+    or c.seen ->> 'epoch' <> c.epoch
+    or (c.seen ->> 'position')::bigint <> c.position
+    or coalesce(c.seen ->> 'schema_hash' <> (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1), false)
+    or exists (select from libsql_sync.batches b where b.epoch = c.epoch and b.position = c.position + 1)
+    or ((c.seen ->> 'walk_done')::integer = 0 and c.refill)
+    or exists (
+      select from libsql_sync.walks w where w.kind <> 'scrub' and (
+        w.walk_gen > (c.seen ->> 'walk_gen')::bigint
+        or (w.walk_gen = (c.seen ->> 'walk_gen')::bigint and c.seen ->> 'walk_at' is not null)))
+    or c.seen_at < pg_catalog.clock_timestamp() - interval '15 minutes')
+  from libsql_sync.chain c
+$$;
+
+-- Call the worker, once. Returns pg_net's request id. The worker answers within its
+-- 8 s budget and its last step. The body goes out as its text, which is signed.
+create or replace function libsql_sync.call_worker()
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  url text;
+  secret text;
+  body constant jsonb := '{}';
+begin
+  url := public.get_libsql_sync_url();
+  secret := public.get_libsql_webhook_signature();
+  if coalesce(url, '') = '' or coalesce(secret, '') = '' then
+    raise exception 'Cannot call the worker: expected the Vault secrets libsql_sync_url and libsql_webhook_signature, found %',
+      case when coalesce(url, '') = '' and coalesce(secret, '') = '' then 'neither'
+        when coalesce(url, '') = '' then 'no libsql_sync_url' else 'no libsql_webhook_signature' end
+      using hint = 'select vault.create_secret(''<value>'', ''<name>'')';
+  end if;
+  return net.http_post(
+    url := url,
+    body := body,
+    headers := pg_catalog.jsonb_build_object('Content-Type', 'application/json',
+      'x-webhook-signature', libsql_sync.sign(secret, url, body::text)),
+    timeout_milliseconds := 15000
+  );
+end
+$$;
+
+-- Call the worker when there is something to do: the cron job does, every 5
+-- minutes. Returns pg_net's request id, or null.
+create or replace function public.process_libsql_replication_batch()
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- At once, as an error below would take it back: the next call finds work.
+  if libsql_sync.cap_queue() then
+    return null;
+  end if;
+  perform libsql_sync.tidy();
+  if not libsql_sync.has_work() then
+    return null;
+  end if;
+  return libsql_sync.call_worker();
+end
+$$;
