@@ -3,7 +3,6 @@ import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { migrate, putSecret } from "../../lib/dev/supabase.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
-import FUNCTIONS from "./functions.json" with { type: "json" };
 import {
   configure,
   type RawSchema,
@@ -175,23 +174,6 @@ Deno.test("a claim() that returned json becomes one that returns pieces of a tex
   assertEquals(await claim(), ["text[]", true, false]);
   await migrate(database.url);
   assertEquals(await claim(), ["text[]", true, false]);
-});
-
-Deno.test("every function takes and returns what it did in the versions before, or has another name", async () => {
-  await using database = await Database.create({ servers });
-  const sql = database.connect();
-  await migrate(database.url);
-  const found = await sql`
-    select oid::regprocedure::text as name, pg_get_function_arguments(oid) as takes,
-      pg_get_function_result(oid) as returns
-    from pg_proc where pronamespace = 'libsql_sync'::regnamespace order by 1`;
-  assertEquals(
-    Object.fromEntries(
-      found.map(({ name, takes, returns }) => [name, [takes, returns]]),
-    ),
-    FUNCTIONS,
-    "create or replace refuses other types and names: rename the function, or drop the old one before as claim() is; then write it into functions.json",
-  );
 });
 
 /** What the migration makes, without what differs from install to install. */
