@@ -1,3 +1,7 @@
+-- Built from supabase/sql: change the files there.
+
+-- supabase/sql/00_begin.sql
+
 -- LibSQL Sync Worker: everything the source needs.
 --
 -- What:  the queue replicate_data_libsql, statement triggers that fill it, the
@@ -20,6 +24,8 @@ set client_min_messages = notice;
 set search_path = pg_catalog, pg_temp;
 select pg_advisory_xact_lock(hashtext('libsql_sync install'));
 
+-- supabase/sql/01_queues.sql
+
 create extension if not exists pgmq;
 
 do $$
@@ -32,6 +38,8 @@ begin
   end if;
 end
 $$;
+
+-- supabase/sql/02_roles.sql
 
 create schema if not exists libsql_sync;
 
@@ -109,25 +117,37 @@ begin
 end
 $$;
 
--- ---------------------------------------------------------------------------
--- Tables
--- ---------------------------------------------------------------------------
+-- supabase/sql/10_tables.sql
 
--- Every schema.json ever installed; the newest generation is the one in force.
+-- Every table of libsql_sync, once, each column with its comment (\d+ shows them);
+-- then row level security on them and on the queues, and the first epoch.
+--
+-- None holds a value of a replicated row, but keys name rows in chain.seen,
+-- batches.parked and walks.keys. The values are in PGMQ's queue tables.
+-- A column that a later version adds stands in its table, and in an
+-- "alter table ... add column if not exists" below it for databases that have the
+-- table already.
+
 create table if not exists libsql_sync.schemas (
   generation bigint generated always as identity primary key,
   hash text not null unique,
   spec jsonb not null
 );
+comment on table libsql_sync.schemas is 'Every schema.json ever installed. The newest generation is the one in force.';
+comment on column libsql_sync.schemas.generation is 'The order in which they were installed.';
+comment on column libsql_sync.schemas.hash is 'How the worker and the replica name this schema.';
+comment on column libsql_sync.schemas.spec is 'The schema itself: tables with their key, columns and indexes.';
 
--- The tables of the schema in force.
 create table if not exists libsql_sync.tables (
   name text primary key,
   key text[] not null,
   columns jsonb not null
 );
+comment on table libsql_sync.tables is 'The tables of the schema in force.';
+comment on column libsql_sync.tables.name is 'The table''s name in schema public.';
+comment on column libsql_sync.tables.key is 'The columns of its key, in the order of schema.json.';
+comment on column libsql_sync.tables.columns is 'Its listed columns, [{"name", "type"}, ...], in the order of schema.json.';
 
--- Every epoch, the newest last: what came before ours is an ancestor.
 create table if not exists libsql_sync.epochs (
   generation bigint generated always as identity primary key,
   epoch text not null unique,
@@ -135,9 +155,13 @@ create table if not exists libsql_sync.epochs (
   reason text not null,
   begun_at timestamptz not null default clock_timestamp()
 );
+comment on table libsql_sync.epochs is 'Every chain of batches there was. The newest is in force, the others are its ancestors.';
+comment on column libsql_sync.epochs.generation is 'The order in which they began.';
+comment on column libsql_sync.epochs.epoch is 'Its random id, which the replica''s row holds as well.';
+comment on column libsql_sync.epochs.wipe is 'Whether a replica that follows from an older epoch is emptied first.';
+comment on column libsql_sync.epochs.reason is 'Why it began, for operators.';
+comment on column libsql_sync.epochs.begun_at is 'When it began.';
 
--- One row: where the chain stands. Its row lock serialises every move. "seen" is
--- the replica's row as the last claim showed it.
 create table if not exists libsql_sync.chain (
   id integer primary key default 1 check (id = 1),
   epoch text not null references libsql_sync.epochs (epoch),
@@ -145,10 +169,61 @@ create table if not exists libsql_sync.chain (
   batch text not null,
   lease text,
   lease_until timestamptz,
-  replay_window interval not null default '1 hour'
+  replay_window interval not null default '1 hour',
+  seen jsonb,
+  seen_at timestamptz,
+  scrub_rows integer not null default 1000,
+  refill boolean not null default true,
+  reopen boolean not null default false,
+  paused boolean not null default false,
+  queue_mb_max integer default 1024,
+  cron_run bigint not null default 0,
+  floor bigint not null default 0,
+  floor_next bigint,
+  floor_awaits text[],
+  floor_queue oid,
+  letters_closed bigint not null default 0,
+  realtime boolean not null default false,
+  wake_at timestamptz,
+  wake_place text,
+  wake_misses integer not null default 0,
+  scrubbed_at timestamptz,
+  ticked_at timestamptz,
+  lag_ms bigint not null default 0,
+  totals jsonb not null default '{}',
+  alerted jsonb not null default '{}'
 );
+comment on table libsql_sync.chain is 'One row: the position up to which the replica has proved its batches. Its row lock serialises every move.';
+comment on column libsql_sync.chain.id is 'Always 1.';
+comment on column libsql_sync.chain.epoch is 'The epoch in force.';
+comment on column libsql_sync.chain.position is 'How many batches of the epoch are settled.';
+comment on column libsql_sync.chain.batch is 'The id of the batch that was settled last; at position 0 the epoch''s own.';
+comment on column libsql_sync.chain.lease is 'The token of the sync that is running. It saves work; no safety rests on it.';
+comment on column libsql_sync.chain.lease_until is 'When the lease ends by itself.';
+comment on column libsql_sync.chain.replay_window is 'How long the archive keeps what was settled, for a replica that loses its latest commits.';
+comment on column libsql_sync.chain.seen is 'The replica''s row as the last claim showed it. Null: no replica yet.';
+comment on column libsql_sync.chain.seen_at is 'When the last claim was.';
+comment on column libsql_sync.chain.scrub_rows is 'How many rows the background check compares in one sync. 0: none. Set by scrub().';
+comment on column libsql_sync.chain.refill is 'Whether a replica that was not walked yet is filled without being asked.';
+comment on column libsql_sync.chain.reopen is 'Rows may have bypassed the queue: the next drained batch makes the replica start a walk over everything.';
+comment on column libsql_sync.chain.paused is 'Whether the worker is held off. Set by pause() and resume().';
+comment on column libsql_sync.chain.queue_mb_max is 'The cap on the queue''s size on disk. Past it the queue is dropped and every table walked. Null: no cap.';
+comment on column libsql_sync.chain.cron_run is 'How far cron.job_run_details was searched for runs of our jobs to trim.';
+comment on column libsql_sync.chain.floor is 'No message with a smaller msg_id is in the queue, or can appear there.';
+comment on column libsql_sync.chain.floor_next is 'How far the floor may rise when the transactions of floor_awaits have ended.';
+comment on column libsql_sync.chain.floor_awaits is 'The transactions that were writing to the queue when floor_next was recorded.';
+comment on column libsql_sync.chain.floor_queue is 'The queue table that the floor is of. Another queue starts at 0.';
+comment on column libsql_sync.chain.letters_closed is 'Up to this position walks closed dead letters. A replica that lost one of those positions walks again.';
+comment on column libsql_sync.chain.realtime is 'Whether a second cron job looks for changes all the time. Set by realtime().';
+comment on column libsql_sync.chain.wake_at is 'When realtime called the worker last.';
+comment on column libsql_sync.chain.wake_place is 'Where the chain stood then, until the call had an effect.';
+comment on column libsql_sync.chain.wake_misses is 'How many calls in a row had no effect.';
+comment on column libsql_sync.chain.scrubbed_at is 'When a sync was last allowed to scrub.';
+comment on column libsql_sync.chain.ticked_at is 'When the cron job last ran through.';
+comment on column libsql_sync.chain.lag_ms is 'How long the oldest change had waited when the last sync began.';
+comment on column libsql_sync.chain.totals is 'Sums over all syncs: syncs, failed, processed, parked, batches, replays, ms.';
+comment on column libsql_sync.chain.alerted is 'Which alerts the alert webhook has been sent, and the counts at that time.';
 
--- What each position contains. A pending position may have several versions.
 create table if not exists libsql_sync.batches (
   epoch text not null,
   position bigint not null,
@@ -164,12 +239,29 @@ create table if not exists libsql_sync.batches (
   parked jsonb not null default '[]',
   state text not null default 'pending' check (state in ('pending', 'acked', 'trimmed')),
   acked_at timestamptz,
+  reopen boolean not null default false,
+  ahead boolean not null default false,
   primary key (epoch, position, batch)
 );
 create index if not exists batches_acked on libsql_sync.batches (acked_at) where state = 'acked';
+comment on table libsql_sync.batches is 'What each position contains. A pending position may have several versions.';
+comment on column libsql_sync.batches.epoch is 'Its epoch.';
+comment on column libsql_sync.batches.position is 'Its position in the chain, from 1.';
+comment on column libsql_sync.batches.batch is 'The random id of this version.';
+comment on column libsql_sync.batches.prev is 'The id of the batch before it. The replica applies it on top of that one only.';
+comment on column libsql_sync.batches.version is 'The how many-th version of its position.';
+comment on column libsql_sync.batches.msg_ids is 'The messages of the queue that it covers.';
+comment on column libsql_sync.batches.messages is 'How many messages that is.';
+comment on column libsql_sync.batches.drained is 'Whether it takes every message that its snapshot could see.';
+comment on column libsql_sync.batches.snapshot is 'The snapshot whose every change is in the replica after it (pg_snapshot as text).';
+comment on column libsql_sync.batches.source_time is 'A time just before that snapshot.';
+comment on column libsql_sync.batches.dead_letters is 'How many dead letters were open when it was claimed.';
+comment on column libsql_sync.batches.parked is 'The changes it is applied without: [{"msg_id", "table", "key", "reason"}, ...].';
+comment on column libsql_sync.batches.state is 'pending: handed out. acked: settled, its messages are in the archive. trimmed: only its id is kept.';
+comment on column libsql_sync.batches.acked_at is 'When it was settled.';
+comment on column libsql_sync.batches.reopen is 'Whether it makes the replica start a walk over everything.';
+comment on column libsql_sync.batches.ahead is 'Whether it was handed out while the one before it was pending. It may be settled, but is never issued again.';
 
--- Walks that were asked for. How far one is lies in the replica's row alone, so
--- that what a replica loses, it walks again.
 create table if not exists libsql_sync.walks (
   walk_gen bigint generated always as identity primary key,
   kind text not null check (kind in ('backfill', 'verify', 'scrub', 'redrive')),
@@ -180,48 +272,24 @@ create table if not exists libsql_sync.walks (
   reason text not null,
   requested_at timestamptz not null default clock_timestamp(),
   ended_at timestamptz,
-  found jsonb not null default '{}'
+  found jsonb not null default '{}',
+  letters_until bigint not null default 0
 );
-alter table libsql_sync.chain
-  add column if not exists seen jsonb,
-  add column if not exists seen_at timestamptz,
-  add column if not exists scrub_rows integer not null default 1000,
-  add column if not exists refill boolean not null default true,
-  add column if not exists reopen boolean not null default false,
-  add column if not exists paused boolean not null default false,
-  add column if not exists queue_mb_max integer default 1024,
-  add column if not exists cron_run bigint not null default 0,
-  -- No message below the floor is in the queue, or can appear there.
-  add column if not exists floor bigint not null default 0,
-  add column if not exists floor_next bigint,
-  add column if not exists floor_awaits text[],
-  add column if not exists floor_queue oid,
-  -- Up to this position walks closed dead letters: who lost it walks again.
-  add column if not exists letters_closed bigint not null default 0,
-  -- Realtime: whether it is on, and the last call of the worker that nothing came
-  -- of yet: when, where the chain stood, and how many before it in a row.
-  add column if not exists realtime boolean not null default false,
-  add column if not exists wake_at timestamptz,
-  add column if not exists wake_place text,
-  add column if not exists wake_misses integer not null default 0,
-  add column if not exists scrubbed_at timestamptz,
-  add column if not exists ticked_at timestamptz;
-alter table libsql_sync.batches
-  add column if not exists reopen boolean not null default false,
-  -- Handed out while the one before it was pending: it is acked, never issued again.
-  add column if not exists ahead boolean not null default false;
--- Dead letters up to this id were filed before the walk was asked for.
-alter table libsql_sync.walks
-  add column if not exists letters_until bigint not null default 0;
+comment on table libsql_sync.walks is 'Walks that were asked for. Their progress is in the replica''s row alone: what a replica loses, it walks again.';
+comment on column libsql_sync.walks.walk_gen is 'The walk''s number. A replica takes walks in this order.';
+comment on column libsql_sync.walks.kind is 'backfill, verify, scrub (the background check) or redrive (some keys of one table).';
+comment on column libsql_sync.walks.tables is 'The tables it walks, in this order.';
+comment on column libsql_sync.walks.keys is 'Of a redrive: the keys it reads.';
+comment on column libsql_sync.walks.repair is 'Whether it repairs what differs, or only counts it.';
+comment on column libsql_sync.walks.closes is 'Whether the replica is complete (walk_done) when it has ended.';
+comment on column libsql_sync.walks.reason is 'Why it was asked for, for operators.';
+comment on column libsql_sync.walks.requested_at is 'When it was asked for.';
+comment on column libsql_sync.walks.ended_at is 'When its last table was walked.';
+comment on column libsql_sync.walks.found is 'What it found in each table: {table: {"rows", "differing", "ghosts", "failed"?, "ended"}}.';
+comment on column libsql_sync.walks.letters_until is 'The newest dead letter when it was asked for. It may close those up to this one.';
 
--- What syncs did, for status alone. Each table is a ring of fixed size: a row is
--- written over when its turn comes, so that nothing grows and nothing is trimmed.
-alter table libsql_sync.chain
-  -- How long the oldest change had waited when the last sync began.
-  add column if not exists lag_ms bigint not null default 0,
-  add column if not exists totals jsonb not null default '{}',
-  -- What the alert webhook was told last.
-  add column if not exists alerted jsonb not null default '{}';
+-- The next three are for status alone. syncs and minutes are rings of fixed size: a
+-- row is written over when its turn comes, so they never grow and need no trimming.
 create table if not exists libsql_sync.syncs (
   slot integer primary key,
   n bigint not null,
@@ -234,6 +302,18 @@ create table if not exists libsql_sync.syncs (
   lag_ms bigint not null,
   error text
 );
+comment on table libsql_sync.syncs is 'The last 20 syncs.';
+comment on column libsql_sync.syncs.slot is 'n modulo 20.';
+comment on column libsql_sync.syncs.n is 'The how many-th sync it was.';
+comment on column libsql_sync.syncs.ended_at is 'When it ended.';
+comment on column libsql_sync.syncs.ms is 'How long it took.';
+comment on column libsql_sync.syncs.processed is 'How many messages it settled.';
+comment on column libsql_sync.syncs.parked is 'How many changes it parked.';
+comment on column libsql_sync.syncs.batches is 'How many batches it applied.';
+comment on column libsql_sync.syncs.queued is 'How many messages were queued at its end, 10,000 at most.';
+comment on column libsql_sync.syncs.lag_ms is 'How long the oldest change had waited when it began.';
+comment on column libsql_sync.syncs.error is 'The code of its error, or null.';
+
 create table if not exists libsql_sync.minutes (
   slot integer primary key,
   minute bigint not null,
@@ -242,8 +322,14 @@ create table if not exists libsql_sync.minutes (
   processed bigint not null,
   lag_ms bigint not null
 );
--- By table: rows that changes wrote or removed, differences that walks found,
--- whether some of them may be left, and when the last walk was through.
+comment on table libsql_sync.minutes is 'The last three hours, by minute.';
+comment on column libsql_sync.minutes.slot is 'minute modulo 180.';
+comment on column libsql_sync.minutes.minute is 'Minutes since 1970.';
+comment on column libsql_sync.minutes.syncs is 'How many syncs ended in it.';
+comment on column libsql_sync.minutes.failed is 'How many of those ended with an error.';
+comment on column libsql_sync.minutes.processed is 'How many messages they settled.';
+comment on column libsql_sync.minutes.lag_ms is 'The largest lag of them.';
+
 create table if not exists libsql_sync.counts (
   table_name text primary key,
   applied bigint not null default 0,
@@ -251,9 +337,16 @@ create table if not exists libsql_sync.counts (
   drifted boolean not null default false,
   verified_at timestamptz
 );
+comment on table libsql_sync.counts is 'Counts by table.';
+comment on column libsql_sync.counts.table_name is 'The table.';
+comment on column libsql_sync.counts.applied is 'How many rows changes wrote or removed in the replica.';
+comment on column libsql_sync.counts.drift is 'How many differences walks have found.';
+comment on column libsql_sync.counts.drifted is 'Whether some of those may remain.';
+comment on column libsql_sync.counts.verified_at is 'When a walk was last through with the table.';
 
--- Only where it is off: the lock waits for every open transaction that wrote to
--- the queue, and every writer waits behind it.
+-- Row level security without a policy: the owner alone reads. Altered only where it
+-- is off: the lock waits for every open transaction that wrote to the queue, and
+-- every later writer waits behind it.
 do $$
 declare
   unguarded regclass;
@@ -283,10 +376,8 @@ begin
 end
 $$;
 
--- ---------------------------------------------------------------------------
--- Capture: what a trigger sends
--- ---------------------------------------------------------------------------
---
+-- supabase/sql/20_render.sql
+
 -- These run in the trigger, with its owner's rights and in any writer's session.
 -- Under search_path = '' types are looked up in pg_temp first: a writer's own
 -- type "text", with a function of the writer's in its check, would run. So
@@ -439,6 +530,8 @@ begin
   return pg_catalog.array_to_string(matches, ' and ');
 end
 $$;
+
+-- supabase/sql/21_capture.sql
 
 -- The query whose rows are the messages of one statement. For every key the
 -- statement touched, old and new: the row that is in the table NOW, or a
@@ -716,6 +809,8 @@ as $$
   group by t.key
 $$;
 
+-- supabase/sql/22_triggers.sql
+
 -- The branches of the trigger function: one static branch per table and statement
 -- kind (EXECUTE per call costs half of a small statement's time; plpgsql plans
 -- a branch only when it runs).
@@ -837,6 +932,8 @@ as $$
          then table_name else pg_catalog.md5(table_name) end
     || '_libsql' || suffix
 $$;
+
+-- supabase/sql/23_attach.sql
 
 -- What keeps a table from being replicated, or null.
 create or replace function libsql_sync.attach_problem(relation oid, key_columns text[])
@@ -1017,6 +1114,8 @@ begin
 end
 $$;
 
+-- supabase/sql/24_configure.sql
+
 -- Put a schema.json in force, and attach. `deno task schema` writes the call;
 -- the hash is how worker and replica name the schema.
 create or replace function libsql_sync.configure(schema_hash text, spec jsonb)
@@ -1040,9 +1139,7 @@ begin
 end
 $$;
 
--- ---------------------------------------------------------------------------
--- Messages: one shape for the worker
--- ---------------------------------------------------------------------------
+-- supabase/sql/30_envelope.sql
 
 -- Whether a text is a JSON object or array.
 create or replace function libsql_sync.is_json_container(value text)
@@ -1180,6 +1277,8 @@ as $$
     else coalesce(libsql_sync.classic_envelope(message), message)::text
   end
 $$;
+
+-- supabase/sql/31_queue_head.sql
 
 -- The transactions that may have put a message into the queue and are still open.
 -- An id is drawn under the lock that an INSERT takes on the queue first and keeps
@@ -1389,9 +1488,7 @@ begin
 end
 $$;
 
--- ---------------------------------------------------------------------------
--- Walk: pages of the tables, riding on drained batches
--- ---------------------------------------------------------------------------
+-- supabase/sql/40_walk.sql
 
 -- The newest dead letter's id: ids say what came first, a clock may go back. Letters
 -- are filed under the chain's lock, so that none with a smaller id appears late.
@@ -1452,6 +1549,8 @@ begin
   return w;
 end
 $$;
+
+-- supabase/sql/41_page_rows.sql
 
 -- The key columns in the order of the index that is walked, which may be fewer
 -- than the listed key, with the operators and the collation that index has.
@@ -1608,6 +1707,8 @@ begin
   end loop;
 end
 $$;
+
+-- supabase/sql/42_read_page.sql
 
 -- Where a walk goes after a half of a table: null where it ends.
 create or replace function libsql_sync.next_place(w libsql_sync.walks, at jsonb, place jsonb)
@@ -1895,6 +1996,8 @@ begin
 end
 $$;
 
+-- supabase/sql/43_walk_results.sql
+
 -- Keep what walks found, for status alone: the counts live in the replica.
 create or replace function libsql_sync.note_walked(walked jsonb, at jsonb)
 returns void
@@ -1986,9 +2089,7 @@ begin
 end
 $$;
 
--- ---------------------------------------------------------------------------
--- The chain. One json in, one JSON out (the large one in pieces), each call a transaction of its own.
--- ---------------------------------------------------------------------------
+-- supabase/sql/50_lease.sql
 
 -- How many messages are queued: exact up to 10,000, then a lower bound.
 create or replace function libsql_sync.queued()
@@ -2048,6 +2149,8 @@ begin
   return pg_catalog.jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
 end
 $$;
+
+-- supabase/sql/51_sync_end.sql
 
 -- How long the oldest change that is queued has waited, in milliseconds.
 create or replace function libsql_sync.lag_ms(c libsql_sync.chain)
@@ -2205,6 +2308,8 @@ begin
 end
 $$;
 
+-- supabase/sql/52_epoch.sql
+
 -- A new epoch: the old one is an ancestor, its pending batch is dropped (its
 -- messages stay queued). The caller holds the chain's row lock.
 create or replace function libsql_sync.begin_epoch(reason text, wipe boolean)
@@ -2266,6 +2371,8 @@ begin
     libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
 end
 $$;
+
+-- supabase/sql/53_dead_letter.sql
 
 -- File parked changes of a batch as dead letters.
 create or replace function libsql_sync.dead_letter(b libsql_sync.batches, changes jsonb)
@@ -2412,6 +2519,8 @@ begin
 end
 $$;
 
+-- supabase/sql/54_ack.sql
+
 -- Settle the batch the replica has: its messages go to the archive, its parked
 -- changes to the dead-letter queue. Returns how many messages left the queue.
 create or replace function libsql_sync.ack(b libsql_sync.batches)
@@ -2490,28 +2599,7 @@ as $$
     order by b.position desc limit 1), '3:3:')
 $$;
 
--- claim() once returned json, and then text: another type takes another function.
-do $$
-declare
-  grantee text;
-begin
-  if 'text[]'::regtype <> (select prorettype from pg_proc where oid = to_regprocedure('libsql_sync.claim(json)')) then
-    drop function libsql_sync.claim(json);
-    create function libsql_sync.claim(request json) returns text[] language sql as 'select null::text[]';
-    -- What is made anew may be called by everybody. Not by lock_down(): it would write
-    -- every function anew, and those that this file no longer has look like ours then.
-    for grantee in
-      select 'public' union all
-      select quote_ident(rolname) from pg_roles where rolname in ('anon', 'authenticated', 'service_role')
-    loop
-      execute 'revoke all on function libsql_sync.claim(json) from ' || grantee;
-    end loop;
-    if exists (select from pg_roles where rolname = 'libsql_sync_worker') then
-      grant execute on function libsql_sync.claim(json) to libsql_sync_worker;
-    end if;
-  end if;
-end
-$$;
+-- supabase/sql/55_claim.sql
 
 -- The next batch for a replica that stands at "row", and the ack of what the
 -- row proves applied:
@@ -2788,6 +2876,8 @@ begin
 end
 $$;
 
+-- supabase/sql/56_park.sql
+
 -- Set changes of a pending batch aside before it is applied; the set only grows:
 -- {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
 -- -> {"do": "parked" | "gone"}. Of a batch that is replayed they are dead letters
@@ -2826,9 +2916,7 @@ begin
 end
 $$;
 
--- ---------------------------------------------------------------------------
--- Bookmarks: read your writes
--- ---------------------------------------------------------------------------
+-- supabase/sql/57_bookmark.sql
 
 -- A short text that names this transaction, "xid:seconds:epoch"; lib/reader.ts
 -- tells whether a replica contains it, and with it all that it could see. Call it
@@ -2848,9 +2936,7 @@ as $$
   from libsql_sync.chain c
 $$;
 
--- ---------------------------------------------------------------------------
--- Operating: the same from a SQL editor as from the commands
--- ---------------------------------------------------------------------------
+-- supabase/sql/60_operate.sql
 
 -- Hold the worker off; changes stay queued.
 create or replace function libsql_sync.pause()
@@ -2980,6 +3066,8 @@ begin
   return gone;
 end
 $$;
+
+-- supabase/sql/61_housekeeping.sql
 
 -- Where the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no
 -- cap), drop what it holds and begin a new epoch without a wipe: the walk then
@@ -3174,6 +3262,8 @@ begin
 end
 $$;
 
+-- supabase/sql/62_uninstall.sql
+
 -- Take every trace of ours out of PostgreSQL, for good: triggers, functions, the
 -- cron job, the queues with what waits in them, this schema, and the worker's role
 -- unless somebody still needs it. Tables of yours, extensions and the replica stay
@@ -3258,6 +3348,8 @@ begin
   end;
 end
 $$;
+
+-- supabase/sql/63_doctor.sql
 
 -- What a deployment needs, looked at from here: each line says what was found and,
 -- where it is not well, how to mend it. It changes nothing. Vault secrets are
@@ -3962,6 +4054,8 @@ begin
 end
 $$;
 
+-- supabase/sql/64_status.sql
+
 -- The heartbeat. When nothing else is to do the cron calls the worker after 15
 -- minutes all the same, which writes to the replica's primary (probed_at) and claims:
 -- that is the whole way. "at" is when that last was. It is stale after 25 minutes, two
@@ -4083,9 +4177,7 @@ as $$
       select i.id::bigint from pg_catalog.json_array_elements_text(request -> 'ids') i (id)) end))
 $$;
 
--- ---------------------------------------------------------------------------
--- The call: cron -> worker
--- ---------------------------------------------------------------------------
+-- supabase/sql/70_call_worker.sql
 
 -- A secret out of the Vault, or null.
 create or replace function libsql_sync.secret(secret_name text)
@@ -4225,6 +4317,8 @@ begin
 end
 $$;
 
+-- supabase/sql/71_realtime.sql
+
 -- One look of realtime(): call the worker when there is something to do and nobody
 -- is at it or called. It writes only where it calls, and once after. "closely" looks
 -- for more than queued changes, at ten times the cost. Returns whether to look again.
@@ -4325,6 +4419,8 @@ $job$);
   return enabled;
 end
 $$;
+
+-- supabase/sql/90_finish.sql
 
 -- Over an older version: functions that this file no longer has go. What was
 -- made in this transaction is ours; where a tool runs statement by statement,

@@ -1,3 +1,8 @@
+-- These run in the trigger, with its owner's rights and in any writer's session.
+-- Under search_path = '' types are looked up in pg_temp first: a writer's own
+-- type "text", with a function of the writer's in its check, would run. So
+-- pg_temp is named, and last.
+
 -- The SQL that renders one cell as text: the one rendering of capture and walk.
 -- The same value is always the same text; the settings it leans on are pinned
 -- by the function that runs it.
