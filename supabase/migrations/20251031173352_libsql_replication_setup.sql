@@ -2,25 +2,34 @@
 
 -- supabase/sql/00_begin.sql
 
--- LibSQL Sync Worker: everything the source needs.
+-- LibSQL Sync Worker: everything the source needs, in the order of the files.
 --
 -- What:  the queue replicate_data_libsql, statement triggers that fill it, the
 --        private schema libsql_sync whose functions hand out one chain of
---        batches, role libsql_sync_worker which may call those and nothing
+--        batches, the role libsql_sync_worker that may call those and nothing
 --        else, and a cron job that calls the worker.
--- Locks: SHARE ROW EXCLUSIVE on each listed table while its triggers are made, or
---        what they send is changed, 3 s at most; only where they are missing or
---        differ.
--- Again: safe to run again, and twice at once.
+-- Locks: SHARE ROW EXCLUSIVE on a listed table while its triggers are made or
+--        what they send changes, 3 s at most; no lock if they are as they should be.
+-- Again: safe to run again, and twice at the same time.
 -- Undo:  select libsql_sync.uninstall('uninstall')
 --
--- It runs as a role that is no superuser (Supabase's postgres), on PostgreSQL 15
--- and later, on PGMQ 1.4.4 and later: of PGMQ's tables only msg_id, read_ct,
--- enqueued_at, vt and message are used, by name.
+-- It needs no superuser (Supabase's postgres will do), PostgreSQL 15 or later and
+-- PGMQ 1.4.4 or later: of PGMQ's tables it uses only msg_id, read_ct, enqueued_at,
+-- vt and message, by name.
+--
+-- Names without a schema. Every function here sets search_path to pg_catalog,
+-- pg_temp. So a name without a schema is PostgreSQL's own: functions and operators
+-- are never looked up in pg_temp, and a type or table of that name in pg_temp comes
+-- after pg_catalog's. What is not PostgreSQL's is always written with its schema.
+-- '' would not do: then pg_temp comes first for types, and a writer's own type
+-- "text", with the writer's function in its check, would run with the owner's rights
+-- in the trigger. SQL that runs in other sessions (the cron job of realtime) names
+-- pg_catalog, and so do generated texts where an operator stands in the place of
+-- one of the key's index, which may be an extension's.
 
 set client_min_messages = notice;
--- Where somebody else may create in public, his function or operator for just our
--- types would run here, as the owner. It ends with the file.
+-- Until the end of the file: an operator or function that another role created in
+-- public for just our types would run here, with the owner's rights.
 set search_path = pg_catalog, pg_temp;
 select pg_advisory_xact_lock(hashtext('libsql_sync install'));
 
@@ -69,11 +78,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   grantee text;
-  routine pg_catalog.regprocedure;
+  routine regprocedure;
 begin
   for grantee in
     select 'public' union all
-    select pg_catalog.quote_ident(r.rolname) from pg_catalog.pg_roles r
+    select quote_ident(r.rolname) from pg_roles r
     where r.rolname in ('anon', 'authenticated', 'service_role', 'pg_monitor', 'libsql_sync_worker')
   loop
     execute 'revoke all on schema libsql_sync from ' || grantee;
@@ -83,35 +92,35 @@ begin
     execute 'revoke all on table pgmq.q_replicate_data_libsql, pgmq.a_replicate_data_libsql,'
       || ' pgmq.q_replicate_data_libsql_dlq, pgmq.a_replicate_data_libsql_dlq from ' || grantee;
     for routine in
-      select p.oid from pg_catalog.pg_proc p
-      where p.pronamespace = 'public'::pg_catalog.regnamespace and p.proname in (
+      select p.oid from pg_proc p
+      where p.pronamespace = 'public'::regnamespace and p.proname in (
         'get_libsql_sync_url', 'get_libsql_webhook_signature',
         'process_libsql_replication_batch', 'trigger_http_queue_post_to_function_libsql')
     loop
-      execute pg_catalog.format('revoke all on function %s from %s', routine, grantee);
+      execute format('revoke all on function %s from %s', routine, grantee);
     end loop;
   end loop;
-  if exists (select from pg_catalog.pg_roles r where r.rolname = 'libsql_sync_worker') then
+  if exists (select from pg_roles r where r.rolname = 'libsql_sync_worker') then
     grant usage on schema libsql_sync to libsql_sync_worker;
     for routine in
-      select p.oid from pg_catalog.pg_proc p
-      where p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace
+      select p.oid from pg_proc p
+      where p.pronamespace = 'libsql_sync'::regnamespace
         and p.proname in ('claim', 'lease', 'park', 'release', 'report', 'request_redrive', 'request_walk', 'reset')
     loop
-      execute pg_catalog.format('grant execute on function %s to libsql_sync_worker', routine);
+      execute format('grant execute on function %s to libsql_sync_worker', routine);
     end loop;
   end if;
   -- Whoever may write asks for a bookmark; another role of yours is granted the same.
   for grantee in
-    select pg_catalog.quote_ident(r.rolname) from pg_catalog.pg_roles r
+    select quote_ident(r.rolname) from pg_roles r
     where r.rolname in ('authenticated', 'service_role')
   loop
     execute 'grant usage on schema libsql_sync to ' || grantee;
     for routine in
-      select p.oid from pg_catalog.pg_proc p
-      where p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace and p.proname = 'bookmark'
+      select p.oid from pg_proc p
+      where p.pronamespace = 'libsql_sync'::regnamespace and p.proname = 'bookmark'
     loop
-      execute pg_catalog.format('grant execute on function %s to %s', routine, grantee);
+      execute format('grant execute on function %s to %s', routine, grantee);
     end loop;
   end loop;
 end
@@ -378,11 +387,6 @@ $$;
 
 -- supabase/sql/20_render.sql
 
--- These run in the trigger, with its owner's rights and in any writer's session.
--- Under search_path = '' types are looked up in pg_temp first: a writer's own
--- type "text", with a function of the writer's in its check, would run. So
--- pg_temp is named, and last.
-
 -- The SQL that renders one cell as text: the one rendering of capture and walk.
 -- The same value is always the same text; the settings it leans on are pinned
 -- by the function that runs it.
@@ -393,15 +397,15 @@ set search_path = pg_catalog, pg_temp
 as $$
   with recursive base (oid, typtype, typcategory, typbasetype) as (
     select t.oid, t.typtype, t.typcategory, t.typbasetype
-    from pg_catalog.pg_type t where t.oid = type
+    from pg_type t where t.oid = type
     union all
     select t.oid, t.typtype, t.typcategory, t.typbasetype
-    from base b join pg_catalog.pg_type t on t.oid = b.typbasetype
+    from base b join pg_type t on t.oid = b.typbasetype
     where b.typtype = 'd'
   )
   select case
     -- to_json, not to_jsonb: that one raises for a json value holding \u0000.
-    when declared = 'JSON' then pg_catalog.format('pg_catalog.to_json(%s)::text', expression)
+    when declared = 'JSON' then format('to_json(%s)::text', expression)
     when declared in ('INTEGER', 'BOOLEAN')
       or b.oid in (
         'text'::regtype, 'varchar'::regtype, 'uuid'::regtype, 'bool'::regtype,
@@ -409,11 +413,11 @@ as $$
         'float4'::regtype, 'float8'::regtype, 'json'::regtype, 'jsonb'::regtype
       )
       or b.typtype = 'e'
-      then pg_catalog.format('%s::text', expression)
+      then format('%s::text', expression)
     when b.typtype = 'c' or b.typcategory = 'A'
-      then pg_catalog.format('pg_catalog.to_json(%s)::text', expression)
+      then format('to_json(%s)::text', expression)
     -- Everything else as JSON says it: ISO 8601 times, char(n) with its blanks.
-    else pg_catalog.format('pg_catalog.to_json(%s) operator(pg_catalog.#>>) ''{}''', expression)
+    else format('to_json(%s) #>> ''{}''', expression)
   end
   from base b
   where b.typtype <> 'd'
@@ -427,16 +431,16 @@ returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.format(case
+  select format(case
     when type in ('text'::regtype, 'varchar'::regtype)
-      then '%s collate pg_catalog."C" is distinct from %s collate pg_catalog."C"'
+      then '%s collate "C" is distinct from %s collate "C"'
     when type in (
       'bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype,
       'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
     -- The type may have been changed since attach().
-    ) then '(%1$s is distinct from %2$s or pg_catalog.pg_typeof(%1$s) <> %3$L::pg_catalog.regtype'
-      || ' and row(%1$s)::record operator(pg_catalog.*<>) row(%2$s)::record)'
-    else 'row(%s)::record operator(pg_catalog.*<>) row(%s)::record'
+    ) then '(%1$s is distinct from %2$s or pg_typeof(%1$s) <> %3$L::regtype'
+      || ' and row(%1$s)::record *<> row(%2$s)::record)'
+    else 'row(%s)::record *<> row(%s)::record'
   end, one, other, type::regtype)
 $$;
 
@@ -445,7 +449,7 @@ create or replace function libsql_sync.quoted(name text)
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
-as $$ select '"' || pg_catalog.replace(name, '"', '""') || '"' $$;
+as $$ select '"' || replace(name, '"', '""') || '"' $$;
 
 -- The listed columns of a table that exist today, in the order of the list.
 create or replace function libsql_sync.present_columns(relation oid, table_name text)
@@ -455,8 +459,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select c.value ->> 'name', c.value ->> 'type', a.atttypid, libsql_sync.quoted(a.attname)
   from libsql_sync.tables t
-  cross join lateral pg_catalog.jsonb_array_elements(t.columns) with ordinality c (value, n)
-  join pg_catalog.pg_attribute a
+  cross join lateral jsonb_array_elements(t.columns) with ordinality c (value, n)
+  join pg_attribute a
     on a.attrelid = relation and a.attname = c.value ->> 'name'
    and a.attnum > 0 and not a.attisdropped
   where t.name = table_name
@@ -474,20 +478,20 @@ begin
   -- Planned once in a session: the plan takes ten times as long as the answer.
   return (
     select i.indexrelid
-    from pg_catalog.pg_index i
+    from pg_index i
     where i.indrelid = relation and i.indisunique and i.indisvalid
       and i.indpred is null and i.indexprs is null
       and not exists (
-        select from pg_catalog.generate_series(0, i.indnkeyatts - 1) n
-        join pg_catalog.pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[n]
+        select from generate_series(0, i.indnkeyatts - 1) n
+        join pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[n]
         where a.attname <> all (key_columns) or not a.attnotnull
       )
       -- The rest of the key only has to be there and not null.
       and (
-        select pg_catalog.count(*) from pg_catalog.pg_attribute a
+        select count(*) from pg_attribute a
         where a.attrelid = relation and a.attname = any (key_columns)
           and a.attnotnull and not a.attisdropped
-      ) = pg_catalog.cardinality(key_columns)
+      ) = cardinality(key_columns)
     order by i.indisprimary desc, i.indnkeyatts desc, i.indexrelid
     limit 1
   );
@@ -510,24 +514,24 @@ declare
   equal text;
 begin
   foreach column_name in array key_columns loop
-    select pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname) into equal
-    from pg_catalog.pg_index i
-    cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) k
-    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
-    join pg_catalog.pg_opclass c on c.oid = i.indclass[k]
-    join pg_catalog.pg_amop s
+    select format('operator(%I.%s)', n.nspname, o.oprname) into equal
+    from pg_index i
+    cross join lateral generate_series(0, i.indnkeyatts - 1) k
+    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
+    join pg_opclass c on c.oid = i.indclass[k]
+    join pg_amop s
       on s.amopfamily = c.opcfamily and s.amopstrategy = 3
      and s.amoplefttype = c.opcintype and s.amoprighttype = c.opcintype
-    join pg_catalog.pg_operator o on o.oid = s.amopopr
-    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+    join pg_operator o on o.oid = s.amopopr
+    join pg_namespace n on n.oid = o.oprnamespace
     where i.indexrelid = index_oid and a.attname = column_name;
-    matches := matches || pg_catalog.format(
+    matches := matches || format(
       '%s.%s %s %s.%s', left_alias, libsql_sync.quoted(column_name),
       coalesce(equal, 'operator(pg_catalog.=)'), right_alias, libsql_sync.quoted(column_name)
     );
     equal := null;
   end loop;
-  return pg_catalog.array_to_string(matches, ' and ');
+  return array_to_string(matches, ' and ');
 end
 $$;
 
@@ -570,48 +574,48 @@ declare
 begin
   if libsql_sync.usable_key(relation, key_columns) is null then
     raise exception 'Cannot capture table %: expected a unique, not null key (%), found none',
-      table_name, pg_catalog.array_to_string(key_columns, ', ')
+      table_name, array_to_string(key_columns, ', ')
       using hint = 'Restore the key, or take the table out of schema.json.';
   end if;
 
   select
-    pg_catalog.array_agg(c.name),
-    pg_catalog.string_agg(c.cell, ', '),
-    pg_catalog.string_agg('t.' || c.quoted, ', '),
-    pg_catalog.string_agg(pg_catalog.format('%s as d%s', c.differs, c.n), ', '),
-    pg_catalog.string_agg(c.differs, ' or '),
-    pg_catalog.string_agg(pg_catalog.format('pg_catalog.bool_or(x.d%s) as d%1$s', c.n), ', '),
-    coalesce(pg_catalog.string_agg(pg_catalog.format(
+    array_agg(c.name),
+    string_agg(c.cell, ', '),
+    string_agg('t.' || c.quoted, ', '),
+    string_agg(format('%s as d%s', c.differs, c.n), ', '),
+    string_agg(c.differs, ' or '),
+    string_agg(format('bool_or(x.d%s) as d%1$s', c.n), ', '),
+    coalesce(string_agg(format(
       ' || case when s.d%s then array[%L] else ''{}'' end', c.n, c.name), '') filter (where not c.is_key), ''),
-    coalesce(pg_catalog.string_agg(pg_catalog.format(
+    coalesce(string_agg(format(
       ' || case when s.d%s then array[%s]::text[] else ''{}'' end', c.n, c.cell), '') filter (where not c.is_key), '')
   into columns, cells, live_columns, differing, any_differs, sent_differing, sent_columns, sent_cells
   from (
-    select c.name, c.quoted, pg_catalog.row_number() over () as n, c.name = any (key_columns) as is_key,
+    select c.name, c.quoted, row_number() over () as n, c.name = any (key_columns) as is_key,
       libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted) as cell,
       libsql_sync.differs_sql(c.type, 'o.' || c.quoted, 'n.' || c.quoted) as differs
     from libsql_sync.present_columns(relation, table_name) c
   ) c;
 
   select
-    pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
-    pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'k.' || c.quoted), ', ' order by k.n),
-    pg_catalog.string_agg(c.quoted, ', ' order by k.n),
-    pg_catalog.string_agg('o.' || c.quoted, ', ' order by k.n),
-    pg_catalog.string_agg('n.' || c.quoted, ', ' order by k.n),
-    pg_catalog.string_agg('o.' || c.quoted || ' as o' || k.n || ', n.' || c.quoted || ' as n' || k.n, ', ' order by k.n),
-    pg_catalog.string_agg('x.o' || k.n, ', ' order by k.n),
-    pg_catalog.string_agg('x.n' || k.n, ', ' order by k.n),
+    string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
+    string_agg(libsql_sync.cell_sql(c.declared, c.type, 'k.' || c.quoted), ', ' order by k.n),
+    string_agg(c.quoted, ', ' order by k.n),
+    string_agg('o.' || c.quoted, ', ' order by k.n),
+    string_agg('n.' || c.quoted, ', ' order by k.n),
+    string_agg('o.' || c.quoted || ' as o' || k.n || ', n.' || c.quoted || ' as n' || k.n, ', ' order by k.n),
+    string_agg('x.o' || k.n, ', ' order by k.n),
+    string_agg('x.n' || k.n, ', ' order by k.n),
     -- Bytes count: the key's own collation may call different texts equal. What
     -- equals as a number, 5.00 and 5, is one INTEGER in the replica.
-    coalesce(pg_catalog.string_agg(pg_catalog.format(
-      '(%s) collate pg_catalog."C" <> (%s) collate pg_catalog."C"',
+    coalesce(string_agg(format(
+      '(%s) collate "C" <> (%s) collate "C"',
       libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted),
       libsql_sync.cell_sql(c.declared, c.type, 'k.' || c.quoted)), ' or ' order by k.n)
       filter (where c.declared not in ('INTEGER', 'BOOLEAN')), 'false')
   into live_key, touched_key, key_names, old_key, new_key, changed_key, changed_old, changed_new, respelled
   from libsql_sync.present_columns(relation, table_name) c
-  join pg_catalog.unnest(key_columns) with ordinality k (name, n) on k.name = c.name;
+  join unnest(key_columns) with ordinality k (name, n) on k.name = c.name;
 
   touched := case operation
     when 'INSERT' then 'select ' || new_key || ' from new_rows n'
@@ -626,20 +630,20 @@ begin
     -- Rows whose listed columns are the same image send nothing. Not merely
     -- equal: json has no "=", and citext calls different texts equal.
     || case when operation = 'UPDATE' then 'changed as materialized (select ' || changed_key || ', ' || differing
-        || ', row(' || old_key || ')::record operator(pg_catalog.*<>) row(' || new_key || ')::record as moved'
+        || ', row(' || old_key || ')::record *<> row(' || new_key || ')::record as moved'
         || ' from old_rows o full join new_rows n on '
         || libsql_sync.key_match_sql(relation, key_columns, 'o', 'n')
         || ' where ' || any_differs || '), '
         || 'sent as materialized (select ' || sent_differing
-        || ', pg_catalog.bool_or(x.moved) or pg_catalog.pg_trigger_depth() > 1 as whole from changed x), '
+        || ', bool_or(x.moved) or pg_trigger_depth() > 1 as whole from changed x), '
       else '' end
-    || pg_catalog.format(
+    || format(
       $sql$live as materialized (
         select array[%s]::text[] as touched_key, t.%I is distinct from null as found,
           array[%s]::text[] as live_key, %s as cells, %s as part, %s as respelled
         from (%s) k (%s)
         left join lateral (select %s from %s t where %s and (
-          (select pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) 'read committed')
+          (select current_setting('transaction_isolation') = 'read committed')
           or %s) offset 0) t on true %s
       ) $sql$,
       -- Lateral with offset 0: the plan is a session's and made for its first
@@ -649,52 +653,52 @@ begin
       touched_key, key_columns[1], live_key,
       -- Under another spelling of its key the row is another one in the replica.
       case when operation = 'UPDATE'
-        then pg_catalog.format('case when s.whole or (%s) then array[%s]::text[] else array[%s]::text[]%s end',
+        then format('case when s.whole or (%s) then array[%s]::text[] else array[%s]::text[]%s end',
           respelled, cells, live_key, sent_cells)
-        else pg_catalog.format('array[%s]::text[]', cells) end,
-      case when operation = 'UPDATE' then pg_catalog.format('not (s.whole or (%s))', respelled) else 'false' end,
+        else format('array[%s]::text[]', cells) end,
+      case when operation = 'UPDATE' then format('not (s.whole or (%s))', respelled) else 'false' end,
       respelled, touched, key_names, live_columns,
-      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'),
+      relation::regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'),
       -- A transaction with one snapshot still sees rows that were deleted since,
       -- under keys that it gave to rows of its own: what is there now is its own.
       -- xmin has the lower 32 bits of an id that is near ours.
-      $own$pg_catalog.pg_xact_status((
-          (select pg_catalog.pg_current_xact_id()::text::bigint)
-          + (t.xmin::text::bigint - (select pg_catalog.pg_current_xact_id()::text::bigint) + 6442450944) % 4294967296 - 2147483648
-        )::text::pg_catalog.xid8) = 'in progress'$own$,
+      $own$pg_xact_status((
+          (select pg_current_xact_id()::text::bigint)
+          + (t.xmin::text::bigint - (select pg_current_xact_id()::text::bigint) + 6442450944) % 4294967296 - 2147483648
+        )::text::xid8) = 'in progress'$own$,
       case when operation = 'UPDATE' then 'cross join sent s' else '' end)
-    || pg_catalog.format(
+    || format(
       -- Deletes come first, so that where an old and a new key are one in the
       -- replica, the row stays.
       -- No libSQL row may pass 5,000,000 bytes: such a row sends its key alone.
       $sql$select m.message from (
-        select 0 as kind, pg_catalog.min(d.n) as n, pg_catalog.jsonb_build_object(
+        select 0 as kind, min(d.n) as n, jsonb_build_object(
           'v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
-          'deletes', pg_catalog.array_agg(d.touched_key)) as message
+          'deletes', array_agg(d.touched_key)) as message
         from (
-          select l.touched_key, pg_catalog.row_number() over () as n
+          select l.touched_key, row_number() over () as n
           from live l where not l.found or l.respelled
         ) d group by (d.n - 1) / 1000
         union all
-        select 1, pg_catalog.min(r.n), pg_catalog.jsonb_build_object(
+        select 1, min(r.n), jsonb_build_object(
           'v', 1, 'table', %1$L::text, 'columns', %3$s,
-          case when r.part then 'updates' else 'rows' end, pg_catalog.array_agg(r.cells))
+          case when r.part then 'updates' else 'rows' end, array_agg(r.cells))
         from (
-          select l.cells, l.part, pg_catalog.row_number() over () as n,
-            pg_catalog.sum(pg_catalog.pg_column_size(l.cells)) over (rows unbounded preceding) as bytes
-          from live l where l.found and pg_catalog.pg_column_size(l.cells) <= 5000000
+          select l.cells, l.part, row_number() over () as n,
+            sum(pg_column_size(l.cells)) over (rows unbounded preceding) as bytes
+          from live l where l.found and pg_column_size(l.cells) <= 5000000
         ) r group by r.part, (r.n - 1) / 1000, r.bytes / 262144
         union all
-        select 2, 0, pg_catalog.jsonb_build_object(
+        select 2, 0, jsonb_build_object(
           'v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
-          'oversize', pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(l.live_key)))
-        from live l where l.found and pg_catalog.pg_column_size(l.cells) > 5000000
+          'oversize', jsonb_build_array(to_jsonb(l.live_key)))
+        from live l where l.found and pg_column_size(l.cells) > 5000000
       ) m order by m.kind, m.n$sql$,
-      table_name, pg_catalog.to_jsonb(key_columns),
+      table_name, to_jsonb(key_columns),
       case when operation = 'UPDATE'
-        then pg_catalog.format('case when r.part then (select pg_catalog.to_jsonb(%L::text[]%s) from sent s) else %L::jsonb end',
-          key_columns, sent_columns, pg_catalog.to_jsonb(columns))
-        else pg_catalog.format('%L::jsonb', pg_catalog.to_jsonb(columns)) end);
+        then format('case when r.part then (select to_jsonb(%L::text[]%s) from sent s) else %L::jsonb end',
+          key_columns, sent_columns, to_jsonb(columns))
+        else format('%L::jsonb', to_jsonb(columns)) end);
 end
 $$;
 
@@ -708,63 +712,63 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case operation
-    when 'DELETE' then pg_catalog.format(
+    when 'DELETE' then format(
 $sql$            select * into old_row from old_rows;
             perform from %s l where %s;
             if not found then
-              message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'key', %L::jsonb,
-                'deletes', pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(%s)));
+              message := jsonb_build_object('v', 1, 'table', %L, 'key', %L::jsonb,
+                'deletes', jsonb_build_array(jsonb_build_array(%s)));
             end if;
 $sql$,
-      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'old_row'),
-      t.name, pg_catalog.to_jsonb(t.key), k.cells)
-    when 'UPDATE' then pg_catalog.format(
+      relation::regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'old_row'),
+      t.name, to_jsonb(t.key), k.cells)
+    when 'UPDATE' then format(
 $sql$            select * into old_row from old_rows;
             select * into new_row from new_rows;
-            if row(%s)::record operator(pg_catalog.*=) row(%s)::record then
+            if row(%s)::record *= row(%s)::record then
               select l.* into live_row from %s l where %s;
-              found_live := found and row(%s)::record operator(pg_catalog.*=) row(%s)::record;
+              found_live := found and row(%s)::record *= row(%s)::record;
               names := %L;
               cells := array[%s]::text[];
 %s              unchanged := names = %L;
               if found_live and not unchanged then
-                if pg_catalog.pg_trigger_depth() > 1 then
+                if pg_trigger_depth() > 1 then
                   names := %L;
                   cells := array[%s]::text[];
                   field := 'rows';
                 end if;
-                if pg_catalog.pg_column_size(cells) <= 5000000 then
-                  message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', names,
+                if pg_column_size(cells) <= 5000000 then
+                  message := jsonb_build_object('v', 1, 'table', %L, 'columns', names,
                     field, array[cells]);
                 end if;
               end if;
             end if;
 $sql$,
-      k.old_images, k.new_images, relation::pg_catalog.regclass,
+      k.old_images, k.new_images, relation::regclass,
       libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'), k.live_images, k.new_images,
       t.key, k.live_cells, c.changes, t.key, c.names, c.cells, t.name)
-    else pg_catalog.format(
+    else format(
 $sql$            select * into new_row from new_rows;
             select l.* into live_row from %s l where %s;
-            if found and row(%s)::record operator(pg_catalog.*=) row(%s)::record then
+            if found and row(%s)::record *= row(%s)::record then
               cells := array[%s]::text[];
-              if pg_catalog.pg_column_size(cells) <= 5000000 then
-                message := pg_catalog.jsonb_build_object('v', 1, 'table', %L, 'columns', %L::jsonb,
+              if pg_column_size(cells) <= 5000000 then
+                message := jsonb_build_object('v', 1, 'table', %L, 'columns', %L::jsonb,
                   'rows', array[cells]);
               end if;
             end if;
 $sql$,
-      relation::pg_catalog.regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'),
+      relation::regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'),
       k.live_images, k.new_images, c.cells, t.name, c.columns)
   end
   from libsql_sync.tables t
   cross join lateral (
-    select pg_catalog.jsonb_agg(c.name) as columns,
-      pg_catalog.array_agg(c.name) as names,
-      pg_catalog.string_agg(c.cell, ', ') as cells,
+    select jsonb_agg(c.name) as columns,
+      array_agg(c.name) as names,
+      string_agg(c.cell, ', ') as cells,
       -- A statement for each column: PostgreSQL prepares an expression anew in each
       -- transaction, and most columns are not among what changed.
-      coalesce(pg_catalog.string_agg(pg_catalog.format(
+      coalesce(string_agg(format(
 $sql$              if %s then
                 names := names || %L::text;
                 cells := cells || (%s);
@@ -777,13 +781,13 @@ $sql$, c.differs, c.name, c.cell), '') filter (where c.name <> all (t.key)), '')
     ) c
   ) c
   cross join lateral (
-    select pg_catalog.string_agg('old_row.' || c.quoted, ', ') as old_images,
-      pg_catalog.string_agg('new_row.' || c.quoted, ', ') as new_images,
-      pg_catalog.string_agg('live_row.' || c.quoted, ', ') as live_images,
-      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'old_row.' || c.quoted), ', ' order by k.n) as cells,
-      pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted), ', ' order by k.n) as live_cells
+    select string_agg('old_row.' || c.quoted, ', ') as old_images,
+      string_agg('new_row.' || c.quoted, ', ') as new_images,
+      string_agg('live_row.' || c.quoted, ', ') as live_images,
+      string_agg(libsql_sync.cell_sql(c.declared, c.type, 'old_row.' || c.quoted), ', ' order by k.n) as cells,
+      string_agg(libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted), ', ' order by k.n) as live_cells
     from libsql_sync.present_columns(relation, table_name) c
-    join pg_catalog.unnest(t.key) with ordinality k (name, n) on k.name = c.name
+    join unnest(t.key) with ordinality k (name, n) on k.name = c.name
   ) k
   where t.name = table_name
 $$;
@@ -794,16 +798,16 @@ returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.format(
-    $sql$select pg_catalog.jsonb_build_object('v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
-      'deletes', pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d.key) order by d.n))
-    from (select array[%3$s]::text[] as key, pg_catalog.row_number() over () as n from %4$s t) d
+  select format(
+    $sql$select jsonb_build_object('v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
+      'deletes', jsonb_agg(to_jsonb(d.key) order by d.n))
+    from (select array[%3$s]::text[] as key, row_number() over () as n from %4$s t) d
     group by (d.n - 1) / 1000$sql$,
-    table_name, pg_catalog.to_jsonb(t.key),
-    pg_catalog.string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
-    partition::pg_catalog.regclass)
+    table_name, to_jsonb(t.key),
+    string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
+    partition::regclass)
   from libsql_sync.tables t
-  cross join lateral pg_catalog.unnest(t.key) with ordinality k (name, n)
+  cross join lateral unnest(t.key) with ordinality k (name, n)
   join lateral libsql_sync.present_columns(partition, table_name) c on c.name = k.name
   where t.name = table_name
   group by t.key
@@ -819,11 +823,11 @@ returns table (relation oid, table_name text, operation text, branch text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.oid, t.name, o.operation, pg_catalog.format(
+  select r.oid, t.name, o.operation, format(
 $branch$        if tg_op = %L then
           perform from %s limit 2;
           get diagnostics touched = row_count;
-          if touched = 1 and pg_catalog.current_setting('transaction_isolation') = 'read committed' then
+          if touched = 1 and current_setting('transaction_isolation') = 'read committed' then
 %s          end if;
           if touched > 1 or touched = 1 and message is null and not unchanged then
             messages := array(%s);
@@ -832,7 +836,7 @@ $branch$        if tg_op = %L then
 $branch$, o.operation, o.transition,
     libsql_sync.one_row_sql(r.oid, t.name, o.operation), libsql_sync.capture_sql(r.oid, t.name, o.operation))
   from libsql_sync.tables t
-  cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
   -- An UPDATE's new row may be missing, where a trigger kept it from a partition.
   cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
   where r.oid is not null
@@ -846,10 +850,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   branches text := (
-    select coalesce(pg_catalog.string_agg(t.branches, '' order by t.table_name), '')
+    select coalesce(string_agg(t.branches, '' order by t.table_name), '')
     from (
-      select b.table_name, pg_catalog.format(E'      elsif tg_argv[0] = %L then\n', b.table_name)
-        || pg_catalog.string_agg(b.branch, '' order by b.operation) as branches
+      select b.table_name, format(E'      elsif tg_argv[0] = %L then\n', b.table_name)
+        || string_agg(b.branch, '' order by b.operation) as branches
       from libsql_sync.branches() b group by b.table_name
     ) t);
 begin
@@ -871,17 +875,17 @@ declare
   listed oid;
 begin
   if tg_op = 'TRUNCATE' then
-    ours := coalesce(pg_catalog.pg_partition_root(tg_relid), tg_relid);
+    ours := coalesce(pg_partition_root(tg_relid), tg_relid);
     -- Another table may bear the name now: what this one loses is not its.
-    listed := coalesce(pg_catalog.to_regclass(pg_catalog.format('public.%I', tg_argv[0])), ours);
+    listed := coalesce(to_regclass(format('public.%I', tg_argv[0])), ours);
   end if;
   if listed <> ours then
     return null;
   elsif tg_op = 'TRUNCATE' and tg_when = 'AFTER' and listed <> tg_relid then
     -- It became a partition since attach(): what was in it is not known any more.
-    messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
+    messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
   elsif tg_op = 'TRUNCATE' and tg_when = 'AFTER' then
-    messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
+    messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
   else
     -- Rendering alone stands in the block: a write in it would burn a
     -- transaction id per statement.
@@ -900,20 +904,20 @@ $body$ || branches || $body$      else
         execute 'select array(' || case tg_op
           when 'TRUNCATE' then libsql_sync.truncate_sql(tg_relid, tg_argv[0])
           else libsql_sync.capture_sql(
-            coalesce(pg_catalog.to_regclass(pg_catalog.format('public.%I', tg_argv[0])),
-              pg_catalog.pg_partition_root(tg_relid), tg_relid), tg_argv[0], tg_op)
+            coalesce(to_regclass(format('public.%I', tg_argv[0])),
+              pg_partition_root(tg_relid), tg_relid), tg_argv[0], tg_op)
         end || ')' into strict messages;
       exception when others then
         if sqlstate like '40%' then raise; end if;
-        messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
+        messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
       end;
     end;
   end if;
   if messages is not null then
     insert into pgmq.q_replicate_data_libsql (vt, message)
-    select pg_catalog.now(), m from pg_catalog.unnest(messages) m;
+    select now(), m from unnest(messages) m;
   elsif message is not null then
-    insert into pgmq.q_replicate_data_libsql (vt, message) values (pg_catalog.now(), message);
+    insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), message);
   end if;
   return null;
 end
@@ -928,8 +932,8 @@ language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select 'replicate_'
-    || case when pg_catalog.octet_length(table_name) + pg_catalog.octet_length(suffix) <= 46
-         then table_name else pg_catalog.md5(table_name) end
+    || case when octet_length(table_name) + octet_length(suffix) <= 46
+         then table_name else md5(table_name) end
     || '_libsql' || suffix
 $$;
 
@@ -947,27 +951,27 @@ as $$
     when c.relkind = 'f' then 'is a foreign table'
     when c.relkind not in ('r', 'p') then 'is no table'
     when exists (
-      select from pg_catalog.pg_inherits h join pg_catalog.pg_class p on p.oid = h.inhparent
+      select from pg_inherits h join pg_class p on p.oid = h.inhparent
       where relation in (h.inhparent, h.inhrelid) and p.relkind = 'r'
     ) then 'takes part in table inheritance'
     when c.relispartition then 'is a partition: list the partitioned table'
     when libsql_sync.usable_key(relation, key_columns) is null
-      then 'has no unique, not null key (' || pg_catalog.array_to_string(key_columns, ', ') || ')'
+      then 'has no unique, not null key (' || array_to_string(key_columns, ', ') || ')'
     -- '5' and '5.00' are two texts and one integer: two rows would become one.
     when exists (
       select from libsql_sync.tables t
-      cross join lateral pg_catalog.jsonb_array_elements(t.columns) d
-      join pg_catalog.pg_attribute a on a.attrelid = relation and a.attname = d.value ->> 'name'
-      join pg_catalog.pg_type y on y.oid = a.atttypid
-      where pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) = relation
+      cross join lateral jsonb_array_elements(t.columns) d
+      join pg_attribute a on a.attrelid = relation and a.attname = d.value ->> 'name'
+      join pg_type y on y.oid = a.atttypid
+      where to_regclass(format('public.%I', t.name)) = relation
         and d.value ->> 'name' = any (key_columns)
         and (d.value ->> 'type' = 'INTEGER' and y.typcategory <> 'N'
           or d.value ->> 'type' = 'BOOLEAN' and y.typcategory not in ('B', 'N'))
     ) then 'has a key column that is no number or boolean, as schema.json declares it: declare it TEXT'
-    when pg_catalog.row_security_active(relation)
+    when row_security_active(relation)
       then 'hides rows from ' || current_user || ' by row level security'
   end
-  from pg_catalog.pg_class c where c.oid = relation
+  from pg_class c where c.oid = relation
 $$;
 
 -- Attach the triggers to every listed table that exists; what is in place and
@@ -989,11 +993,11 @@ declare
   made integer := 0;
   handler oid;
 begin
-  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   for listed in
     select t.*, r.oid as relation, libsql_sync.attach_problem(r.oid, t.key) as problem
     from libsql_sync.tables t
-    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+    cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
     order by t.name
   loop
     if listed.relation is null then
@@ -1001,8 +1005,8 @@ begin
     elsif listed.problem is not null then
       problems := problems || ('public.' || listed.name || ' ' || listed.problem);
     else
-      select pg_catalog.string_agg(c.value ->> 'name', ', ') into missing
-      from pg_catalog.jsonb_array_elements(listed.columns) c
+      select string_agg(c.value ->> 'name', ', ') into missing
+      from jsonb_array_elements(listed.columns) c
       where c.value ->> 'name' not in (select p.name from libsql_sync.present_columns(listed.relation, listed.name) p);
       if missing is not null then
         raise warning 'Table public.% lacks the listed column(s) %: they stay as they are in the replica', listed.name, missing;
@@ -1010,31 +1014,31 @@ begin
     end if;
   end loop;
   if problems <> '{}' then
-    raise exception 'Cannot attach: %', pg_catalog.array_to_string(problems, '; ')
+    raise exception 'Cannot attach: %', array_to_string(problems, '; ')
       using hint = 'Only tables with a unique, not null key can be replicated. Mend the table, or take it out of schema.json.';
   end if;
 
   body := libsql_sync.trigger_sql();
-  handler := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
-  previous := (select p.prosrc from pg_catalog.pg_proc p where p.oid = handler);
+  handler := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  previous := (select p.prosrc from pg_proc p where p.oid = handler);
   -- What a writer sent by the old text lacks a column that is listed now, and may
   -- be committed after all was walked: he ends first, and then all is walked.
   for listed in
     select b.relation from libsql_sync.branches() b
-    where pg_catalog.strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
+    where strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
   loop
     begin
-      execute pg_catalog.format('lock table %s in share row exclusive mode', listed.relation::pg_catalog.regclass);
+      execute format('lock table %s in share row exclusive mode', listed.relation::regclass);
     exception when lock_not_available then
       raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
-        listed.relation::pg_catalog.regclass
+        listed.relation::regclass
         using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
     end;
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
   if handler is null or body is distinct from previous then
     -- Definer: the writing user may neither read the queue nor write to it.
-    execute pg_catalog.format(
+    execute format(
       'create or replace function public.trigger_http_queue_post_to_function_libsql() returns trigger'
       || ' language plpgsql security definer'
       || ' set search_path = pg_catalog, pg_temp set row_security = off'
@@ -1048,7 +1052,7 @@ begin
       || ' as %L', body);
   end if;
   perform libsql_sync.lock_down();
-  handler := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  handler := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
 
   -- A statement fires the triggers of the one table it names: so every
   -- partition of a partitioned table gets them as well.
@@ -1056,11 +1060,11 @@ begin
     select f.relation, t.name as table_name, libsql_sync.trigger_name(t.name, e.suffix) as name,
       e.fires, e.transition, e.type
     from libsql_sync.tables t
-    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+    cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
     cross join lateral (
       select r.oid as relation, false as is_partition where r.oid is not null
       union all
-      select p.relid, true from pg_catalog.pg_partition_tree(r.oid) p where p.relid <> r.oid
+      select p.relid, true from pg_partition_tree(r.oid) p where p.relid <> r.oid
     ) f
     cross join lateral (values
       ('', 'after insert', 'referencing new table as new_rows', 4),
@@ -1072,19 +1076,19 @@ begin
     ) e (suffix, fires, transition, type)
   loop
     if not exists (
-      select from pg_catalog.pg_trigger g
+      select from pg_trigger g
       where g.tgrelid = wanted.relation and g.tgname = wanted.name and g.tgfoid = handler
         and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
-        and g.tgargs = pg_catalog.convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
+        and g.tgargs = convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
     ) then
       begin
-        execute pg_catalog.format(
+        execute format(
           'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
-          wanted.name, wanted.fires, wanted.relation::pg_catalog.regclass, wanted.transition, wanted.table_name);
-        execute pg_catalog.format('alter table %s enable trigger %I', wanted.relation::pg_catalog.regclass, wanted.name);
+          wanted.name, wanted.fires, wanted.relation::regclass, wanted.transition, wanted.table_name);
+        execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
       exception when lock_not_available then
         raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
-          wanted.relation::pg_catalog.regclass
+          wanted.relation::regclass
           using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
       end;
       made := made + 1;
@@ -1095,18 +1099,18 @@ begin
   end loop;
 
   for stale in
-    select g.tgrelid::pg_catalog.regclass as relation, g.tgname as name
-    from pg_catalog.pg_trigger g
+    select g.tgrelid::regclass as relation, g.tgname as name
+    from pg_trigger g
     where g.tgfoid = handler and not exists (
       select from libsql_sync.tables t
-      cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
-      where g.tgargs = pg_catalog.convert_to(t.name, 'UTF8') || '\x00'::bytea
+      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+      where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
         -- A table that was renamed is followed until another bears the name.
         and (r.oid is null or g.tgrelid = r.oid
-          or g.tgrelid in (select p.relid from pg_catalog.pg_partition_tree(r.oid) p))
+          or g.tgrelid in (select p.relid from pg_partition_tree(r.oid) p))
     )
   loop
-    execute pg_catalog.format('drop trigger %I on %s', stale.name, stale.relation);
+    execute format('drop trigger %I on %s', stale.name, stale.relation);
     -- A partition that was detached took its rows along.
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
@@ -1124,7 +1128,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   if schema_hash is distinct from (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1) then
     delete from libsql_sync.schemas s where s.hash = schema_hash;
     insert into libsql_sync.schemas (hash, spec) values (schema_hash, configure.spec);
@@ -1132,9 +1136,9 @@ begin
   delete from libsql_sync.tables where true;
   insert into libsql_sync.tables (name, key, columns)
   select t.value ->> 'name',
-    array(select pg_catalog.jsonb_array_elements_text(t.value -> 'key')),
+    array(select jsonb_array_elements_text(t.value -> 'key')),
     t.value -> 'columns'
-  from pg_catalog.jsonb_array_elements(configure.spec -> 'tables') t;
+  from jsonb_array_elements(configure.spec -> 'tables') t;
   return libsql_sync.attach();
 end
 $$;
@@ -1166,7 +1170,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   listed libsql_sync.tables;
-  operation text := pg_catalog.upper(message ->> 'type');
+  operation text := upper(message ->> 'type');
   image jsonb := message -> 'record';
   old_image jsonb := message -> 'old_record';
   envelope jsonb;
@@ -1178,43 +1182,43 @@ begin
   if not found or operation is null then
     return null;
   end if;
-  envelope := pg_catalog.jsonb_build_object('v', 1, 'table', listed.name);
+  envelope := jsonb_build_object('v', 1, 'table', listed.name);
   if operation = 'TRUNCATE' then
     return envelope || '{"truncate": true}';
   end if;
 
-  if operation in ('UPDATE', 'DELETE') and pg_catalog.jsonb_typeof(old_image) = 'object' then
-    select pg_catalog.array_agg(old_image ->> k.name order by k.n) into old_key
-    from pg_catalog.unnest(listed.key) with ordinality k (name, n);
+  if operation in ('UPDATE', 'DELETE') and jsonb_typeof(old_image) = 'object' then
+    select array_agg(old_image ->> k.name order by k.n) into old_key
+    from unnest(listed.key) with ordinality k (name, n);
   end if;
   if operation = 'DELETE' then
-    return case when pg_catalog.array_position(old_key, null) is null and old_key is not null
-      then envelope || pg_catalog.jsonb_build_object('key', listed.key, 'deletes', pg_catalog.jsonb_build_array(old_key)) end;
+    return case when array_position(old_key, null) is null and old_key is not null
+      then envelope || jsonb_build_object('key', listed.key, 'deletes', jsonb_build_array(old_key)) end;
   end if;
 
-  if operation not in ('INSERT', 'UPDATE') or pg_catalog.jsonb_typeof(image) is distinct from 'object'
+  if operation not in ('INSERT', 'UPDATE') or jsonb_typeof(image) is distinct from 'object'
     or not image ?& listed.key then
     return null;
   end if;
-  select pg_catalog.array_agg(c.name order by c.n), pg_catalog.array_agg(c.cell order by c.n)
+  select array_agg(c.name order by c.n), array_agg(c.cell order by c.n)
   into columns, cells
   from (
     select c.value ->> 'name' as name, c.n, case
-      when c.value ->> 'type' <> 'JSON' or pg_catalog.jsonb_typeof(image -> (c.value ->> 'name')) = 'null'
-        or (pg_catalog.jsonb_typeof(image -> (c.value ->> 'name')) = 'string'
+      when c.value ->> 'type' <> 'JSON' or jsonb_typeof(image -> (c.value ->> 'name')) = 'null'
+        or (jsonb_typeof(image -> (c.value ->> 'name')) = 'string'
             and libsql_sync.is_json_container(image ->> (c.value ->> 'name')))
         then image ->> (c.value ->> 'name')
       else (image -> (c.value ->> 'name'))::text
     end as cell
-    from pg_catalog.jsonb_array_elements(listed.columns) with ordinality c (value, n)
+    from jsonb_array_elements(listed.columns) with ordinality c (value, n)
     where image ? (c.value ->> 'name')
   ) c;
-  envelope := envelope || pg_catalog.jsonb_build_object('columns', columns, 'rows', pg_catalog.jsonb_build_array(cells));
+  envelope := envelope || jsonb_build_object('columns', columns, 'rows', jsonb_build_array(cells));
   -- The key as it was leaves no ghost behind.
-  if old_key is not null and pg_catalog.array_position(old_key, null) is null
-    and old_key <> (select pg_catalog.array_agg(image ->> k.name order by k.n)
-                    from pg_catalog.unnest(listed.key) with ordinality k (name, n)) then
-    envelope := envelope || pg_catalog.jsonb_build_object('key', listed.key, 'deletes', pg_catalog.jsonb_build_array(old_key));
+  if old_key is not null and array_position(old_key, null) is null
+    and old_key <> (select array_agg(image ->> k.name order by k.n)
+                    from unnest(listed.key) with ordinality k (name, n)) then
+    envelope := envelope || jsonb_build_object('key', listed.key, 'deletes', jsonb_build_array(old_key));
   end if;
   return envelope;
 end
@@ -1232,10 +1236,10 @@ declare
   whole jsonb;
   envelope text;
 begin
-  whole := pg_catalog.jsonb_build_array(message) -> 0; -- decompressed once
-  if pg_catalog.pg_column_size(whole) > 33554432 then
+  whole := jsonb_build_array(message) -> 0; -- decompressed once
+  if pg_column_size(whole) > 33554432 then
     null;
-  elsif pg_catalog.jsonb_typeof(whole) = 'object' and whole -> 'v' = '1'
+  elsif jsonb_typeof(whole) = 'object' and whole -> 'v' = '1'
     and whole - '{v,table,columns,rows,updates,key,deletes,oversize,truncate,failed}'::text[] = '{}'
     and not whole @? '$.**{4}'
   then
@@ -1250,14 +1254,14 @@ begin
       envelope := whole::text;
     end if;
   end if;
-  if pg_catalog.octet_length(envelope) <= 33554432 then
+  if octet_length(envelope) <= 33554432 then
     return envelope;
   end if;
   raise program_limit_exceeded;
 -- PostgreSQL says so itself of what is too deep, or of 1 GB.
 exception when program_limit_exceeded then
-  return pg_catalog.jsonb_build_object('v', 1, 'failed', '54000', 'table',
-    case when pg_catalog.length(message ->> 'table') < 64 then message -> 'table' end);
+  return jsonb_build_object('v', 1, 'failed', '54000', 'table',
+    case when length(message ->> 'table') < 64 then message -> 'table' end);
 end
 $$;
 
@@ -1271,7 +1275,7 @@ as $$
   select case
     when message is null then 'null'
     -- Less can grow to some 30 MB at most.
-    when pg_catalog.pg_column_size(message) > 3000 or pg_catalog.pg_column_compression(message) is not null
+    when pg_column_size(message) > 3000 or pg_column_compression(message) is not null
       then libsql_sync.large_envelope(message)
     when message -> 'v' = '1'::jsonb then message::text
     else coalesce(libsql_sync.classic_envelope(message), message)::text
@@ -1288,11 +1292,11 @@ returns setof text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select l.virtualtransaction from pg_catalog.pg_locks l
+  select l.virtualtransaction from pg_locks l
   where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted
-    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+    and l.database = (select d.oid from pg_database d where d.datname = current_database())
     and l.relation = 'pgmq.q_replicate_data_libsql'::regclass
-    and l.pid is distinct from pg_catalog.pg_backend_pid()
+    and l.pid is distinct from pg_backend_pid()
 $$;
 
 -- The highest id the queue has drawn; null where that does not say that all lower
@@ -1302,8 +1306,8 @@ returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.pg_sequence_last_value(s.seqrelid) from pg_catalog.pg_sequence s
-  where s.seqrelid = pg_catalog.pg_get_serial_sequence('pgmq.q_replicate_data_libsql', 'msg_id')::regclass
+  select pg_sequence_last_value(s.seqrelid) from pg_sequence s
+  where s.seqrelid = pg_get_serial_sequence('pgmq.q_replicate_data_libsql', 'msg_id')::regclass
     and s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle
 $$;
 
@@ -1363,7 +1367,7 @@ set work_mem = '32MB'
 as $$
   with rendered as materialized (
     select * from (
-      select r.*, pg_catalog.row_number() over w as n, pg_catalog.sum(pg_catalog.octet_length(r.text)) over w as bytes
+      select r.*, row_number() over w as n, sum(octet_length(r.text)) over w as bytes
       from (
         select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
           case when m.field is not null then m.message -> 'columns' end as columns,
@@ -1372,25 +1376,25 @@ as $$
         from (
           select q.msg_id, q.message,
             -- Where its one row lies, if it has no more than that.
-            case when pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
+            case when pg_column_size(q.message) <= 3000 and pg_column_compression(q.message) is null
               and q.message -> 'v' = '1'
-              and pg_catalog.jsonb_typeof(q.message -> 'table') = 'string'
+              and jsonb_typeof(q.message -> 'table') = 'string'
               and not q.message ?| '{deletes,oversize,truncate,failed}'
-              and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
+              and jsonb_typeof(q.message -> 'columns') = 'array'
             then case
-              when pg_catalog.jsonb_typeof(q.message -> 'updates' -> 0) = 'array'
+              when jsonb_typeof(q.message -> 'updates' -> 0) = 'array'
                 and q.message #> '{updates,1}' is null and not q.message ? 'rows' then 'updates'
-              when pg_catalog.jsonb_typeof(q.message -> 'rows' -> 0) = 'array'
+              when jsonb_typeof(q.message -> 'rows' -> 0) = 'array'
                 and q.message #> '{rows,1}' is null and not q.message ? 'updates' then 'rows'
             end end as field
           from (
-            select l.msg_id, l.message, pg_catalog.sum(l.bytes) over w - l.bytes as bytes_before
+            select l.msg_id, l.message, sum(l.bytes) over w - l.bytes as bytes_before
             from (
               -- Nothing is decompressed to be left: three is what JSON is compressed to.
-              select m.msg_id, m.message, coalesce(pg_catalog.pg_column_size(m.message), 0)
-                * case when pg_catalog.pg_column_compression(m.message) is null then 1 else 3 end as bytes
+              select m.msg_id, m.message, coalesce(pg_column_size(m.message), 0)
+                * case when pg_column_compression(m.message) is null then 1 else 3 end as bytes
               from pgmq.q_replicate_data_libsql m
-              where m.msg_id >= lowest and not m.msg_id operator(pg_catalog.<@) besides
+              where m.msg_id >= lowest and not m.msg_id <@ besides
               order by m.msg_id limit messages_max
             ) l
             window w as (order by l.msg_id rows unbounded preceding)
@@ -1406,58 +1410,58 @@ as $$
     ) r
     where r.bytes <= bytes_max or r.n = 1
   ), kinds as materialized (
-    select r.table_name, r.columns, r.field, pg_catalog.min(r.msg_id) as first,
-      pg_catalog.count(*) over t as of_table, pg_catalog.row_number() over t - 1 as n,
-      pg_catalog.string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
-      pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
+    select r.table_name, r.columns, r.field, min(r.msg_id) as first,
+      count(*) over t as of_table, row_number() over t - 1 as n,
+      string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
+      string_agg(r.text, ',' order by r.msg_id) as texts
     from rendered r
     where r.field is not null
     group by r.table_name, r.columns, r.field
-    window t as (partition by r.table_name order by pg_catalog.min(r.msg_id) rows between unbounded preceding and unbounded following)
+    window t as (partition by r.table_name order by min(r.msg_id) rows between unbounded preceding and unbounded following)
   ), mixed as materialized (
     -- Tables that have other messages as well.
     select distinct r.table_name from rendered r
     where r.field is null and r.table_name is not null
   ), parts as (
-    select k.first, pg_catalog.concat('[["', k.ids, '"],{"v":1,"table":', pg_catalog.to_json(k.table_name),
+    select k.first, concat('[["', k.ids, '"],{"v":1,"table":', to_json(k.table_name),
       ',"columns":', k.columns, ',"', k.field, '":[', k.texts, ']}]') as part
     from kinds k
     where k.of_table = 1 and k.table_name not in (select m.table_name from mixed m)
     union all
-    select o.first, pg_catalog.concat('[["', o.ids, '"],{"v":1,"table":', pg_catalog.to_json(o.table_name),
+    select o.first, concat('[["', o.ids, '"],{"v":1,"table":', to_json(o.table_name),
       ',"kinds":', o.kinds, ',"of":[', o.places, '],"rows":[', o.texts, ']}]')
     from (
-      select r.table_name, pg_catalog.min(r.msg_id) as first,
-        (select pg_catalog.json_agg(pg_catalog.json_build_object('columns', l.columns, 'field', l.field) order by l.n)
+      select r.table_name, min(r.msg_id) as first,
+        (select json_agg(json_build_object('columns', l.columns, 'field', l.field) order by l.n)
          from kinds l where l.table_name = r.table_name) as kinds,
-        pg_catalog.string_agg(k.n::text, ',' order by r.msg_id) as places,
-        pg_catalog.string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
-        pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
+        string_agg(k.n::text, ',' order by r.msg_id) as places,
+        string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
+        string_agg(r.text, ',' order by r.msg_id) as texts
       from rendered r
       join kinds k on k.table_name = r.table_name and k.columns = r.columns and k.field = r.field
       where k.of_table > 1 and k.table_name not in (select m.table_name from mixed m)
       group by r.table_name
     ) o
     union all
-    select r.msg_id, case when r.field is null then pg_catalog.concat('["', r.msg_id, '",', r.text, ']')
-      else pg_catalog.concat('["', r.msg_id, '",{"v":1,"table":', pg_catalog.to_json(r.table_name),
+    select r.msg_id, case when r.field is null then concat('["', r.msg_id, '",', r.text, ']')
+      else concat('["', r.msg_id, '",{"v":1,"table":', to_json(r.table_name),
         ',"columns":', r.columns, ',"', r.field, '":[', r.text, ']}]') end
     from rendered r
     where r.field is null or r.table_name in (select m.table_name from mixed m)
   )
   select
-    (select pg_catalog.string_agg(p.part, ',' order by p.first) from parts p),
+    (select string_agg(p.part, ',' order by p.first) from parts p),
     coalesce((
-      select pg_catalog.range_agg(s.ids) from (
-        select pg_catalog.int8range(pg_catalog.min(r.msg_id), pg_catalog.max(r.msg_id) + 1) as ids
+      select range_agg(s.ids) from (
+        select int8range(min(r.msg_id), max(r.msg_id) + 1) as ids
         from rendered r group by r.msg_id - r.n
       ) s
     ), '{}'),
-    (select pg_catalog.count(*)::integer from rendered r),
+    (select count(*)::integer from rendered r),
     (
       select m.msg_id from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= coalesce((select pg_catalog.max(r.msg_id) + 1 from rendered r), lowest)
-        and not m.msg_id operator(pg_catalog.<@) besides
+      where m.msg_id >= coalesce((select max(r.msg_id) + 1 from rendered r), lowest)
+        and not m.msg_id <@ besides
       order by m.msg_id limit 1
     ) is null
 $$;
@@ -1473,17 +1477,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if b.state = 'pending' then
-    select pg_catalog.string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
-      pg_catalog.count(*)
+    select string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
+      count(*)
     into envelopes, messages
-    from pg_catalog.unnest(b.msg_ids) r
-    join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+    from unnest(b.msg_ids) r
+    join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
   else
-    select pg_catalog.string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
-      pg_catalog.count(*)
+    select string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
+      count(*)
     into envelopes, messages
-    from pg_catalog.unnest(b.msg_ids) r
-    join pgmq.a_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+    from unnest(b.msg_ids) r
+    join pgmq.a_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
   end if;
 end
 $$;
@@ -1496,7 +1500,7 @@ create or replace function libsql_sync.newest_letter()
 returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
-as $$ select coalesce(pg_catalog.max(d.msg_id), 0) from pgmq.q_replicate_data_libsql_dlq d $$;
+as $$ select coalesce(max(d.msg_id), 0) from pgmq.q_replicate_data_libsql_dlq d $$;
 
 -- A walk that was asked for, next to nothing if nobody asks: a replica that is
 -- not walked yet gets one over everything, a walked one is scrubbed. The
@@ -1530,9 +1534,9 @@ begin
     if (at ->> 'walk_done')::integer = 0 and c.refill and not exists (
       -- One that ended and left it so found a table it could not read: not at once again.
       select from libsql_sync.walks v
-      where v.kind = 'backfill' and v.ended_at > pg_catalog.clock_timestamp() - interval '15 minutes'
+      where v.kind = 'backfill' and v.ended_at > clock_timestamp() - interval '15 minutes'
         and v.walk_gen = (at ->> 'walk_gen')::bigint and v.tables = everything
-        and exists (select from pg_catalog.jsonb_each(v.found) f where f.value ->> 'failed' <> '42P01')
+        and exists (select from jsonb_each(v.found) f where f.value ->> 'failed' <> '42P01')
     ) then
       insert into libsql_sync.walks (kind, tables, repair, closes, reason, letters_until)
       values ('backfill', everything, true, true, 'the replica was not walked yet', libsql_sync.newest_letter())
@@ -1564,28 +1568,28 @@ declare
 begin
   -- Planned once in a session, too.
   return query select (k + 1)::bigint, a.attname::text,
-    pg_catalog.quote_ident(a.attname) || coalesce((
-      select pg_catalog.format(' collate %I.%I', n.nspname, l.collname)
-      from pg_catalog.pg_collation l join pg_catalog.pg_namespace n on n.oid = l.collnamespace
+    quote_ident(a.attname) || coalesce((
+      select format(' collate %I.%I', n.nspname, l.collname)
+      from pg_collation l join pg_namespace n on n.oid = l.collnamespace
       where l.oid = i.indcollation[k] and l.oid <> a.attcollation), ''),
     a.atttypid,
     -- Not null for the modifier: "character" and "bit" would be of length 1.
-    pg_catalog.format_type(a.atttypid, -1),
+    format_type(a.atttypid, -1),
     s.less, s.equal, s.at_least, s.greater
-  from pg_catalog.pg_index i
-  cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) k
-  join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
-  join pg_catalog.pg_opclass c on c.oid = i.indclass[k]
+  from pg_index i
+  cross join lateral generate_series(0, i.indnkeyatts - 1) k
+  join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
+  join pg_opclass c on c.oid = i.indclass[k]
   cross join lateral (
-    select pg_catalog.max(o.name) filter (where o.strategy = 1) as less,
-      pg_catalog.max(o.name) filter (where o.strategy = 3) as equal,
-      pg_catalog.max(o.name) filter (where o.strategy = 4) as at_least,
-      pg_catalog.max(o.name) filter (where o.strategy = 5) as greater
+    select max(o.name) filter (where o.strategy = 1) as less,
+      max(o.name) filter (where o.strategy = 3) as equal,
+      max(o.name) filter (where o.strategy = 4) as at_least,
+      max(o.name) filter (where o.strategy = 5) as greater
     from (
-      select m.amopstrategy, pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname)
-      from pg_catalog.pg_amop m
-      join pg_catalog.pg_operator o on o.oid = m.amopopr
-      join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+      select m.amopstrategy, format('operator(%I.%s)', n.nspname, o.oprname)
+      from pg_amop m
+      join pg_operator o on o.oid = m.amopopr
+      join pg_namespace n on n.oid = o.oprnamespace
       where m.amopfamily = c.opcfamily and m.amopstrategy in (1, 3, 4, 5)
         and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
     ) o (strategy, name)
@@ -1605,29 +1609,29 @@ returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.format(
-    'select r.bytes, case when r.bytes <= 65536 then pg_catalog.array_to_json(r.cells)::text end as text,'
+  select format(
+    'select r.bytes, case when r.bytes <= 65536 then array_to_json(r.cells)::text end as text,'
     || ' case when r.bytes > 65536 then r.cells end as cells, array[%s]::text[] as place from %s t'
-    || ' cross join lateral (select c.cells, pg_catalog.pg_column_size(c.cells) as bytes from (select array[%s]::text[] as cells offset 0) c offset 0) r'
+    || ' cross join lateral (select c.cells, pg_column_size(c.cells) as bytes from (select array[%s]::text[] as cells offset 0) c offset 0) r'
     || ' where $1 is null or (%s) order by %s limit $2',
     -- As the type itself writes it: what a cast reads again.
-    pg_catalog.string_agg(pg_catalog.format('t.%I::text', w.name), ', ' order by w.n),
-    relation::pg_catalog.regclass,
-    (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
+    string_agg(format('t.%I::text', w.name), ', ' order by w.n),
+    relation::regclass,
+    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
      from libsql_sync.present_columns(relation, table_name) p),
-    case when pg_catalog.bool_and(w.greater = 'operator(pg_catalog.>)') and pg_catalog.count(*) > 1
-      then pg_catalog.format('row(%s) operator(pg_catalog.>) row(%s)',
-        pg_catalog.string_agg('t.' || w.quoted, ', ' order by w.n),
-        pg_catalog.string_agg('($1)[' || w.n || ']::' || w.type, ', ' order by w.n))
+    case when bool_and(w.greater = 'operator(pg_catalog.>)') and count(*) > 1
+      then format('row(%s) operator(pg_catalog.>) row(%s)',
+        string_agg('t.' || w.quoted, ', ' order by w.n),
+        string_agg('($1)[' || w.n || ']::' || w.type, ', ' order by w.n))
       -- The same written out, for operators that a row comparison cannot name.
-      else pg_catalog.min(case when w.n = 1 then pg_catalog.format('t.%s %s ($1)[1]::%s and ', w.quoted, w.at_least, w.type) end)
-        || '(' || pg_catalog.string_agg(
+      else min(case when w.n = 1 then format('t.%s %s ($1)[1]::%s and ', w.quoted, w.at_least, w.type) end)
+        || '(' || string_agg(
           coalesce((
-            select pg_catalog.string_agg(pg_catalog.format('t.%s %s ($1)[%s]::%s and ', b.quoted, b.equal, b.n, b.type), '' order by b.n)
+            select string_agg(format('t.%s %s ($1)[%s]::%s and ', b.quoted, b.equal, b.n, b.type), '' order by b.n)
             from libsql_sync.walk_columns(relation, t.key) b where b.n < w.n), '')
-          || pg_catalog.format('t.%s %s ($1)[%s]::%s', w.quoted, w.greater, w.n, w.type), ' or ' order by w.n) || ')'
+          || format('t.%s %s ($1)[%s]::%s', w.quoted, w.greater, w.n, w.type), ' or ' order by w.n) || ')'
     end,
-    pg_catalog.string_agg('t.' || w.quoted || ' using ' || w.less, ', ' order by w.n))
+    string_agg('t.' || w.quoted || ' using ' || w.less, ', ' order by w.n))
   from libsql_sync.tables t
   cross join lateral libsql_sync.walk_columns(relation, t.key) w
   where t.name = table_name
@@ -1642,27 +1646,27 @@ returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.format(
-    'select k.key, f.cells from pg_catalog.jsonb_array_elements($1) with ordinality k (key, n)'
+  select format(
+    'select k.key, f.cells from jsonb_array_elements($1) with ordinality k (key, n)'
     || ' left join lateral (select array[%s]::text[] as cells from %s t where %s) f on true order by k.n',
-    (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
+    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
      from libsql_sync.present_columns(relation, table_name) p where whole),
-    relation::pg_catalog.regclass,
-    pg_catalog.string_agg(
-      pg_catalog.format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
+    relation::regclass,
+    string_agg(
+      format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
       -- What was rendered as JSON is read as JSON again.
-      || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'pg_catalog.to_json(t)::text'
-           then pg_catalog.format(
-             '(pg_catalog.json_populate_record(null::%s, pg_catalog.json_build_object(%L, (k.key ->> %s)::json))).%s',
-             relation::pg_catalog.regclass, p.name, k.n - 1, p.quoted)
-           else pg_catalog.format('(k.key ->> %s)::%s', k.n - 1, pg_catalog.format_type(p.type, -1)) end
+      || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'to_json(t)::text'
+           then format(
+             '(json_populate_record(null::%s, json_build_object(%L, (k.key ->> %s)::json))).%s',
+             relation::regclass, p.name, k.n - 1, p.quoted)
+           else format('(k.key ->> %s)::%s', k.n - 1, format_type(p.type, -1)) end
       -- Another text of the same key (citext, collations) is another row there.
       || case when p.declared in ('INTEGER', 'BOOLEAN') then ''
-           else pg_catalog.format(' and %s collate pg_catalog."C" = k.key ->> %s',
+           else format(' and %s collate "C" = k.key ->> %s',
              libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), k.n - 1) end,
       ' and ' order by k.n))
   from libsql_sync.tables t
-  cross join lateral pg_catalog.unnest(t.key) with ordinality k (name, n)
+  cross join lateral unnest(t.key) with ordinality k (name, n)
   join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
   left join lateral libsql_sync.walk_columns(relation, t.key) w on w.name = k.name
   where t.name = table_name
@@ -1686,18 +1690,18 @@ declare
   one_cells text;
 begin
   begin
-    execute pg_catalog.format('select pg_catalog.array_agg(q.key), pg_catalog.array_agg(q.cells::text) from (%s) q', query)
+    execute format('select array_agg(q.key), array_agg(q.cells::text) from (%s) q', query)
     into found_keys, found_cells using keys;
-    return query select f.key, f.cells::text[] from rows from (pg_catalog.unnest(found_keys), pg_catalog.unnest(found_cells)) f (key, cells);
+    return query select f.key, f.cells::text[] from rows from (unnest(found_keys), unnest(found_cells)) f (key, cells);
     return;
   -- A domain's check says the same in other words.
   exception when data_exception or check_violation or not_null_violation then
     null;
   end;
-  for one in select k.value from pg_catalog.jsonb_array_elements(keys) k loop
+  for one in select k.value from jsonb_array_elements(keys) k loop
     begin
-      execute pg_catalog.format('select q.cells::text from (%s) q', query)
-      into strict one_cells using pg_catalog.jsonb_build_array(one);
+      execute format('select q.cells::text from (%s) q', query)
+      into strict one_cells using jsonb_build_array(one);
     exception when data_exception or check_violation or not_null_violation then
       one_cells := null;
     end;
@@ -1719,11 +1723,11 @@ as $$
   select case
     -- What was created empty by this epoch can hold no row that is not ours.
     when place ->> 'half' = 'forward' and not coalesce((at ->> 'fresh')::jsonb ? (place ->> 'table'), false)
-      then pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back')
+      then jsonb_build_object('table', place -> 'table', 'half', 'back')
     else (
-      select pg_catalog.jsonb_build_object('table', t.name, 'half', 'forward')
-      from pg_catalog.unnest(w.tables) with ordinality t (name, n)
-      where t.n > pg_catalog.array_position(w.tables, place ->> 'table')
+      select jsonb_build_object('table', t.name, 'half', 'forward')
+      from unnest(w.tables) with ordinality t (name, n)
+      where t.n > array_position(w.tables, place ->> 'table')
       order by t.n limit 1
     )
   end
@@ -1737,15 +1741,15 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+  select coalesce(jsonb_agg(jsonb_build_object(
     'key', d.message -> 'key',
     'skip', d.message ->> 'reason' like 'libSQL refused%'
       and (w.kind <> 'redrive' or d.msg_id > w.letters_until))), '[]')
   from (
-    select m.msg_id, m.message, pg_catalog.sum(pg_catalog.octet_length((m.message -> 'key')::text)) over (order by m.msg_id) as bytes
+    select m.msg_id, m.message, sum(octet_length((m.message -> 'key')::text)) over (order by m.msg_id) as bytes
     from (
       select m.msg_id, m.message from pgmq.q_replicate_data_libsql_dlq m
-      where m.message ->> 'table' = table_name and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
+      where m.message ->> 'table' = table_name and jsonb_typeof(m.message -> 'key') = 'array'
       order by m.msg_id
       limit 10000
     ) m
@@ -1760,11 +1764,11 @@ returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(pg_catalog.sum(greatest(c.reltuples, 0)) > 800000
-    or pg_catalog.sum(pg_catalog.pg_table_size(c.oid)) > 400 * 1024 * 1024, false)
-  from pg_catalog.pg_class c
+  select coalesce(sum(greatest(c.reltuples, 0)) > 800000
+    or sum(pg_table_size(c.oid)) > 400 * 1024 * 1024, false)
+  from pg_class c
   where c.oid = relation and c.relkind = 'r'
-    or c.oid in (select t.relid from pg_catalog.pg_partition_tree(relation) t where t.isleaf)
+    or c.oid in (select t.relid from pg_partition_tree(relation) t where t.isleaf)
 $$;
 
 -- Where a walk stands: in the replica's row, or at its start, also where the row
@@ -1783,15 +1787,15 @@ as $$
       and p.place ->> 'table' = any (w.tables)
       and (p.place ->> 'half' = 'keys') = (w.keys is not null)
       -- A table that is listed no more has no place, and is passed over.
-      and (t.name is null or pg_catalog.jsonb_typeof(p.place -> 'after') is distinct from 'array'
-        or pg_catalog.jsonb_array_length(p.place -> 'after') = case p.place ->> 'half'
+      and (t.name is null or jsonb_typeof(p.place -> 'after') is distinct from 'array'
+        or jsonb_array_length(p.place -> 'after') = case p.place ->> 'half'
           when 'keys' then 1
-          when 'back' then pg_catalog.cardinality(t.key)
+          when 'back' then cardinality(t.key)
           else (
-            select i.indnkeyatts from pg_catalog.pg_index i
-            where i.indexrelid = libsql_sync.usable_key(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)), t.key)
+            select i.indnkeyatts from pg_index i
+            where i.indexrelid = libsql_sync.usable_key(to_regclass(format('public.%I', t.name)), t.key)
           ) end)
-  ), pg_catalog.jsonb_build_object('table', w.tables[1],
+  ), jsonb_build_object('table', w.tables[1],
     'half', case when w.keys is null then 'forward' else 'keys' end))
 $$;
 
@@ -1807,7 +1811,7 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '200ms'
 as $$
 begin
-  execute pg_catalog.format('lock table public.%I in access share mode',
+  execute format('lock table public.%I in access share mode',
     libsql_sync.place_of(w, at) ->> 'table');
   return true;
 exception
@@ -1869,7 +1873,7 @@ declare
 begin
   select * into listed from libsql_sync.tables t where t.name = place ->> 'table';
   -- A table may be listed no more since the walk was asked for.
-  relation := case when listed.name is not null then pg_catalog.to_regclass(pg_catalog.format('public.%I', listed.name)) end;
+  relation := case when listed.name is not null then to_regclass(format('public.%I', listed.name)) end;
   begin
     if relation is null then
       failed := '42P01';
@@ -1892,13 +1896,13 @@ begin
           select from pgmq.a_replicate_data_libsql_dlq d
           where coalesce(d.message ->> 'table', listed.name) = listed.name
         ) then
-          execute pg_catalog.format('select pg_catalog.count(*) from %s', relation::pg_catalog.regclass) into here;
+          execute format('select count(*) from %s', relation::regclass) into here;
         end if;
         counted := here is distinct from (request #>> '{keys,count}')::bigint;
-        request := pg_catalog.jsonb_build_object('keys',
-          pg_catalog.jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
+        request := jsonb_build_object('keys',
+          jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
       end if;
-      select coalesce(pg_catalog.jsonb_agg(l.key) filter (where l.cells is null), '[]'), pg_catalog.count(*)
+      select coalesce(jsonb_agg(l.key) filter (where l.cells is null), '[]'), count(*)
       into ghosts, n
       from libsql_sync.lookup(relation, listed.name, request #> '{keys,keys}', false) l;
       last := (request #>> '{keys,last}')::boolean;
@@ -1908,32 +1912,32 @@ begin
       -- Its place is how many of the keys are done.
       done := coalesce((place #>> '{after,0}')::integer, 0);
       for one in
-        select k.value from pg_catalog.jsonb_array_elements(w.keys) with ordinality k (value, i)
+        select k.value from jsonb_array_elements(w.keys) with ordinality k (value, i)
         -- Each is a query of its own, of some milliseconds.
         where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
       loop
-        select * into strict r from libsql_sync.lookup(relation, listed.name, pg_catalog.jsonb_build_array(one), true);
+        select * into strict r from libsql_sync.lookup(relation, listed.name, jsonb_build_array(one), true);
         exit when n > 0
-          and bytes + pg_catalog.pg_column_size(one) + coalesce(pg_catalog.pg_column_size(r.cells), 0) > bytes_max;
+          and bytes + pg_column_size(one) + coalesce(pg_column_size(r.cells), 0) > bytes_max;
         n := n + 1;
-        bytes := bytes + pg_catalog.pg_column_size(one);
+        bytes := bytes + pg_column_size(one);
         if r.cells is null then
-          ghosts := ghosts || pg_catalog.jsonb_build_array(r.key);
-        elsif pg_catalog.pg_column_size(r.cells) > 5000000 then
-          oversize := oversize || pg_catalog.jsonb_build_array(r.key);
+          ghosts := ghosts || jsonb_build_array(r.key);
+        elsif pg_column_size(r.cells) > 5000000 then
+          oversize := oversize || jsonb_build_array(r.key);
         else
-          bytes := bytes + pg_catalog.pg_column_size(r.cells);
-          piece := piece || comma || pg_catalog.array_to_json(r.cells)::text;
+          bytes := bytes + pg_column_size(r.cells);
+          piece := piece || comma || array_to_json(r.cells)::text;
           comma := ',';
         end if;
       end loop;
-      last := done + n >= pg_catalog.jsonb_array_length(w.keys);
-      after := pg_catalog.jsonb_build_array((done + n)::text);
+      last := done + n >= jsonb_array_length(w.keys);
+      after := jsonb_build_array((done + n)::text);
     else
-      select pg_catalog.array_agg(p.name) into columns
+      select array_agg(p.name) into columns
       from libsql_sync.present_columns(relation, listed.name) p;
       for r in execute libsql_sync.rows_sql(relation, listed.name)
-        using (select pg_catalog.array_agg(v order by i) from pg_catalog.jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
+        using (select array_agg(v order by i) from jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
       loop
         if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
           last := false;
@@ -1942,20 +1946,20 @@ begin
         n := n + 1;
         bytes := bytes + r.bytes;
         if r.bytes > 5000000 then
-          oversize := oversize || pg_catalog.jsonb_build_array((
-            select pg_catalog.jsonb_agg(r.cells[pg_catalog.array_position(columns, k.name)] order by k.i)
-            from pg_catalog.unnest(listed.key) with ordinality k (name, i)));
+          oversize := oversize || jsonb_build_array((
+            select jsonb_agg(r.cells[array_position(columns, k.name)] order by k.i)
+            from unnest(listed.key) with ordinality k (name, i)));
         else
-          piece := piece || comma || coalesce(r.text, pg_catalog.array_to_json(r.cells)::text);
+          piece := piece || comma || coalesce(r.text, array_to_json(r.cells)::text);
           comma := ',';
-          if pg_catalog.octet_length(piece) > 16384 then
+          if octet_length(piece) > 16384 then
             pieces := pieces || piece;
             piece := '';
           end if;
         end if;
         reached := r.place;
       end loop;
-      after := pg_catalog.to_jsonb(reached);
+      after := to_jsonb(reached);
     end if;
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
@@ -1966,33 +1970,33 @@ begin
     last := true;
   end;
 
-  answer := pg_catalog.jsonb_build_object(
+  answer := jsonb_build_object(
     'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
     'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
     'rows', n, 'last', last, 'large', libsql_sync.is_large(relation));
   if failed is not null then
     -- What cannot be compared is left alone, both ways.
-    answer := answer || pg_catalog.jsonb_build_object('failed', failed, 'rows', 0);
+    answer := answer || jsonb_build_object('failed', failed, 'rows', 0);
     unread := unread + case when failed = '42P01' then 0 else 1 end;
     pieces := '{}';
     piece := opening;
     ghosts := '[]';
     oversize := '[]';
-    place := pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back');
+    place := jsonb_build_object('table', place -> 'table', 'half', 'back');
   end if;
   place := case when last then libsql_sync.next_place(w, at, place)
-    else pg_catalog.jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
-    || pg_catalog.jsonb_build_object('unread', unread)
+    else jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
+    || jsonb_build_object('unread', unread)
     || case when counted then '{"counted": true}'::jsonb else '{}' end
-    || case when w.kind = 'scrub' then pg_catalog.jsonb_build_object('rows', scrub_rows) else '{}' end;
-  answer := answer || pg_catalog.jsonb_build_object(
+    || case when w.kind = 'scrub' then jsonb_build_object('rows', scrub_rows) else '{}' end;
+  answer := answer || jsonb_build_object(
     'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
     'ghosts', ghosts, 'oversize', oversize,
     'open', libsql_sync.open_keys(w, listed.name),
     -- The tables may be others since it was asked for.
     'upto', place::text, 'closes', place is null and w.closes and unread = 0
-      and w.tables operator(pg_catalog.@>) array(select t.name from libsql_sync.tables t));
-  return pieces || (piece || '],' || pg_catalog.substr(answer::text, 2));
+      and w.tables @> array(select t.name from libsql_sync.tables t));
+  return pieces || (piece || '],' || substr(answer::text, 2));
 end
 $$;
 
@@ -2012,13 +2016,13 @@ as $$
         (f.value ->> 'differing')::bigint + (f.value ->> 'ghosts')::bigint
         - coalesce((w.found -> t.name ->> 'differing')::bigint + (w.found -> t.name ->> 'ghosts')::bigint, 0)
       else 0 end as more
-    from pg_catalog.jsonb_array_elements(walked) f
+    from jsonb_array_elements(walked) f
     join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint and w.kind <> 'redrive'
     join libsql_sync.tables t on t.name = f.value ->> 'table'
   )
   insert into libsql_sync.counts as c (table_name, drift, drifted, verified_at)
   select n.name, greatest(n.more, 0), case when n.ended then n.found > 0 and not n.repair else n.more > 0 end,
-    case when n.ended then pg_catalog.clock_timestamp() end
+    case when n.ended then clock_timestamp() end
   from noted n
   where n.more > 0 or n.ended
   on conflict (table_name) do update set
@@ -2026,26 +2030,26 @@ as $$
     drifted = case when excluded.verified_at is null then c.drifted or excluded.drifted else excluded.drifted end,
     verified_at = coalesce(excluded.verified_at, c.verified_at);
   update libsql_sync.walks w set
-    found = w.found || pg_catalog.jsonb_build_object(f.value ->> 'table', f.value - 'walk_gen' - 'table'),
-    ended_at = case when (f.value ->> 'ended')::boolean and f.value ->> 'table' = w.tables[pg_catalog.cardinality(w.tables)]
-      then pg_catalog.clock_timestamp() else w.ended_at end
-  from pg_catalog.jsonb_array_elements(walked) f
+    found = w.found || jsonb_build_object(f.value ->> 'table', f.value - 'walk_gen' - 'table'),
+    ended_at = case when (f.value ->> 'ended')::boolean and f.value ->> 'table' = w.tables[cardinality(w.tables)]
+      then clock_timestamp() else w.ended_at end
+  from jsonb_array_elements(walked) f
   where w.walk_gen = (f.value ->> 'walk_gen')::bigint;
   -- What was set aside before the walk, and not again by it, is mended: where the
   -- replica's row still says that the walk came through.
   with closed as (
     delete from pgmq.q_replicate_data_libsql_dlq d
-    using pg_catalog.jsonb_array_elements(walked) f
+    using jsonb_array_elements(walked) f
     join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint
     where (f.value ->> 'ended')::boolean and w.repair and f.value ->> 'failed' is null
       and d.message ->> 'table' = f.value ->> 'table'
       and d.msg_id <= w.letters_until
       and (w.kind = 'redrive' or d.message ->> 'reason' not like 'libSQL refused%')
-      and (w.keys is null or w.keys @> pg_catalog.jsonb_build_array(d.message -> 'key'))
+      and (w.keys is null or w.keys @> jsonb_build_array(d.message -> 'key'))
       and ((at ->> 'walk_gen')::bigint > w.walk_gen or (at ->> 'walk_gen')::bigint = w.walk_gen and (
         at ->> 'walk_at' is null
-        or pg_catalog.array_position(w.tables, (at ->> 'walk_at')::jsonb ->> 'table')
-          > pg_catalog.array_position(w.tables, f.value ->> 'table')))
+        or array_position(w.tables, (at ->> 'walk_at')::jsonb ->> 'table')
+          > array_position(w.tables, f.value ->> 'table')))
     returning d.msg_id
   )
   update libsql_sync.chain set letters_closed = greatest(letters_closed, (at ->> 'position')::bigint)
@@ -2069,7 +2073,7 @@ declare
   repairs boolean := request ->> 'kind' = 'backfill' or coalesce((request ->> 'repair')::boolean, false);
 begin
   if not asked <@ everything then
-    return pg_catalog.json_build_object('do', 'unknown_table');
+    return json_build_object('do', 'unknown_table');
   end if;
   select * into strict c from libsql_sync.chain where id = 1 for update;
   if request ->> 'kind' = 'backfill' then
@@ -2085,7 +2089,7 @@ begin
     values (request ->> 'kind', asked, repairs, repairs and asked = everything, 'asked for', libsql_sync.newest_letter())
     returning * into w;
   end if;
-  return pg_catalog.json_build_object('do', 'requested', 'walk_gen', w.walk_gen, 'tables', w.tables);
+  return json_build_object('do', 'requested', 'walk_gen', w.walk_gen, 'tables', w.tables);
 end
 $$;
 
@@ -2097,9 +2101,9 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.jsonb_build_object('queued', least(n, 10000), 'queued_exact', n <= 10000)
+  select jsonb_build_object('queued', least(n, 10000), 'queued_exact', n <= 10000)
   from (
-    select pg_catalog.count(*) as n
+    select count(*) as n
     from (
       select from pgmq.q_replicate_data_libsql m
       where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q
@@ -2130,23 +2134,23 @@ declare
   may_scrub boolean;
 begin
   if (request ->> 'version')::integer is distinct from libsql_sync.version() then
-    return pg_catalog.jsonb_build_object('do', 'other_version', 'version', libsql_sync.version());
+    return jsonb_build_object('do', 'other_version', 'version', libsql_sync.version());
   end if;
   select * into c from libsql_sync.chain where id = 1 for update skip locked;
-  if not found or c.paused or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
+  if not found or c.paused or (c.lease <> request ->> 'lease' and c.lease_until > clock_timestamp()) then
     return libsql_sync.queued() || (
-      select pg_catalog.jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'paused', h.paused,
+      select jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'paused', h.paused,
         'followed', coalesce(h.seen ->> 'epoch' = h.epoch, false))
       from libsql_sync.chain h);
   end if;
-  may_scrub := not c.realtime or coalesce(c.scrubbed_at < pg_catalog.clock_timestamp() - interval '1 minute', true);
+  may_scrub := not c.realtime or coalesce(c.scrubbed_at < clock_timestamp() - interval '1 minute', true);
   update libsql_sync.chain set
     lease = request ->> 'lease',
-    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
-    scrubbed_at = case when may_scrub then pg_catalog.clock_timestamp() else scrubbed_at end,
+    lease_until = clock_timestamp() + make_interval(secs => (request ->> 'seconds')::float8),
+    scrubbed_at = case when may_scrub then clock_timestamp() else scrubbed_at end,
     lag_ms = libsql_sync.lag_ms(c)
   where id = 1;
-  return pg_catalog.jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
+  return jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
 end
 $$;
 
@@ -2159,7 +2163,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce((
-    select greatest(0, extract(epoch from pg_catalog.clock_timestamp() - m.enqueued_at) * 1000)::bigint
+    select greatest(0, extract(epoch from clock_timestamp() - m.enqueued_at) * 1000)::bigint
     from (
       select q.enqueued_at from pgmq.q_replicate_data_libsql q
       where q.msg_id >= c.floor order by q.msg_id limit 1) m), 0)
@@ -2174,10 +2178,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   n bigint := (c.totals ->> 'syncs')::bigint;
-  minute bigint := pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()) / 60);
+  minute bigint := floor(extract(epoch from clock_timestamp()) / 60);
 begin
   insert into libsql_sync.syncs as s (slot, n, ended_at, ms, processed, parked, batches, queued, lag_ms, error)
-  values (n % 20, n, pg_catalog.clock_timestamp(), (sync ->> 'ms')::integer, (sync ->> 'processed')::integer,
+  values (n % 20, n, clock_timestamp(), (sync ->> 'ms')::integer, (sync ->> 'processed')::integer,
     (sync ->> 'parked')::integer, (sync ->> 'batches')::integer, note_sync.queued, c.lag_ms, sync ->> 'error')
   on conflict (slot) do update set
     n = excluded.n, ended_at = excluded.ended_at, ms = excluded.ms, processed = excluded.processed,
@@ -2210,7 +2214,7 @@ declare
   told jsonb := coalesce(c.alerted -> 'open', '{}');
   seen jsonb := coalesce(c.alerted -> 'seen', '{}');
   open jsonb := '{}';
-  parked bigint := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
+  parked bigint := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
   drift bigint;
   drifted boolean;
   replays bigint := coalesce((c.totals ->> 'replays')::bigint, 0);
@@ -2220,44 +2224,44 @@ declare
   due jsonb;
 begin
   if parked > 0 then
-    open := open || pg_catalog.jsonb_build_object('parked', parked::text);
+    open := open || jsonb_build_object('parked', parked::text);
   end if;
   -- What was mended at once is told as well, and that it is over next time.
-  select coalesce(pg_catalog.sum(o.drift), 0), coalesce(pg_catalog.bool_or(o.drifted), false)
+  select coalesce(sum(o.drift), 0), coalesce(bool_or(o.drifted), false)
   into drift, drifted from libsql_sync.counts o;
   if drifted or drift > coalesce((seen ->> 'drift')::bigint, 0) and not told ? 'drift' then
-    open := open || pg_catalog.jsonb_build_object('drift', (drift - coalesce((seen ->> 'drift')::bigint, 0))::text);
+    open := open || jsonb_build_object('drift', (drift - coalesce((seen ->> 'drift')::bigint, 0))::text);
   end if;
   if (heartbeat ->> 'stale')::boolean then
-    open := open || pg_catalog.jsonb_build_object('stale', pg_catalog.date_trunc('second',
-      pg_catalog.clock_timestamp() - coalesce(c.seen_at,
-        (select pg_catalog.min(e.begun_at) from libsql_sync.epochs e)))::text || case heartbeat ->> 'silent'
+    open := open || jsonb_build_object('stale', date_trunc('second',
+      clock_timestamp() - coalesce(c.seen_at,
+        (select min(e.begun_at) from libsql_sync.epochs e)))::text || case heartbeat ->> 'silent'
         when 'cron' then ': the cron is silent' else ': nothing behind the cron answers' end);
   end if;
   if c.seen ->> 'epoch' = c.epoch and (c.seen ->> 'position')::bigint < c.position
     or replays > coalesce((seen ->> 'replays')::bigint, 0) and not told ? 'rewind'
   then
-    open := open || pg_catalog.jsonb_build_object('rewind', (replays - coalesce((seen ->> 'replays')::bigint, 0))::text);
+    open := open || jsonb_build_object('rewind', (replays - coalesce((seen ->> 'replays')::bigint, 0))::text);
   end if;
   select * into newest from libsql_sync.epochs e order by e.generation desc limit 1;
   if error in ('replica_foreign', 'replica_ahead') then
-    open := open || pg_catalog.jsonb_build_object('epoch', error);
-  elsif newest.reason not in ('installed', 'nuke') and newest.begun_at > pg_catalog.clock_timestamp() - interval '1 day'
+    open := open || jsonb_build_object('epoch', error);
+  elsif newest.reason not in ('installed', 'nuke') and newest.begun_at > clock_timestamp() - interval '1 day'
     and (newest.generation > coalesce((seen ->> 'epoch')::bigint, 0) and not told ? 'epoch'
       or c.seen ->> 'epoch' is distinct from c.epoch)
   then
-    open := open || pg_catalog.jsonb_build_object('epoch', newest.reason);
+    open := open || jsonb_build_object('epoch', newest.reason);
   end if;
-  select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', coalesce(o.key, t.key), 'detail', o.value)
+  select jsonb_agg(jsonb_build_object('name', coalesce(o.key, t.key), 'detail', o.value)
     order by coalesce(o.key, t.key))
   into due
-  from pg_catalog.jsonb_each_text(open) o full join pg_catalog.jsonb_each_text(told) t on t.key = o.key
+  from jsonb_each_text(open) o full join jsonb_each_text(told) t on t.key = o.key
   where o.key is null or t.key is null;
   if due is null then
     return '{}';
   end if;
-  return pg_catalog.jsonb_build_object('alerts', due, 'alerted', pg_catalog.jsonb_build_object('open', open,
-    'seen', pg_catalog.jsonb_build_object('drift', drift, 'replays', replays, 'epoch', newest.generation)));
+  return jsonb_build_object('alerts', due, 'alerted', jsonb_build_object('open', open,
+    'seen', jsonb_build_object('drift', drift, 'replays', replays, 'epoch', newest.generation)));
 end
 $$;
 
@@ -2273,14 +2277,14 @@ declare
   sync jsonb := (request -> 'sync')::jsonb;
 begin
   if sync is not null then
-    sync := sync || pg_catalog.jsonb_build_object('syncs', 1, 'processed', (sync ->> 'processed')::integer + acked,
+    sync := sync || jsonb_build_object('syncs', 1, 'processed', (sync ->> 'processed')::integer + acked,
       'failed', case when sync ->> 'error' is null then 0 else 1 end);
   end if;
   update libsql_sync.chain h set lease = null, lease_until = null,
     totals = case when sync is null then h.totals else (
-      select pg_catalog.jsonb_object_agg(k.name,
+      select jsonb_object_agg(k.name,
         coalesce((h.totals ->> k.name)::bigint, 0) + coalesce((sync ->> k.name)::bigint, 0))
-      from pg_catalog.unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'replays', 'ms']) k (name)) end
+      from unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'replays', 'ms']) k (name)) end
   where h.id = 1 and h.lease = request ->> 'lease' returning * into c;
   if found and sync is not null then
     perform libsql_sync.note_sync(c, sync, (queue ->> 'queued')::integer);
@@ -2318,7 +2322,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  genesis text := pg_catalog.gen_random_uuid();
+  genesis text := gen_random_uuid();
 begin
   insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
   -- Tables that are created empty are not searched for ghosts, and the queue may
@@ -2339,7 +2343,7 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.jsonb_build_object(
+  select jsonb_build_object(
     'do', 'adopt', 'epoch', c.epoch, 'from', from_epoch,
     'reason', (select e.reason from libsql_sync.epochs e where e.epoch = c.epoch),
     'wipe', exists (
@@ -2364,10 +2368,10 @@ declare
 begin
   select * into strict c from libsql_sync.chain where id = 1 for update;
   if c.epoch <> request ->> 'expected' then
-    return pg_catalog.json_build_object('do', 'moved', 'epoch', c.epoch);
+    return json_build_object('do', 'moved', 'epoch', c.epoch);
   end if;
   update libsql_sync.chain set refill = coalesce((request ->> 'refill')::boolean, refill) where id = 1;
-  return pg_catalog.json_build_object('do', 'begun', 'epoch',
+  return json_build_object('do', 'begun', 'epoch',
     libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
 end
 $$;
@@ -2382,18 +2386,18 @@ set search_path = pg_catalog, pg_temp
 as $$
   -- One open letter a row: the newest reason stands.
   delete from pgmq.q_replicate_data_libsql_dlq d
-  using pg_catalog.jsonb_array_elements(changes) p
-  where pg_catalog.jsonb_typeof(p -> 'key') = 'array'
+  using jsonb_array_elements(changes) p
+  where jsonb_typeof(p -> 'key') = 'array'
     and d.message -> 'table' = p -> 'table' and d.message -> 'key' = p -> 'key';
   insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
-  select pg_catalog.clock_timestamp(), p.change - 'open' || pg_catalog.jsonb_build_object(
+  select clock_timestamp(), p.change - 'open' || jsonb_build_object(
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
-    'parked_at', pg_catalog.clock_timestamp())
+    'parked_at', clock_timestamp())
     -- A change without a key is a whole message: kept as it came.
-    || case when p.is_whole then pg_catalog.jsonb_build_object('message', m.kept) else '{}' end
+    || case when p.is_whole then jsonb_build_object('message', m.kept) else '{}' end
   from (
     select c.change, c.n, coalesce(c.change -> 'key' = 'null', true) as is_whole
-    from pg_catalog.jsonb_array_elements(changes) with ordinality c (change, n)
+    from jsonb_array_elements(changes) with ordinality c (change, n)
   ) p
   left join pgmq.q_replicate_data_libsql q on p.is_whole and q.msg_id = (p.change ->> 'msg_id')::bigint
   left join pgmq.a_replicate_data_libsql a on p.is_whole and a.msg_id = (p.change ->> 'msg_id')::bigint
@@ -2414,38 +2418,38 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not exists (
-    select from pgmq.q_replicate_data_libsql_dlq d where pg_catalog.jsonb_typeof(d.message -> 'key') = 'array'
+    select from pgmq.q_replicate_data_libsql_dlq d where jsonb_typeof(d.message -> 'key') = 'array'
   ) then
     return;
   end if;
   return query
   with envelopes as (
     select m.msg_id, libsql_sync.envelope(m.message)::jsonb as e
-    from pg_catalog.unnest(letters_touched.msg_ids) r
-    join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r)
+    from unnest(letters_touched.msg_ids) r
+    join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r)
   ), touched as (
     select e.msg_id, e.e ->> 'table' as name, d.value as key, true as whole
     from envelopes e
-    cross join lateral pg_catalog.jsonb_array_elements(
-      case when pg_catalog.jsonb_typeof(e.e -> 'deletes') = 'array' then e.e -> 'deletes' else '[]' end) d
+    cross join lateral jsonb_array_elements(
+      case when jsonb_typeof(e.e -> 'deletes') = 'array' then e.e -> 'deletes' else '[]' end) d
     union all
     select e.msg_id, t.name, (
-      select pg_catalog.jsonb_agg(row_cells.value -> (c.n - 1)::integer order by k.n)
-      from pg_catalog.unnest(t.key) with ordinality k (name, n)
-      join pg_catalog.jsonb_array_elements_text(e.e -> 'columns') with ordinality c (name, n) on c.name = k.name
+      select jsonb_agg(row_cells.value -> (c.n - 1)::integer order by k.n)
+      from unnest(t.key) with ordinality k (name, n)
+      join jsonb_array_elements_text(e.e -> 'columns') with ordinality c (name, n) on c.name = k.name
     ), f.name = 'rows'
     from envelopes e
     join libsql_sync.tables t on t.name = e.e ->> 'table'
     cross join (values ('rows'), ('updates')) f (name)
-    cross join lateral pg_catalog.jsonb_array_elements(
-      case when pg_catalog.jsonb_typeof(e.e -> f.name) = 'array'
-        and pg_catalog.jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> f.name else '[]' end) row_cells
+    cross join lateral jsonb_array_elements(
+      case when jsonb_typeof(e.e -> f.name) = 'array'
+        and jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> f.name else '[]' end) row_cells
     union all
     -- A truncate takes every row there was.
     select e.msg_id, e.e ->> 'table', null, true from envelopes e where e.e -> 'truncate' = 'true'
   )
   select d.msg_id, d.message ->> 'table', d.message -> 'key', d.message ->> 'reason',
-    pg_catalog.bool_or(c.whole), pg_catalog.min(c.msg_id)
+    bool_or(c.whole), min(c.msg_id)
   from (
     -- Many may have letters: each of these can be a hash join.
     select d.msg_id as letter, t.whole, t.msg_id from pgmq.q_replicate_data_libsql_dlq d
@@ -2455,7 +2459,7 @@ begin
     join touched t on d.message ->> 'table' = t.name and t.key is null
   ) c
   join pgmq.q_replicate_data_libsql_dlq d on d.msg_id = c.letter
-  where pg_catalog.jsonb_typeof(d.message -> 'key') = 'array'
+  where jsonb_typeof(d.message -> 'key') = 'array'
   group by d.msg_id;
 end
 $$;
@@ -2468,7 +2472,7 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+  select coalesce(jsonb_agg(jsonb_build_object(
     'msg_id', l.msg_id::text, 'table', l.table_name, 'key', l.key, 'reason', l.reason, 'open', true) order by l.letter), '[]')
   from libsql_sync.letters_touched(still_aside.msg_ids) l
   where not l.whole
@@ -2484,7 +2488,7 @@ as $$
   delete from pgmq.q_replicate_data_libsql_dlq d
   using libsql_sync.letters_touched(b.msg_ids) l
   where d.msg_id = l.letter and l.whole and not exists (
-    select from pg_catalog.jsonb_array_elements(b.parked) p
+    select from jsonb_array_elements(b.parked) p
     where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
   )
 $$;
@@ -2500,8 +2504,8 @@ declare
   asked record;
 begin
   for asked in
-    select p ->> 'table' as table_name, pg_catalog.jsonb_agg(distinct p -> 'key') as keys
-    from pg_catalog.jsonb_array_elements(b.parked) p
+    select p ->> 'table' as table_name, jsonb_agg(distinct p -> 'key') as keys
+    from jsonb_array_elements(b.parked) p
     where p ? 'open'
     group by p ->> 'table'
     order by p ->> 'table'
@@ -2538,22 +2542,22 @@ begin
   -- Copied and then deleted: faster than a DELETE that returns what it took.
   -- An id is in the archive already only where somebody restarted the numbering.
   delete from pgmq.a_replicate_data_libsql a
-  using pg_catalog.unnest(b.msg_ids) r
-  where a.msg_id >= pg_catalog.lower(r) and a.msg_id < pg_catalog.upper(r);
+  using unnest(b.msg_ids) r
+  where a.msg_id >= lower(r) and a.msg_id < upper(r);
   insert into pgmq.a_replicate_data_libsql (msg_id, read_ct, enqueued_at, vt, message)
   select m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message
-  from pg_catalog.unnest(b.msg_ids) r
-  join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+  from unnest(b.msg_ids) r
+  join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
   get diagnostics settled = row_count;
   delete from pgmq.q_replicate_data_libsql m
-  using pg_catalog.unnest(b.msg_ids) r
-  where m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+  using unnest(b.msg_ids) r
+  where m.msg_id >= lower(r) and m.msg_id < upper(r);
 
   -- What was handed out on top of another version can never be applied.
   delete from libsql_sync.batches v
   where v.epoch = b.epoch and (v.position = b.position and v.batch <> b.batch
     or v.position = b.position + 1 and v.prev <> b.batch);
-  update libsql_sync.batches v set state = 'acked', acked_at = pg_catalog.clock_timestamp()
+  update libsql_sync.batches v set state = 'acked', acked_at = clock_timestamp()
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
   update libsql_sync.chain set position = b.position, batch = b.batch where id = 1;
   return settled;
@@ -2572,13 +2576,13 @@ declare
 begin
   for b in
     select t.* from libsql_sync.batches t, libsql_sync.chain c
-    where t.state = 'acked' and t.acked_at < pg_catalog.clock_timestamp() - c.replay_window
+    where t.state = 'acked' and t.acked_at < clock_timestamp() - c.replay_window
     order by t.acked_at
     limit 4
   loop
     delete from pgmq.a_replicate_data_libsql a
-    using pg_catalog.unnest(b.msg_ids) r
-    where a.msg_id >= pg_catalog.lower(r) and a.msg_id < pg_catalog.upper(r);
+    using unnest(b.msg_ids) r
+    where a.msg_id >= lower(r) and a.msg_id < upper(r);
     update libsql_sync.batches t set state = 'trimmed', msg_ids = '{}', parked = '[]'
     where t.epoch = b.epoch and t.position = b.position and t.batch = b.batch;
   end loop;
@@ -2641,8 +2645,8 @@ declare
   pieces text[];
 begin
   -- A later statement must see what was committed before the lock was got.
-  if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'Cannot claim: expected isolation read committed, found %', pg_catalog.current_setting('transaction_isolation')
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'Cannot claim: expected isolation read committed, found %', current_setting('transaction_isolation')
       using hint = 'Set default_transaction_isolation of the worker''s role to read committed.';
   end if;
 
@@ -2654,23 +2658,23 @@ begin
     return array['{"do": "busy", "acked": 0}'];
   end if;
   update libsql_sync.chain set
-    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
-    seen = at, seen_at = pg_catalog.clock_timestamp()
+    lease_until = clock_timestamp() + make_interval(secs => (request ->> 'seconds')::float8),
+    seen = at, seen_at = clock_timestamp()
   where id = 1;
   if request ->> 'walked' <> '[]' then
     perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
   end if;
 
-  select pg_catalog.max(s.generation) into newest from libsql_sync.schemas s;
+  select max(s.generation) into newest from libsql_sync.schemas s;
   select s.generation into mine from libsql_sync.schemas s where s.hash = request ->> 'schema';
   if mine is null or mine < newest then
-    return array[pg_catalog.json_build_object('do', 'stop', 'acked', 0,
+    return array[json_build_object('do', 'stop', 'acked', 0,
       'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end)::text];
   end if;
 
   -- 1. Whose replica is it?
   if at is null then
-    return array[pg_catalog.json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
+    return array[json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
       'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch))::text];
   end if;
   if at ->> 'epoch' <> c.epoch then
@@ -2691,7 +2695,7 @@ begin
     if theirs is null then
       return array['{"do": "stop", "acked": 0, "error": "schema_outdated"}'];
     end if;
-    return array[pg_catalog.json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash')::text];
+    return array[json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash')::text];
   end if;
 
   -- 3. What does it prove?
@@ -2735,7 +2739,7 @@ begin
   end if;
   -- More was set aside than is on record: we were restored to before that. The
   -- walk finds it again.
-  if (at ->> 'dead_letters')::bigint > proved.dead_letters + pg_catalog.jsonb_array_length(proved.parked) then
+  if (at ->> 'dead_letters')::bigint > proved.dead_letters + jsonb_array_length(proved.parked) then
     update libsql_sync.chain set reopen = true where id = 1;
     c.reopen := true;
   end if;
@@ -2758,7 +2762,7 @@ begin
     -- The one before leaves something: messages, or what its page does not reach.
     if b.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
       or b.drained and request -> 'upto' is null then
-      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
+      return array[json_build_object('do', 'none', 'acked', acked)::text];
     end if;
     ahead := b;
     kind := 'new';
@@ -2770,28 +2774,28 @@ begin
     and b.messages > (request #>> '{split,messages}')::integer then
     -- Too much for one transaction of the replica: the first few of it under a
     -- fresh id. The version before stays ackable, as it may be in flight.
-    select pg_catalog.range_agg(pg_catalog.int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
+    select range_agg(int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
     from (
-      select i from pg_catalog.unnest(b.msg_ids) r
-      cross join lateral pg_catalog.generate_series(pg_catalog.lower(r), pg_catalog.upper(r) - 1) i
+      select i from unnest(b.msg_ids) r
+      cross join lateral generate_series(lower(r), upper(r) - 1) i
       order by i limit (request #>> '{split,messages}')::integer
     ) i (msg_id);
-    b.batch := pg_catalog.gen_random_uuid();
+    b.batch := gen_random_uuid();
     b.version := b.version + 1;
     b.messages := (request #>> '{split,messages}')::integer;
     b.drained := false;
     b.snapshot := libsql_sync.snapshot_at(c.epoch, c.position);
     b.parked := (
-      select coalesce(pg_catalog.jsonb_agg(p order by n), '[]')
-      from pg_catalog.jsonb_array_elements(b.parked) with ordinality p (p, n)
-      where b.msg_ids operator(pg_catalog.@>) (p ->> 'msg_id')::bigint and not p ? 'open'
+      select coalesce(jsonb_agg(p order by n), '[]')
+      from jsonb_array_elements(b.parked) with ordinality p (p, n)
+      where b.msg_ids @> (p ->> 'msg_id')::bigint and not p ? 'open'
     ) || libsql_sync.still_aside(b.msg_ids);
     insert into libsql_sync.batches select b.*;
     update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
   end if;
 
   if (request ->> 'messages_max')::integer = 0 then
-    return array[(pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
+    return array[(jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
       || libsql_sync.end_sync(request, acked))::text];
   end if;
 
@@ -2800,7 +2804,7 @@ begin
     -- No batch: it was trimmed.
     if h.messages is distinct from b.messages then
       perform libsql_sync.begin_epoch('position ' || at_position + 1 || ' cannot be repeated: messages of it are gone', false);
-      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || pg_catalog.jsonb_build_object('acked', acked))::text];
+      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || jsonb_build_object('acked', acked))::text];
     end if;
     -- The page that mended what was set aside is lost: nothing is called equal
     -- before the walk came through again.
@@ -2809,14 +2813,14 @@ begin
     -- 6. The next one, from one snapshot, recorded before it is answered. A page
     -- rides only where the batch takes every message its snapshot could see.
     select * into f from libsql_sync.floor(c);
-    b.source_time := pg_catalog.clock_timestamp();
+    b.source_time := clock_timestamp();
     if request -> 'page' is not null and not c.reopen then
       w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
       if w.walk_gen is not null and not libsql_sync.hold_page(w, at) then
         w := null;
       end if;
     end if;
-    select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
+    select d.*, pg_current_snapshot()::text as snapshot,
       case when d.drained and w.walk_gen is not null
         then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
     into h
@@ -2824,26 +2828,26 @@ begin
       (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
     if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
       perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-        else greatest(f.lowest, least(f.settled, pg_catalog.lower(h.msg_ids), pg_catalog.lower(ahead.msg_ids))) end);
+        else greatest(f.lowest, least(f.settled, lower(h.msg_ids), lower(ahead.msg_ids))) end);
     end if;
     if h.messages = 0 and h.page is null and ahead.batch is not null then
-      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
+      return array[json_build_object('do', 'none', 'acked', acked)::text];
     end if;
     if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
-      return array[(pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
+      return array[(jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
         || libsql_sync.end_sync(request, acked))::text];
     end if;
     b.parked := libsql_sync.still_aside(h.msg_ids);
     -- The one before may bring whole what this one would leave aside.
     if b.parked <> '[]' and ahead.batch is not null then
-      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
+      return array[json_build_object('do', 'none', 'acked', acked)::text];
     end if;
     b.epoch := c.epoch;
     b.position := coalesce(ahead.position, c.position) + 1;
-    b.batch := pg_catalog.gen_random_uuid();
+    b.batch := gen_random_uuid();
     b.prev := coalesce(ahead.batch, c.batch);
     b.version := 1 + (
-      select coalesce(pg_catalog.max(v.version), 0) from libsql_sync.batches v
+      select coalesce(max(v.version), 0) from libsql_sync.batches v
       where v.epoch = b.epoch and v.position = b.position);
     b.ahead := ahead.batch is not null;
     b.msg_ids := h.msg_ids;
@@ -2851,8 +2855,8 @@ begin
     b.drained := h.drained;
     -- Of what a batch leaves in the queue its snapshot would promise too much.
     b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
-    b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
-      + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]')) - pg_catalog.jsonb_array_length(b.parked);
+    b.dead_letters := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
+      + jsonb_array_length(coalesce(ahead.parked, '[]')) - jsonb_array_length(b.parked);
     b.state := 'pending';
     b.acked_at := null;
     b.reopen := c.reopen;
@@ -2864,10 +2868,10 @@ begin
   -- 7. Hand it out. "dead_letters" are those open when it was first claimed; what it
   -- parks comes on top.
   pieces := coalesce(h.page, array['null']);
-  pieces := pg_catalog.array_prepend('{"page": '::text, pieces);
+  pieces := array_prepend('{"page": '::text, pieces);
   pieces := pieces || ', "messages": ['::text;
   pieces := pieces || coalesce(h.envelopes, '');
-  pieces := pieces || ('], ' || pg_catalog.substr(pg_catalog.json_build_object(
+  pieces := pieces || ('], ' || substr(json_build_object(
     'do', 'batch', 'kind', kind, 'acked', acked,
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
     'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
@@ -2901,10 +2905,10 @@ begin
   if not found then
     return '{"do": "gone"}';
   end if;
-  select coalesce(pg_catalog.jsonb_agg(n.change order by n.n), '[]') into fresh
-  from pg_catalog.jsonb_array_elements((request -> 'changes')::jsonb) with ordinality n (change, n)
+  select coalesce(jsonb_agg(n.change order by n.n), '[]') into fresh
+  from jsonb_array_elements((request -> 'changes')::jsonb) with ordinality n (change, n)
   where not exists (
-    select from pg_catalog.jsonb_array_elements(b.parked) p
+    select from jsonb_array_elements(b.parked) p
     where p - 'reason' = n.change - 'reason'
   );
   update libsql_sync.batches v set parked = v.parked || fresh
@@ -2931,8 +2935,8 @@ language sql volatile
 security definer -- whoever writes may call this and touch no table of ours
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.pg_current_xact_id()::text || ':'
-    || (pg_catalog.floor(extract(epoch from pg_catalog.now()))::bigint - 2) || ':' || c.epoch
+  select pg_current_xact_id()::text || ':'
+    || (floor(extract(epoch from now()))::bigint - 2) || ':' || c.epoch
   from libsql_sync.chain c
 $$;
 
@@ -2972,7 +2976,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  answer json := libsql_sync.request_walk(pg_catalog.json_build_object('kind', 'backfill', 'table', table_name));
+  answer json := libsql_sync.request_walk(json_build_object('kind', 'backfill', 'table', table_name));
 begin
   if answer ->> 'walk_gen' is null then
     raise exception 'Cannot backfill table %: expected one of schema.json', table_name;
@@ -2988,7 +2992,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  answer json := libsql_sync.request_walk(pg_catalog.json_build_object(
+  answer json := libsql_sync.request_walk(json_build_object(
     'kind', 'verify', 'table', table_name, 'repair', repair));
 begin
   if answer ->> 'walk_gen' is null then
@@ -3024,9 +3028,9 @@ declare
   r record;
 begin
   for r in
-    select d.table_name, pg_catalog.count(*) as letters,
-      pg_catalog.jsonb_agg(distinct d.key) filter (where d.key is not null) as keys,
-      pg_catalog.bool_or(d.key is null) as whole
+    select d.table_name, count(*) as letters,
+      jsonb_agg(distinct d.key) filter (where d.key is not null) as keys,
+      bool_or(d.key is null) as whole
     from libsql_sync.dead_letters() d
     join libsql_sync.tables t on t.name = d.table_name
     where ids is null or d.id = any (ids)
@@ -3087,11 +3091,11 @@ set lock_timeout = '500ms'
 as $$
 declare
   mb_max integer := (select c.queue_mb_max from libsql_sync.chain c);
-  mb bigint := pg_catalog.pg_total_relation_size('pgmq.q_replicate_data_libsql') / 1048576;
+  mb bigint := pg_total_relation_size('pgmq.q_replicate_data_libsql') / 1048576;
 begin
   if mb_max is null or mb < mb_max
     -- By the index, as the pages of a queue that was long are mostly empty.
-    or (select pg_catalog.count(*) from (
+    or (select count(*) from (
       select from pgmq.q_replicate_data_libsql m
       where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q) <= 10000
   then
@@ -3099,7 +3103,7 @@ begin
   end if;
   begin
     perform from libsql_sync.chain where id = 1 for update;
-    perform libsql_sync.begin_epoch(pg_catalog.format(
+    perform libsql_sync.begin_epoch(format(
       'the queue of %s MB was over its cap of %s MB: what it held was dropped, every table is walked', mb, mb_max), false);
     truncate pgmq.q_replicate_data_libsql;
     -- Even where the replica was to stay empty: what is gone comes no other way.
@@ -3159,7 +3163,7 @@ declare
   upto bigint;
   trimmed integer;
 begin
-  if pg_catalog.to_regclass('cron.job_run_details') is null then
+  if to_regclass('cron.job_run_details') is null then
     return 0;
   end if;
   with looked as materialized (
@@ -3168,20 +3172,20 @@ begin
   ), old as materialized (
     select l.runid, l.jobid, l.at from looked l
     where l.runid <= (
-      select pg_catalog.max(l.runid) from looked l where l.at < pg_catalog.now() - interval '1 day')
+      select max(l.runid) from looked l where l.at < now() - interval '1 day')
   ), ours as materialized (
     select o.runid from old o
     where o.jobid in (select j.jobid from cron.job j where j.jobname in ('process_libsql_replication', 'libsql_sync_realtime'))
       -- A run that never began has no time.
-      and coalesce(o.at < pg_catalog.now() - interval '1 day', true)
+      and coalesce(o.at < now() - interval '1 day', true)
     order by o.runid limit 1000
   ), gone as (
     delete from cron.job_run_details d using ours o where d.runid = o.runid returning d.runid
   )
-  select (select pg_catalog.count(*) from looked),
-    case when (select pg_catalog.count(*) from ours) = 1000 then (select pg_catalog.max(o.runid) from ours o)
-      else (select pg_catalog.max(o.runid) from old o) end,
-    (select pg_catalog.count(*) from gone)
+  select (select count(*) from looked),
+    case when (select count(*) from ours) = 1000 then (select max(o.runid) from ours o)
+      else (select max(o.runid) from old o) end,
+    (select count(*) from gone)
   into looked, upto, trimmed;
   -- Little is read again rather than written down; a sequence that began again
   -- at 1 leaves nothing to look at.
@@ -3206,7 +3210,7 @@ as $$
 declare
   c libsql_sync.chain;
   rows_max constant integer := 1000;
-  started constant timestamptz := pg_catalog.clock_timestamp();
+  started constant timestamptz := clock_timestamp();
   gone integer;
   total integer;
 begin
@@ -3218,7 +3222,7 @@ begin
   update libsql_sync.chain set ticked_at = started where id = 1;
   for i in 1..25 loop
     perform libsql_sync.trim();
-    exit when pg_catalog.clock_timestamp() > started + interval '200 milliseconds';
+    exit when clock_timestamp() > started + interval '200 milliseconds';
   end loop;
   total := libsql_sync.forget(rows_max => rows_max) + libsql_sync.trim_cron_runs();
 
@@ -3232,8 +3236,8 @@ begin
   delete from pgmq.a_replicate_data_libsql a where a.msg_id in (
     select v.msg_id from pgmq.a_replicate_data_libsql v
     where v.archived_at < least(
-      pg_catalog.clock_timestamp() - c.replay_window,
-      (select pg_catalog.min(b.acked_at) from libsql_sync.batches b where b.state = 'acked')) - interval '1 minute'
+      clock_timestamp() - c.replay_window,
+      (select min(b.acked_at) from libsql_sync.batches b where b.state = 'acked')) - interval '1 minute'
     order by v.archived_at limit rows_max);
   get diagnostics gone = row_count;
   total := total + gone;
@@ -3241,7 +3245,7 @@ begin
   -- Dead letters that were discarded.
   delete from pgmq.a_replicate_data_libsql_dlq a where a.msg_id in (
     select v.msg_id from pgmq.a_replicate_data_libsql_dlq v
-    where v.archived_at < pg_catalog.clock_timestamp() - interval '30 days'
+    where v.archived_at < clock_timestamp() - interval '30 days'
     order by v.archived_at limit rows_max);
   get diagnostics gone = row_count;
   total := total + gone;
@@ -3285,12 +3289,12 @@ begin
     raise exception 'Cannot uninstall: expected the word ''uninstall'', found another'
       using hint = 'select libsql_sync.uninstall(''uninstall'') drops the queue with every change in it.';
   end if;
-  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
 
-  if pg_catalog.to_regclass('cron.job') is not null then
+  if to_regclass('cron.job') is not null then
     for job in
       select j.jobid from cron.job j
-      where j.database = pg_catalog.current_database()
+      where j.database = current_database()
         and (j.jobname in ('process_libsql_replication', 'libsql_sync_realtime')
           or j.command like '%process_libsql_replication_batch%')
     loop
@@ -3310,14 +3314,14 @@ begin
   drop function if exists public.get_libsql_webhook_signature();
 
   foreach queue in array array['replicate_data_libsql', 'replicate_data_libsql_dlq'] loop
-    if pg_catalog.to_regclass('pgmq.q_' || queue) is not null then
+    if to_regclass('pgmq.q_' || queue) is not null then
       perform pgmq.drop_queue(queue::text);
     end if;
   end loop;
 
-  if pg_catalog.to_regclass('vault.decrypted_secrets') is not null then
+  if to_regclass('vault.decrypted_secrets') is not null then
     begin
-      select pg_catalog.string_agg(s.name, ', ' order by s.name) into left_over from vault.decrypted_secrets s
+      select string_agg(s.name, ', ' order by s.name) into left_over from vault.decrypted_secrets s
       where s.name in ('libsql_sync_url', 'libsql_webhook_signature');
     exception when insufficient_privilege then
       left_over := 'libsql_sync_url, libsql_webhook_signature';
@@ -3331,10 +3335,10 @@ begin
 
   -- It may be another database's as well, and login roles may be in it.
   begin
-    select pg_catalog.string_agg(m.member::pg_catalog.regrole::text, ', ') into left_over
-    from pg_catalog.pg_auth_members m
-    where m.roleid = pg_catalog.to_regrole('libsql_sync_worker')
-      and m.member <> (select o.oid from pg_catalog.pg_roles o where o.rolname = current_user);
+    select string_agg(m.member::regrole::text, ', ') into left_over
+    from pg_auth_members m
+    where m.roleid = to_regrole('libsql_sync_worker')
+      and m.member <> (select o.oid from pg_roles o where o.rolname = current_user);
     if left_over is null then
       drop role if exists libsql_sync_worker;
     else
@@ -3361,7 +3365,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  handler oid := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  handler oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   c libsql_sync.chain;
   newest text := (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1);
   attach constant text := 'select libsql_sync.attach();';
@@ -3373,15 +3377,15 @@ declare
     'grants', 'worker role', 'secrets', 'cron', 'pg_net', 'queue', 'archive', 'replica'];
   -- Relations whose rows are ours alone.
   ours oid[] := array(
-    select r.oid from pg_catalog.pg_class r
-    where r.relkind in ('r', 'p') and (r.relnamespace = 'libsql_sync'::pg_catalog.regnamespace
-      or r.relnamespace = 'pgmq'::pg_catalog.regnamespace and r.relname in (
+    select r.oid from pg_class r
+    where r.relkind in ('r', 'p') and (r.relnamespace = 'libsql_sync'::regnamespace
+      or r.relnamespace = 'pgmq'::regnamespace and r.relname in (
         'q_replicate_data_libsql', 'a_replicate_data_libsql',
         'q_replicate_data_libsql_dlq', 'a_replicate_data_libsql_dlq')));
   routines oid[] := array(
-    select p.oid from pg_catalog.pg_proc p
-    where p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace
-      or p.pronamespace = 'public'::pg_catalog.regnamespace and p.proname in (
+    select p.oid from pg_proc p
+    where p.pronamespace = 'libsql_sync'::regnamespace
+      or p.pronamespace = 'public'::regnamespace and p.proname in (
         'get_libsql_sync_url', 'get_libsql_webhook_signature',
         'process_libsql_replication_batch', 'trigger_http_queue_post_to_function_libsql'));
   r record;
@@ -3401,12 +3405,12 @@ begin
 
       when 'server' then
         name := 'PostgreSQL';
-        what := pg_catalog.current_setting('server_version') || ', ' || pg_catalog.current_setting('server_encoding');
+        what := current_setting('server_version') || ', ' || current_setting('server_encoding');
         level := 'ok';
-        if pg_catalog.current_setting('server_version_num')::integer < 150000 then
+        if current_setting('server_version_num')::integer < 150000 then
           level := 'error';
           advice := 'upgrade to PostgreSQL 15 or later';
-        elsif pg_catalog.current_setting('server_encoding') <> 'UTF8' then
+        elsif current_setting('server_encoding') <> 'UTF8' then
           level := 'error';
           advice := 'use a database of encoding UTF8';
         end if;
@@ -3415,19 +3419,19 @@ begin
 
         name := 'isolation';
         level := 'ok';
-        what := pg_catalog.current_setting('default_transaction_isolation');
+        what := current_setting('default_transaction_isolation');
         if what <> 'read committed' then
           level := 'error';
-          advice := pg_catalog.format('alter role %I set default_transaction_isolation to ''read committed'';', current_user);
+          advice := format('alter role %I set default_transaction_isolation to ''read committed'';', current_user);
         end if;
         return query select name, level, what, advice;
         advice := null;
 
         for r in
-          select coalesce(s.setrole::pg_catalog.regrole::text, '') as role
-          from pg_catalog.pg_db_role_setting s
+          select coalesce(s.setrole::regrole::text, '') as role
+          from pg_db_role_setting s
           where (s.setdatabase = 0 or s.setdatabase = (
-              select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))
+              select d.oid from pg_database d where d.datname = current_database()))
             and 'session_replication_role=replica' = any (s.setconfig)
         loop
           name := 'session_replication_role';
@@ -3448,22 +3452,22 @@ begin
             ('pg_net', null, 'net.http_post(text,jsonb,jsonb,jsonb,integer)'),
             ('supabase_vault', null, 'vault.create_secret(text,text,text,uuid)')
           ) w (name, since, instead)
-          left join pg_catalog.pg_extension x on x.extname = w.name
+          left join pg_extension x on x.extname = w.name
         loop
           name := r.name;
           level := 'ok';
           what := r.version;
-          if r.version is null and pg_catalog.to_regprocedure(r.instead) is not null then
+          if r.version is null and to_regprocedure(r.instead) is not null then
             what := 'its functions, without the extension';
           elsif r.version is null then
             level := 'error';
             what := 'not installed';
-            advice := pg_catalog.format('create extension %I; (or enable it on the dashboard), then %s', r.name, migrate);
-          elsif r.since is not null and pg_catalog.string_to_array(pg_catalog.substring(r.version, '^[0-9]+(?:\.[0-9]+)*'), '.')::integer[]
-            < pg_catalog.string_to_array(r.since, '.')::integer[] then
+            advice := format('create extension %I; (or enable it on the dashboard), then %s', r.name, migrate);
+          elsif r.since is not null and string_to_array(substring(r.version, '^[0-9]+(?:\.[0-9]+)*'), '.')::integer[]
+            < string_to_array(r.since, '.')::integer[] then
             level := 'error';
             what := what || ', expected ' || r.since || ' or later';
-            advice := pg_catalog.format('alter extension %I update;', r.name);
+            advice := format('alter extension %I update;', r.name);
           end if;
           return query select name, level, what, advice;
           advice := null;
@@ -3474,23 +3478,23 @@ begin
           from (values ('q_replicate_data_libsql'), ('a_replicate_data_libsql'),
             ('q_replicate_data_libsql_dlq'), ('a_replicate_data_libsql_dlq')) q (name)
           left join lateral (
-            select pg_catalog.string_agg(k.name, ', ') as name
+            select string_agg(k.name, ', ') as name
             from (values ('msg_id'), ('read_ct'), ('enqueued_at'), ('vt'), ('message')) k (name)
             where not exists (
-              select from pg_catalog.pg_attribute a
-              where a.attrelid = pg_catalog.to_regclass('pgmq.' || q.name) and a.attname = k.name and not a.attisdropped)
+              select from pg_attribute a
+              where a.attrelid = to_regclass('pgmq.' || q.name) and a.attname = k.name and not a.attisdropped)
           ) a on true
           where a.name is not null
         loop
           told := true;
           name := 'queue';
           level := 'error';
-          what := case when pg_catalog.to_regclass('pgmq.' || r.name) is null
+          what := case when to_regclass('pgmq.' || r.name) is null
             then 'pgmq.' || r.name || ' is not there: writes to the listed tables fail'
             else 'pgmq.' || r.name || ' lacks ' || r.missing end;
-          advice := case when pg_catalog.to_regclass('pgmq.' || r.name) is null
-            then pg_catalog.format('select pgmq.create(%L); then select libsql_sync.lock_down(); and deno task verify --repair',
-              pg_catalog.substr(r.name, 3))
+          advice := case when to_regclass('pgmq.' || r.name) is null
+            then format('select pgmq.create(%L); then select libsql_sync.lock_down(); and deno task verify --repair',
+              substr(r.name, 3))
             else 'alter extension pgmq update;' end;
           return query select name, level, what, advice;
           advice := null;
@@ -3507,10 +3511,10 @@ begin
         for r in
           select t.name, q.oid as relation, libsql_sync.attach_problem(q.oid, t.key) as problem, m.missing
           from libsql_sync.tables t
-          cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) q (oid)
+          cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
           left join lateral (
-            select pg_catalog.string_agg(k.value ->> 'name', ', ') as missing
-            from pg_catalog.jsonb_array_elements(t.columns) k
+            select string_agg(k.value ->> 'name', ', ') as missing
+            from jsonb_array_elements(t.columns) k
             where k.value ->> 'name' not in (select p.name from libsql_sync.present_columns(q.oid, t.name) p)
           ) m on true
           order by t.name
@@ -3546,7 +3550,7 @@ begin
       when 'triggers' then
         n := 0;
         for r in
-          select case when f.is_partition then 'partition ' || f.relation::pg_catalog.regclass
+          select case when f.is_partition then 'partition ' || f.relation::regclass
               else 'table ' || t.name end as place,
             libsql_sync.trigger_name(t.name, e.suffix) as name,
             case
@@ -3554,20 +3558,20 @@ begin
               when g.tgenabled = 'D' then 'is disabled'
               when g.tgenabled = 'R' then 'fires for replicas only'
               when g.tgfoid is distinct from handler or g.tgtype <> e.type
-                or g.tgargs <> pg_catalog.convert_to(t.name, 'UTF8') || '\x00'::bytea then 'is another one'
+                or g.tgargs <> convert_to(t.name, 'UTF8') || '\x00'::bytea then 'is another one'
             end as problem
           from libsql_sync.tables t
-          cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) q (oid)
+          cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
           cross join lateral (
             select q.oid as relation, false as is_partition where q.oid is not null
             union all
-            select p.relid, true from pg_catalog.pg_partition_tree(q.oid) p where p.relid <> q.oid
+            select p.relid, true from pg_partition_tree(q.oid) p where p.relid <> q.oid
           ) f
           cross join lateral (values ('', 4), ('_update', 16), ('_delete', 8),
             ('_truncate', case when f.is_partition then 34 else 32 end)) e (suffix, type)
-          left join pg_catalog.pg_trigger g
+          left join pg_trigger g
             on g.tgrelid = f.relation and g.tgname = libsql_sync.trigger_name(t.name, e.suffix) and not g.tgisinternal
-          order by t.name, f.relation::pg_catalog.regclass::text, e.type
+          order by t.name, f.relation::regclass::text, e.type
         loop
           n := n + 1;
           if r.problem is not null then
@@ -3601,7 +3605,7 @@ begin
           level := 'error';
           what := 'is not there';
           advice := attach;
-        elsif exists (select from pg_catalog.pg_proc p where p.oid = handler and not p.prosecdef) then
+        elsif exists (select from pg_proc p where p.oid = handler and not p.prosecdef) then
           level := 'error';
           what := 'runs with the writer''s rights, who may not write to the queue';
           advice := 'alter function public.trigger_http_queue_post_to_function_libsql() security definer;';
@@ -3609,7 +3613,7 @@ begin
           level := 'error';
           what := 'cannot be made anew while a table lacks its key';
           advice := 'see that table, then ' || attach;
-        elsif body is distinct from (select p.prosrc from pg_catalog.pg_proc p where p.oid = handler) then
+        elsif body is distinct from (select p.prosrc from pg_proc p where p.oid = handler) then
           level := 'warning';
           what := 'is older than a change of the tables: each write falls back to a slower way';
           advice := attach;
@@ -3619,20 +3623,20 @@ begin
 
       when 'leftovers' then
         for r in
-          select g.tgname as name, g.tgrelid::pg_catalog.regclass::text as relation, g.tgfoid = handler as is_ours
-          from pg_catalog.pg_trigger g
-          join pg_catalog.pg_proc p on p.oid = g.tgfoid
+          select g.tgname as name, g.tgrelid::regclass::text as relation, g.tgfoid = handler as is_ours
+          from pg_trigger g
+          join pg_proc p on p.oid = g.tgfoid
           where not g.tgisinternal and (
             g.tgfoid <> handler and p.prosrc ~ 'replicate_data_libsql'
             or g.tgfoid = handler and not exists (
               select from libsql_sync.tables t
-              cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) q (oid)
-              where g.tgargs = pg_catalog.convert_to(t.name, 'UTF8') || '\x00'::bytea
+              cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
+              where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
                 and g.tgname in (libsql_sync.trigger_name(t.name, ''), libsql_sync.trigger_name(t.name, '_update'),
                   libsql_sync.trigger_name(t.name, '_delete'), libsql_sync.trigger_name(t.name, '_truncate'))
                 -- Of a table that was renamed: that one is told as missing.
                 and (q.oid is null or g.tgrelid = q.oid
-                  or g.tgrelid in (select p.relid from pg_catalog.pg_partition_tree(q.oid) p))))
+                  or g.tgrelid in (select p.relid from pg_partition_tree(q.oid) p))))
           order by 2, 1
         loop
           told := true;
@@ -3640,11 +3644,11 @@ begin
           level := 'warning';
           what := 'trigger ' || r.name || ' on ' || r.relation || case when r.is_ours
             then ', which is not listed so' else ' sends messages of its own' end;
-          advice := pg_catalog.format('drop trigger %I on %s;', r.name, r.relation);
+          advice := format('drop trigger %I on %s;', r.name, r.relation);
           return query select name, level, what, advice;
           advice := null;
         end loop;
-        if pg_catalog.to_regclass('cron.job') is not null then
+        if to_regclass('cron.job') is not null then
           for r in execute
             'select j.jobid, coalesce(j.jobname, '''') as jobname from cron.job j
              where j.jobname is distinct from ''process_libsql_replication''
@@ -3653,8 +3657,8 @@ begin
             told := true;
             name := 'leftover';
             level := 'warning';
-            what := pg_catalog.format('cron job %s %s calls the worker as well', r.jobid, r.jobname);
-            advice := pg_catalog.format('select cron.unschedule(%s);', r.jobid);
+            what := format('cron job %s %s calls the worker as well', r.jobid, r.jobname);
+            advice := format('select cron.unschedule(%s);', r.jobid);
             return query select name, level, what, advice;
             advice := null;
           end loop;
@@ -3669,24 +3673,24 @@ begin
       when 'grants' then
         -- What strangers may do, by whatever way they got it.
         for r in
-          select s.role, 'execute ' || p.oid::pg_catalog.regprocedure as may
-          from pg_catalog.unnest(routines) p (oid)
+          select s.role, 'execute ' || p.oid::regprocedure as may
+          from unnest(routines) p (oid)
           cross join (
             select 'public' as role union all
-            select a.rolname from pg_catalog.pg_roles a where a.rolname in ('anon', 'authenticated', 'service_role')
+            select a.rolname from pg_roles a where a.rolname in ('anon', 'authenticated', 'service_role')
           ) s
-          where pg_catalog.has_function_privilege(s.role, p.oid, 'execute')
-            and not (p.oid = 'libsql_sync.bookmark()'::pg_catalog.regprocedure
+          where has_function_privilege(s.role, p.oid, 'execute')
+            and not (p.oid = 'libsql_sync.bookmark()'::regprocedure
               and s.role in ('authenticated', 'service_role'))
           union all
-          select s.role, 'use ' || q.oid::pg_catalog.regclass
-          from pg_catalog.unnest(ours) q (oid)
+          select s.role, 'use ' || q.oid::regclass
+          from unnest(ours) q (oid)
           cross join (
             select 'public' as role union all
-            select a.rolname from pg_catalog.pg_roles a where a.rolname in ('anon', 'authenticated', 'service_role')
+            select a.rolname from pg_roles a where a.rolname in ('anon', 'authenticated', 'service_role')
           ) s
-          where pg_catalog.has_table_privilege(s.role, q.oid, 'select, insert, update, delete, truncate')
-            or pg_catalog.has_any_column_privilege(s.role, q.oid, 'select, insert, update')
+          where has_table_privilege(s.role, q.oid, 'select, insert, update, delete, truncate')
+            or has_any_column_privilege(s.role, q.oid, 'select, insert, update')
           order by 1, 2
           limit 20
         loop
@@ -3700,22 +3704,22 @@ begin
         end loop;
         -- What was given to roles nobody here knows. PGMQ itself gives its tables to pg_monitor.
         for r in
-          select distinct g.grantee::pg_catalog.regrole::text as role, g.thing
+          select distinct g.grantee::regrole::text as role, g.thing
           from (
-            select a.grantee, p.oid::pg_catalog.regprocedure::text as thing, p.proowner as owner
-            from pg_catalog.pg_proc p cross join lateral pg_catalog.aclexplode(p.proacl) a
+            select a.grantee, p.oid::regprocedure::text as thing, p.proowner as owner
+            from pg_proc p cross join lateral aclexplode(p.proacl) a
             where p.oid = any (routines)
               -- Those are for the worker's role, and for whoever writes.
-              and p.oid::pg_catalog.regprocedure::text !~ '^libsql_sync\.(bookmark|claim|lease|park|release|report|reset|request_redrive|request_walk)\('
+              and p.oid::regprocedure::text !~ '^libsql_sync\.(bookmark|claim|lease|park|release|report|reset|request_redrive|request_walk)\('
             union all
-            select a.grantee, q.oid::pg_catalog.regclass::text, q.relowner
-            from pg_catalog.pg_class q cross join lateral pg_catalog.aclexplode(q.relacl) a
+            select a.grantee, q.oid::regclass::text, q.relowner
+            from pg_class q cross join lateral aclexplode(q.relacl) a
             where q.oid = any (ours)
           ) g
-          join pg_catalog.pg_roles o on o.oid = g.grantee
+          join pg_roles o on o.oid = g.grantee
           where g.grantee <> g.owner and not o.rolsuper and o.rolname !~ '^pg_'
             and o.rolname not in ('anon', 'authenticated', 'service_role')
-            and not pg_catalog.pg_has_role(o.oid, g.owner, 'member')
+            and not pg_has_role(o.oid, g.owner, 'member')
           order by 1, 2
           limit 20
         loop
@@ -3736,45 +3740,45 @@ begin
 
         told := false;
         for r in
-          select q.oid::pg_catalog.regclass::text as relation
-          from pg_catalog.pg_class q where q.oid = any (ours) and not q.relrowsecurity
+          select q.oid::regclass::text as relation
+          from pg_class q where q.oid = any (ours) and not q.relrowsecurity
         loop
           told := true;
           name := 'row level security';
           level := 'error';
           what := 'off on ' || r.relation;
-          advice := pg_catalog.format('alter table %s enable row level security;', r.relation);
+          advice := format('alter table %s enable row level security;', r.relation);
           return query select name, level, what, advice;
           advice := null;
         end loop;
         if not told then
           name := 'row level security';
           level := 'ok';
-          what := 'on for our ' || pg_catalog.cardinality(ours) || ' tables';
+          what := 'on for our ' || cardinality(ours) || ' tables';
           return query select name, level, what, advice;
         end if;
 
       when 'worker role' then
         name := 'worker role';
         level := 'ok';
-        if not exists (select from pg_catalog.pg_roles o where o.rolname = 'libsql_sync_worker') then
+        if not exists (select from pg_roles o where o.rolname = 'libsql_sync_worker') then
           level := 'warning';
           what := 'libsql_sync_worker is not here: the worker connects as a role that may do more than it needs';
           advice := 'create role libsql_sync_worker nologin; select libsql_sync.lock_down(); then a login role in it, as the README shows';
         elsif exists (
-          select from pg_catalog.pg_proc p
-          where p.oid = any (routines) and p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace
+          select from pg_proc p
+          where p.oid = any (routines) and p.pronamespace = 'libsql_sync'::regnamespace
             and p.proname in ('claim', 'lease', 'park', 'release', 'report', 'request_redrive', 'request_walk', 'reset')
-            and not pg_catalog.has_function_privilege('libsql_sync_worker', p.oid, 'execute')
-        ) or not pg_catalog.has_schema_privilege('libsql_sync_worker', 'libsql_sync', 'usage') then
+            and not has_function_privilege('libsql_sync_worker', p.oid, 'execute')
+        ) or not has_schema_privilege('libsql_sync_worker', 'libsql_sync', 'usage') then
           level := 'error';
           what := 'libsql_sync_worker may not call the worker''s functions';
           advice := 'select libsql_sync.lock_down();';
         else
-          select pg_catalog.string_agg(m.member::pg_catalog.regrole::text, ', ' order by m.member::pg_catalog.regrole::text) into what
-          from pg_catalog.pg_auth_members m
-          where m.roleid = 'libsql_sync_worker'::pg_catalog.regrole and m.member <> (
-            select s.nspowner from pg_catalog.pg_namespace s where s.nspname = 'libsql_sync');
+          select string_agg(m.member::regrole::text, ', ' order by m.member::regrole::text) into what
+          from pg_auth_members m
+          where m.roleid = 'libsql_sync_worker'::regrole and m.member <> (
+            select s.nspowner from pg_namespace s where s.nspname = 'libsql_sync');
           if what is null then
             level := 'warning';
             what := 'nobody is in libsql_sync_worker: the worker connects as a role that may do more than it needs';
@@ -3798,11 +3802,11 @@ begin
           if coalesce(r.value, '') = '' then
             level := 'error';
             what := 'not in the Vault: cron cannot call the worker';
-            advice := pg_catalog.format('select vault.create_secret(''<value>'', %L);', r.name);
+            advice := format('select vault.create_secret(''<value>'', %L);', r.name);
           elsif r.value !~ r.pattern then
             level := 'error';
             what := 'there, but not ' || r.wanted;
-            advice := pg_catalog.format('select vault.update_secret(id, ''<value>'') from vault.secrets where name = %L;', r.name);
+            advice := format('select vault.update_secret(id, ''<value>'') from vault.secrets where name = %L;', r.name);
           else
             level := 'ok';
             what := 'there';
@@ -3813,8 +3817,8 @@ begin
         name := 'signature';
         level := 'ok';
         what := 'cron signs each call (HMAC-SHA-256): the secret stays in the Vault';
-        if not (select p.prosrc ~ 'libsql_sync\.call_worker\(' from pg_catalog.pg_proc p
-          where p.oid = 'public.process_libsql_replication_batch()'::pg_catalog.regprocedure)
+        if not (select p.prosrc ~ 'libsql_sync\.call_worker\(' from pg_proc p
+          where p.oid = 'public.process_libsql_replication_batch()'::regprocedure)
         then
           level := 'warning';
           what := 'cron sends the secret itself, which every SQL role can read in net.http_request_queue';
@@ -3826,7 +3830,7 @@ begin
       when 'cron' then
         name := 'cron job';
         n := null;
-        if pg_catalog.to_regclass('cron.job') is not null then
+        if to_regclass('cron.job') is not null then
           execute 'select j.jobid, j.schedule, j.active, j.username::text, j.database::text, j.command
             from cron.job j where j.jobname = ''process_libsql_replication'' order by j.active desc limit 1' into r;
           get diagnostics n = row_count;
@@ -3842,8 +3846,8 @@ begin
         elsif not r.active then
           level := 'error';
           what := 'process_libsql_replication is not active';
-          advice := pg_catalog.format('select cron.alter_job(%s, active := true);', r.jobid);
-        elsif r.command !~ 'process_libsql_replication_batch' or r.database <> pg_catalog.current_database() then
+          advice := format('select cron.alter_job(%s, active := true);', r.jobid);
+        elsif r.command !~ 'process_libsql_replication_batch' or r.database <> current_database() then
           level := 'error';
           what := 'process_libsql_replication runs something else, or in another database';
           advice := migrate;
@@ -3860,21 +3864,21 @@ begin
           what := 'on';
           if n is null or not exists (
             select from cron.job j where j.jobname = 'libsql_sync_realtime' and j.active
-              and j.database = pg_catalog.current_database() and j.command ~ 'libsql_sync\.watch')
+              and j.database = current_database() and j.command ~ 'libsql_sync\.watch')
           then
             level := 'error';
             what := 'on, and nobody looks: cron job libsql_sync_realtime is not there, or not active';
             advice := 'select libsql_sync.realtime(true);';
           elsif c.wake_misses > 0 then
             level := 'error';
-            what := pg_catalog.format('%s calls of the worker in a row came to nothing', c.wake_misses);
+            what := format('%s calls of the worker in a row came to nothing', c.wake_misses);
             advice := 'see the secrets, pg_net''s answers here, and the worker''s log';
           else
             execute 'select d.status, d.return_message from cron.job_run_details d join cron.job j using (jobid)
               where j.jobname = ''libsql_sync_realtime'' order by d.runid desc limit 1' into run;
             if run.status = 'failed' then
               level := 'error';
-              what := 'on, and its last run failed: ' || pg_catalog.left(pg_catalog.split_part(run.return_message, E'\n', 1), 160);
+              what := 'on, and its last run failed: ' || left(split_part(run.return_message, E'\n', 1), 160);
               advice := 'select libsql_sync.realtime(true);';
             end if;
           end if;
@@ -3885,10 +3889,10 @@ begin
         if n = 1 then
           name := 'cron runs';
           level := 'ok';
-          execute 'select pg_catalog.count(*) as runs, pg_catalog.count(*) filter (where d.status = ''failed'') as failed,
-              pg_catalog.max(d.start_time) as latest,
-              (pg_catalog.array_agg(d.status order by d.start_time desc))[1] as status,
-              (pg_catalog.array_agg(d.return_message order by d.start_time desc) filter (where d.status = ''failed''))[1] as message
+          execute 'select count(*) as runs, count(*) filter (where d.status = ''failed'') as failed,
+              max(d.start_time) as latest,
+              (array_agg(d.status order by d.start_time desc))[1] as status,
+              (array_agg(d.return_message order by d.start_time desc) filter (where d.status = ''failed''))[1] as message
             from (select * from cron.job_run_details d where d.jobid = $1 order by d.runid desc limit 10) d'
           into run using r.jobid;
           if run.runs = 0 then
@@ -3896,11 +3900,11 @@ begin
             what := 'none yet';
             advice := 'wait for the next; if there is none, is pg_cron''s worker running (select * from pg_stat_activity where application_name ~ ''cron'')?';
           else
-            what := pg_catalog.format('%s of the last %s failed, latest %s ago', run.failed, run.runs,
-              pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - run.latest));
+            what := format('%s of the last %s failed, latest %s ago', run.failed, run.runs,
+              date_trunc('second', clock_timestamp() - run.latest));
             if run.status = 'failed' then
               level := 'error';
-              what := what || ': ' || pg_catalog.left(pg_catalog.split_part(run.message, E'\n', 1), 160);
+              what := what || ': ' || left(split_part(run.message, E'\n', 1), 160);
               advice := 'select * from cron.job_run_details where jobid = ' || r.jobid || ' order by runid desc limit 5;';
             elsif run.failed > 0 then
               level := 'warning';
@@ -3914,19 +3918,19 @@ begin
       when 'pg_net' then
         name := 'pg_net answers';
         level := 'ok';
-        if pg_catalog.to_regclass('net._http_response') is null then
+        if to_regclass('net._http_response') is null then
           level := 'error';
           what := 'pg_net is not here';
           advice := 'enable pg_net, or call the worker by other means';
         else
           -- Answers of everybody's requests: they do not say whose they are.
-          execute 'select pg_catalog.count(*) as answers, pg_catalog.bool_and(a.status_code between 200 and 299) as good,
-              (pg_catalog.array_agg(a.status_code order by a.id desc))[1] as latest,
-              pg_catalog.string_agg(distinct case when a.timed_out then ''timeout'' else coalesce(a.status_code::text, ''no answer'') end, '', '') as codes
+          execute 'select count(*) as answers, bool_and(a.status_code between 200 and 299) as good,
+              (array_agg(a.status_code order by a.id desc))[1] as latest,
+              string_agg(distinct case when a.timed_out then ''timeout'' else coalesce(a.status_code::text, ''no answer'') end, '', '') as codes
             from (select * from net._http_response a order by a.id desc limit 20) a'
           into run;
           what := case when run.answers = 0 then 'none kept'
-            else pg_catalog.format('the last %s of all requests: %s', run.answers, run.codes) end;
+            else format('the last %s of all requests: %s', run.answers, run.codes) end;
           if run.good is not true and run.answers > 0 then
             level := 'warning';
             advice := 'if they are the worker''s: 401 is a wrong secret, 404 a wrong libsql_sync_url, 409 and 5xx are told in the worker''s answer (select status_code, content from net._http_response order by id desc limit 20)';
@@ -3940,18 +3944,18 @@ begin
         where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 1;
         name := 'queue';
         level := 'ok';
-        what := pg_catalog.format('%s%s, %s on disk', libsql_sync.queued() ->> 'queued',
+        what := format('%s%s, %s on disk', libsql_sync.queued() ->> 'queued',
           case when libsql_sync.queued() ->> 'queued_exact' = 'true' then '' else ' or more' end,
-          pg_catalog.pg_size_pretty(pg_catalog.pg_total_relation_size('pgmq.q_replicate_data_libsql')));
-        if r.enqueued_at < pg_catalog.clock_timestamp() - interval '30 minutes' then
+          pg_size_pretty(pg_total_relation_size('pgmq.q_replicate_data_libsql')));
+        if r.enqueued_at < clock_timestamp() - interval '30 minutes' then
           level := 'error';
-          what := what || ', the oldest waits for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - r.enqueued_at);
+          what := what || ', the oldest waits for ' || date_trunc('second', clock_timestamp() - r.enqueued_at);
           advice := 'see the cron job, the worker and its answers here; deno task status tells the rest';
         end if;
         return query select name, level, what, advice;
         advice := null;
 
-        select pg_catalog.count(*) into n from (select from pgmq.q_replicate_data_libsql_dlq limit 10001) d;
+        select count(*) into n from (select from pgmq.q_replicate_data_libsql_dlq limit 10001) d;
         name := 'dead letters';
         level := case when n = 0 then 'ok' else 'warning' end;
         what := case when n > 10000 then 'more than 10000' else n::text end;
@@ -3962,11 +3966,11 @@ begin
       when 'archive' then
         name := 'archive';
         level := 'ok';
-        select pg_catalog.min(b.acked_at) as oldest into r from libsql_sync.batches b where b.state = 'acked';
-        n := pg_catalog.pg_total_relation_size('pgmq.a_replicate_data_libsql');
-        what := pg_catalog.pg_size_pretty(n) || case when r.oldest is null then ', nothing to replay'
-          else ', replays the last ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - r.oldest) end;
-        if r.oldest < pg_catalog.clock_timestamp() - c.replay_window - interval '1 day'
+        select min(b.acked_at) as oldest into r from libsql_sync.batches b where b.state = 'acked';
+        n := pg_total_relation_size('pgmq.a_replicate_data_libsql');
+        what := pg_size_pretty(n) || case when r.oldest is null then ', nothing to replay'
+          else ', replays the last ' || date_trunc('second', clock_timestamp() - r.oldest) end;
+        if r.oldest < clock_timestamp() - c.replay_window - interval '1 day'
           and exists (
             select from pgmq.q_replicate_data_libsql m
             where m.msg_id >= (select h.floor from libsql_sync.chain h)) then
@@ -3989,11 +3993,11 @@ begin
           advice := 'deploy it, put its address into the Vault, and wait for the next tick';
         elsif c.seen is null then
           level := 'warning';
-          what := 'empty when last seen, ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - c.seen_at) || ' ago';
+          what := 'empty when last seen, ' || date_trunc('second', clock_timestamp() - c.seen_at) || ' ago';
           advice := 'the next sync starts it: deno task status';
         else
-          what := pg_catalog.format('at position %s of %s, seen %s ago', c.seen ->> 'position', c.position,
-            pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - c.seen_at));
+          what := format('at position %s of %s, seen %s ago', c.seen ->> 'position', c.position,
+            date_trunc('second', clock_timestamp() - c.seen_at));
           if c.seen ->> 'epoch' <> c.epoch then
             level := 'warning';
             what := what || ', in another epoch';
@@ -4067,14 +4071,14 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.jsonb_build_object(
+  select jsonb_build_object(
     'at', c.seen_at, 'ticked_at', c.ticked_at, 'stale', h.stale,
     'silent', case when not h.stale then null
       when c.ticked_at > h.now - interval '11 minutes' then 'worker' else 'cron' end)
   from (
     select t.now, not c.paused and t.now - interval '25 minutes' > coalesce(
-      c.seen_at, (select pg_catalog.min(e.begun_at) from libsql_sync.epochs e)) as stale
-    from pg_catalog.clock_timestamp() t (now)
+      c.seen_at, (select min(e.begun_at) from libsql_sync.epochs e)) as stale
+    from clock_timestamp() t (now)
   ) h
 $$;
 
@@ -4085,7 +4089,7 @@ returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.jsonb_build_object(
+  select jsonb_build_object(
     'epoch', c.epoch,
     'position', c.position,
     'paused', c.paused,
@@ -4096,30 +4100,30 @@ as $$
     'oldest_change', (
       select m.enqueued_at from pgmq.q_replicate_data_libsql m
       where m.msg_id >= c.floor order by m.msg_id limit 1),
-    'dead_letters', (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10001) d),
+    'dead_letters', (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10001) d),
     'last_sync', c.seen_at,
-    'syncing', coalesce(c.lease_until > pg_catalog.clock_timestamp(), false),
+    'syncing', coalesce(c.lease_until > clock_timestamp(), false),
     'replica', c.seen,
     'schema', (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1),
     'walk', (
-      select pg_catalog.to_jsonb(w) - 'keys' from libsql_sync.walks w
+      select to_jsonb(w) - 'keys' from libsql_sync.walks w
       where w.walk_gen = (c.seen ->> 'walk_gen')::bigint and c.seen ->> 'walk_at' is not null
     ),
     'waiting_walks', (
-      select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(w) - 'keys' order by w.walk_gen), '[]')
+      select coalesce(jsonb_agg(to_jsonb(w) - 'keys' order by w.walk_gen), '[]')
       from libsql_sync.walks w where w.walk_gen > coalesce((c.seen ->> 'walk_gen')::bigint, 0)
     ),
     'last_full_pass', (
-      select pg_catalog.to_jsonb(w) - 'keys' from libsql_sync.walks w
+      select to_jsonb(w) - 'keys' from libsql_sync.walks w
       where w.ended_at is not null and w.tables = array(select t.name from libsql_sync.tables t order by t.name)
       order by w.ended_at desc limit 1
     ),
     -- What the catalog shows: triggers that are gone or off, columns and tables.
     'catalog', (
-      select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(d)), '[]')
+      select coalesce(jsonb_agg(to_jsonb(d)), '[]')
       from libsql_sync.doctor(array['tables', 'triggers']) d where d.level <> 'ok'
     ),
-    'last_epoch', (select pg_catalog.to_jsonb(e) from libsql_sync.epochs e order by e.generation desc limit 1)
+    'last_epoch', (select to_jsonb(e) from libsql_sync.epochs e order by e.generation desc limit 1)
   ) || libsql_sync.queued()
   from libsql_sync.chain c
 $$;
@@ -4135,30 +4139,30 @@ set search_path = pg_catalog, pg_temp
 as $$
   select (libsql_sync.status()
     || case when (request ->> 'alerts')::boolean then libsql_sync.alerts_due(c) else '{}' end
-    || pg_catalog.jsonb_build_object(
-      'now', pg_catalog.clock_timestamp(),
+    || jsonb_build_object(
+      'now', clock_timestamp(),
       'totals', c.totals,
       'tables', (
-        select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        select coalesce(jsonb_agg(jsonb_build_object(
           'name', t.name, 'rows', coalesce(e.rows, 0), 'applied', coalesce(o.applied, 0),
           'drift', coalesce(o.drift, 0), 'verified_at', o.verified_at) order by t.name), '[]')
         from libsql_sync.tables t
         left join libsql_sync.counts o on o.table_name = t.name
         -- The planner's estimate; a partitioned table's is that of its leaves.
         left join lateral (
-          select pg_catalog.sum(greatest(l.reltuples, 0))::bigint as rows
-          from pg_catalog.pg_partition_tree(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name))) p
-          join pg_catalog.pg_class l on l.oid = p.relid
+          select sum(greatest(l.reltuples, 0))::bigint as rows
+          from pg_partition_tree(to_regclass(format('public.%I', t.name))) p
+          join pg_class l on l.oid = p.relid
           where p.isleaf) e on true),
       'syncs', (
-        select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(s) - 'slot' order by s.n desc), '[]')
+        select coalesce(jsonb_agg(to_jsonb(s) - 'slot' order by s.n desc), '[]')
         from libsql_sync.syncs s),
       'minutes', (
-        select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(m) - 'slot' order by m.minute), '[]')
+        select coalesce(jsonb_agg(to_jsonb(m) - 'slot' order by m.minute), '[]')
         from libsql_sync.minutes m
-        where m.minute > extract(epoch from pg_catalog.clock_timestamp()) / 60 - 180),
+        where m.minute > extract(epoch from clock_timestamp()) / 60 - 180),
       'letters', case when (request ->> 'letters')::boolean then (
-        select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        select coalesce(jsonb_agg(jsonb_build_object(
           'id', m.msg_id, 'table', m.message -> 'table', 'key', m.message -> 'key',
           'reason', m.message -> 'reason', 'parked_at', m.message -> 'parked_at') order by m.msg_id desc), '[]')
         from (select d.msg_id, d.message from pgmq.q_replicate_data_libsql_dlq d order by d.msg_id desc limit 50) m) end))::json
@@ -4172,9 +4176,9 @@ language sql
 security definer -- the worker's role may call this and touch no table
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.json_build_object('tried', libsql_sync.redrive(
+  select json_build_object('tried', libsql_sync.redrive(
     case when request -> 'ids' is not null then array(
-      select i.id::bigint from pg_catalog.json_array_elements_text(request -> 'ids') i (id)) end))
+      select i.id::bigint from json_array_elements_text(request -> 'ids') i (id)) end))
 $$;
 
 -- supabase/sql/70_call_worker.sql
@@ -4186,7 +4190,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if pg_catalog.to_regclass('vault.decrypted_secrets') is null then
+  if to_regclass('vault.decrypted_secrets') is null then
     return null;
   end if;
   return (select s.decrypted_secret from vault.decrypted_secrets s where s.name = secret_name);
@@ -4212,15 +4216,15 @@ language plpgsql immutable strict
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  block bytea := case when pg_catalog.length(key) > 64 then pg_catalog.sha256(key) else key end;
-  inner_pad bytea := pg_catalog.decode(pg_catalog.repeat('36', 64), 'hex');
-  outer_pad bytea := pg_catalog.decode(pg_catalog.repeat('5c', 64), 'hex');
+  block bytea := case when length(key) > 64 then sha256(key) else key end;
+  inner_pad bytea := decode(repeat('36', 64), 'hex');
+  outer_pad bytea := decode(repeat('5c', 64), 'hex');
 begin
-  for i in 0..pg_catalog.length(block) - 1 loop
-    inner_pad := pg_catalog.set_byte(inner_pad, i, pg_catalog.get_byte(inner_pad, i) # pg_catalog.get_byte(block, i));
-    outer_pad := pg_catalog.set_byte(outer_pad, i, pg_catalog.get_byte(outer_pad, i) # pg_catalog.get_byte(block, i));
+  for i in 0..length(block) - 1 loop
+    inner_pad := set_byte(inner_pad, i, get_byte(inner_pad, i) # get_byte(block, i));
+    outer_pad := set_byte(outer_pad, i, get_byte(outer_pad, i) # get_byte(block, i));
   end loop;
-  return pg_catalog.sha256(outer_pad || pg_catalog.sha256(inner_pad || message));
+  return sha256(outer_pad || sha256(inner_pad || message));
 end
 $$;
 
@@ -4232,12 +4236,12 @@ returns text
 language sql volatile strict
 set search_path = pg_catalog, pg_temp
 as $$
-  select 't=' || t.at || ',v1=' || pg_catalog.encode(libsql_sync.hmac(
-    pg_catalog.convert_to(secret, 'UTF8'),
-    pg_catalog.convert_to(t.at || '.POST.' || p.path || '.' || body, 'UTF8')), 'hex')
-  from (select pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()))::bigint::text) t (at),
+  select 't=' || t.at || ',v1=' || encode(libsql_sync.hmac(
+    convert_to(secret, 'UTF8'),
+    convert_to(t.at || '.POST.' || p.path || '.' || body, 'UTF8')), 'hex')
+  from (select floor(extract(epoch from clock_timestamp()))::bigint::text) t (at),
     (select case when r.rest ~ '^/' then r.rest else '/' || r.rest end
-      from pg_catalog.regexp_replace(url, '^[^:/?#]+://[^/?#]*|#.*$', '', 'g') r (rest)) p (path)
+      from regexp_replace(url, '^[^:/?#]+://[^/?#]*|#.*$', '', 'g') r (rest)) p (path)
 $$;
 
 -- Whether a sync would do something: changes, a batch that nobody applied, a
@@ -4263,7 +4267,7 @@ as $$
       select from libsql_sync.walks w where w.kind <> 'scrub' and (
         w.walk_gen > (c.seen ->> 'walk_gen')::bigint
         or (w.walk_gen = (c.seen ->> 'walk_gen')::bigint and c.seen ->> 'walk_at' is not null)))
-    or c.seen_at < pg_catalog.clock_timestamp() - interval '15 minutes')
+    or c.seen_at < clock_timestamp() - interval '15 minutes')
   from libsql_sync.chain c
 $$;
 
@@ -4290,7 +4294,7 @@ begin
   return net.http_post(
     url := url,
     body := body,
-    headers := pg_catalog.jsonb_build_object('Content-Type', 'application/json',
+    headers := jsonb_build_object('Content-Type', 'application/json',
       'x-webhook-signature', libsql_sync.sign(secret, url, body::text)),
     timeout_milliseconds := 15000
   );
@@ -4340,7 +4344,7 @@ declare
 begin
   select * into c from libsql_sync.chain where id = 1;
   -- What comes while somebody is at it is seen when he has ended.
-  if not c.realtime or c.lease_until > pg_catalog.clock_timestamp() then
+  if not c.realtime or c.lease_until > clock_timestamp() then
     return c.realtime;
   end if;
   place := c.epoch || ' ' || c.position;
@@ -4351,9 +4355,9 @@ begin
       where id = (select h.id from libsql_sync.chain h where h.id = 1 for update skip locked);
     end if;
   elsif place is distinct from c.wake_place
-    or pg_catalog.clock_timestamp() > c.wake_at + least(interval '5 seconds' * 2 ^ c.wake_misses, interval '5 minutes')
+    or clock_timestamp() > c.wake_at + least(interval '5 seconds' * 2 ^ c.wake_misses, interval '5 minutes')
   then
-    update libsql_sync.chain set wake_at = pg_catalog.clock_timestamp(), wake_place = place,
+    update libsql_sync.chain set wake_at = clock_timestamp(), wake_place = place,
       wake_misses = case when place is distinct from c.wake_place then 0 else least(c.wake_misses + 1, 6) end
     where id = (select h.id from libsql_sync.chain h where h.id = 1 for update skip locked);
     if found then
@@ -4388,7 +4392,7 @@ begin
   if enabled is null then
     raise exception 'Cannot turn realtime on or off: expected true or false, found null';
   end if;
-  if enabled and pg_catalog.to_regprocedure('cron.schedule(text,text,text)') is null then
+  if enabled and to_regprocedure('cron.schedule(text,text,text)') is null then
     raise exception 'Cannot turn realtime on: expected pg_cron, found none'
       using hint = 'create extension pg_cron; (or enable it on the dashboard)';
   end if;
@@ -4408,10 +4412,10 @@ begin
 end
 $do$
 $job$);
-  elsif pg_catalog.to_regclass('cron.job') is not null then
+  elsif to_regclass('cron.job') is not null then
     for job in
       select j.jobid from cron.job j
-      where j.jobname = 'libsql_sync_realtime' and j.database = pg_catalog.current_database()
+      where j.jobname = 'libsql_sync_realtime' and j.database = current_database()
     loop
       perform cron.unschedule(job.jobid::bigint);
     end loop;

@@ -26,11 +26,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   grantee text;
-  routine pg_catalog.regprocedure;
+  routine regprocedure;
 begin
   for grantee in
     select 'public' union all
-    select pg_catalog.quote_ident(r.rolname) from pg_catalog.pg_roles r
+    select quote_ident(r.rolname) from pg_roles r
     where r.rolname in ('anon', 'authenticated', 'service_role', 'pg_monitor', 'libsql_sync_worker')
   loop
     execute 'revoke all on schema libsql_sync from ' || grantee;
@@ -40,35 +40,35 @@ begin
     execute 'revoke all on table pgmq.q_replicate_data_libsql, pgmq.a_replicate_data_libsql,'
       || ' pgmq.q_replicate_data_libsql_dlq, pgmq.a_replicate_data_libsql_dlq from ' || grantee;
     for routine in
-      select p.oid from pg_catalog.pg_proc p
-      where p.pronamespace = 'public'::pg_catalog.regnamespace and p.proname in (
+      select p.oid from pg_proc p
+      where p.pronamespace = 'public'::regnamespace and p.proname in (
         'get_libsql_sync_url', 'get_libsql_webhook_signature',
         'process_libsql_replication_batch', 'trigger_http_queue_post_to_function_libsql')
     loop
-      execute pg_catalog.format('revoke all on function %s from %s', routine, grantee);
+      execute format('revoke all on function %s from %s', routine, grantee);
     end loop;
   end loop;
-  if exists (select from pg_catalog.pg_roles r where r.rolname = 'libsql_sync_worker') then
+  if exists (select from pg_roles r where r.rolname = 'libsql_sync_worker') then
     grant usage on schema libsql_sync to libsql_sync_worker;
     for routine in
-      select p.oid from pg_catalog.pg_proc p
-      where p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace
+      select p.oid from pg_proc p
+      where p.pronamespace = 'libsql_sync'::regnamespace
         and p.proname in ('claim', 'lease', 'park', 'release', 'report', 'request_redrive', 'request_walk', 'reset')
     loop
-      execute pg_catalog.format('grant execute on function %s to libsql_sync_worker', routine);
+      execute format('grant execute on function %s to libsql_sync_worker', routine);
     end loop;
   end if;
   -- Whoever may write asks for a bookmark; another role of yours is granted the same.
   for grantee in
-    select pg_catalog.quote_ident(r.rolname) from pg_catalog.pg_roles r
+    select quote_ident(r.rolname) from pg_roles r
     where r.rolname in ('authenticated', 'service_role')
   loop
     execute 'grant usage on schema libsql_sync to ' || grantee;
     for routine in
-      select p.oid from pg_catalog.pg_proc p
-      where p.pronamespace = 'libsql_sync'::pg_catalog.regnamespace and p.proname = 'bookmark'
+      select p.oid from pg_proc p
+      where p.pronamespace = 'libsql_sync'::regnamespace and p.proname = 'bookmark'
     loop
-      execute pg_catalog.format('grant execute on function %s to %s', routine, grantee);
+      execute format('grant execute on function %s to %s', routine, grantee);
     end loop;
   end loop;
 end

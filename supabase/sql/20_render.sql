@@ -1,8 +1,3 @@
--- These run in the trigger, with its owner's rights and in any writer's session.
--- Under search_path = '' types are looked up in pg_temp first: a writer's own
--- type "text", with a function of the writer's in its check, would run. So
--- pg_temp is named, and last.
-
 -- The SQL that renders one cell as text: the one rendering of capture and walk.
 -- The same value is always the same text; the settings it leans on are pinned
 -- by the function that runs it.
@@ -13,15 +8,15 @@ set search_path = pg_catalog, pg_temp
 as $$
   with recursive base (oid, typtype, typcategory, typbasetype) as (
     select t.oid, t.typtype, t.typcategory, t.typbasetype
-    from pg_catalog.pg_type t where t.oid = type
+    from pg_type t where t.oid = type
     union all
     select t.oid, t.typtype, t.typcategory, t.typbasetype
-    from base b join pg_catalog.pg_type t on t.oid = b.typbasetype
+    from base b join pg_type t on t.oid = b.typbasetype
     where b.typtype = 'd'
   )
   select case
     -- to_json, not to_jsonb: that one raises for a json value holding \u0000.
-    when declared = 'JSON' then pg_catalog.format('pg_catalog.to_json(%s)::text', expression)
+    when declared = 'JSON' then format('to_json(%s)::text', expression)
     when declared in ('INTEGER', 'BOOLEAN')
       or b.oid in (
         'text'::regtype, 'varchar'::regtype, 'uuid'::regtype, 'bool'::regtype,
@@ -29,11 +24,11 @@ as $$
         'float4'::regtype, 'float8'::regtype, 'json'::regtype, 'jsonb'::regtype
       )
       or b.typtype = 'e'
-      then pg_catalog.format('%s::text', expression)
+      then format('%s::text', expression)
     when b.typtype = 'c' or b.typcategory = 'A'
-      then pg_catalog.format('pg_catalog.to_json(%s)::text', expression)
+      then format('to_json(%s)::text', expression)
     -- Everything else as JSON says it: ISO 8601 times, char(n) with its blanks.
-    else pg_catalog.format('pg_catalog.to_json(%s) operator(pg_catalog.#>>) ''{}''', expression)
+    else format('to_json(%s) #>> ''{}''', expression)
   end
   from base b
   where b.typtype <> 'd'
@@ -47,16 +42,16 @@ returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.format(case
+  select format(case
     when type in ('text'::regtype, 'varchar'::regtype)
-      then '%s collate pg_catalog."C" is distinct from %s collate pg_catalog."C"'
+      then '%s collate "C" is distinct from %s collate "C"'
     when type in (
       'bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype,
       'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype
     -- The type may have been changed since attach().
-    ) then '(%1$s is distinct from %2$s or pg_catalog.pg_typeof(%1$s) <> %3$L::pg_catalog.regtype'
-      || ' and row(%1$s)::record operator(pg_catalog.*<>) row(%2$s)::record)'
-    else 'row(%s)::record operator(pg_catalog.*<>) row(%s)::record'
+    ) then '(%1$s is distinct from %2$s or pg_typeof(%1$s) <> %3$L::regtype'
+      || ' and row(%1$s)::record *<> row(%2$s)::record)'
+    else 'row(%s)::record *<> row(%s)::record'
   end, one, other, type::regtype)
 $$;
 
@@ -65,7 +60,7 @@ create or replace function libsql_sync.quoted(name text)
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
-as $$ select '"' || pg_catalog.replace(name, '"', '""') || '"' $$;
+as $$ select '"' || replace(name, '"', '""') || '"' $$;
 
 -- The listed columns of a table that exist today, in the order of the list.
 create or replace function libsql_sync.present_columns(relation oid, table_name text)
@@ -75,8 +70,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select c.value ->> 'name', c.value ->> 'type', a.atttypid, libsql_sync.quoted(a.attname)
   from libsql_sync.tables t
-  cross join lateral pg_catalog.jsonb_array_elements(t.columns) with ordinality c (value, n)
-  join pg_catalog.pg_attribute a
+  cross join lateral jsonb_array_elements(t.columns) with ordinality c (value, n)
+  join pg_attribute a
     on a.attrelid = relation and a.attname = c.value ->> 'name'
    and a.attnum > 0 and not a.attisdropped
   where t.name = table_name
@@ -94,20 +89,20 @@ begin
   -- Planned once in a session: the plan takes ten times as long as the answer.
   return (
     select i.indexrelid
-    from pg_catalog.pg_index i
+    from pg_index i
     where i.indrelid = relation and i.indisunique and i.indisvalid
       and i.indpred is null and i.indexprs is null
       and not exists (
-        select from pg_catalog.generate_series(0, i.indnkeyatts - 1) n
-        join pg_catalog.pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[n]
+        select from generate_series(0, i.indnkeyatts - 1) n
+        join pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[n]
         where a.attname <> all (key_columns) or not a.attnotnull
       )
       -- The rest of the key only has to be there and not null.
       and (
-        select pg_catalog.count(*) from pg_catalog.pg_attribute a
+        select count(*) from pg_attribute a
         where a.attrelid = relation and a.attname = any (key_columns)
           and a.attnotnull and not a.attisdropped
-      ) = pg_catalog.cardinality(key_columns)
+      ) = cardinality(key_columns)
     order by i.indisprimary desc, i.indnkeyatts desc, i.indexrelid
     limit 1
   );
@@ -130,23 +125,23 @@ declare
   equal text;
 begin
   foreach column_name in array key_columns loop
-    select pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname) into equal
-    from pg_catalog.pg_index i
-    cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) k
-    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
-    join pg_catalog.pg_opclass c on c.oid = i.indclass[k]
-    join pg_catalog.pg_amop s
+    select format('operator(%I.%s)', n.nspname, o.oprname) into equal
+    from pg_index i
+    cross join lateral generate_series(0, i.indnkeyatts - 1) k
+    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
+    join pg_opclass c on c.oid = i.indclass[k]
+    join pg_amop s
       on s.amopfamily = c.opcfamily and s.amopstrategy = 3
      and s.amoplefttype = c.opcintype and s.amoprighttype = c.opcintype
-    join pg_catalog.pg_operator o on o.oid = s.amopopr
-    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+    join pg_operator o on o.oid = s.amopopr
+    join pg_namespace n on n.oid = o.oprnamespace
     where i.indexrelid = index_oid and a.attname = column_name;
-    matches := matches || pg_catalog.format(
+    matches := matches || format(
       '%s.%s %s %s.%s', left_alias, libsql_sync.quoted(column_name),
       coalesce(equal, 'operator(pg_catalog.=)'), right_alias, libsql_sync.quoted(column_name)
     );
     equal := null;
   end loop;
-  return pg_catalog.array_to_string(matches, ' and ');
+  return array_to_string(matches, ' and ');
 end
 $$;

@@ -6,11 +6,11 @@ returns table (relation oid, table_name text, operation text, branch text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.oid, t.name, o.operation, pg_catalog.format(
+  select r.oid, t.name, o.operation, format(
 $branch$        if tg_op = %L then
           perform from %s limit 2;
           get diagnostics touched = row_count;
-          if touched = 1 and pg_catalog.current_setting('transaction_isolation') = 'read committed' then
+          if touched = 1 and current_setting('transaction_isolation') = 'read committed' then
 %s          end if;
           if touched > 1 or touched = 1 and message is null and not unchanged then
             messages := array(%s);
@@ -19,7 +19,7 @@ $branch$        if tg_op = %L then
 $branch$, o.operation, o.transition,
     libsql_sync.one_row_sql(r.oid, t.name, o.operation), libsql_sync.capture_sql(r.oid, t.name, o.operation))
   from libsql_sync.tables t
-  cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
   -- An UPDATE's new row may be missing, where a trigger kept it from a partition.
   cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
   where r.oid is not null
@@ -33,10 +33,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   branches text := (
-    select coalesce(pg_catalog.string_agg(t.branches, '' order by t.table_name), '')
+    select coalesce(string_agg(t.branches, '' order by t.table_name), '')
     from (
-      select b.table_name, pg_catalog.format(E'      elsif tg_argv[0] = %L then\n', b.table_name)
-        || pg_catalog.string_agg(b.branch, '' order by b.operation) as branches
+      select b.table_name, format(E'      elsif tg_argv[0] = %L then\n', b.table_name)
+        || string_agg(b.branch, '' order by b.operation) as branches
       from libsql_sync.branches() b group by b.table_name
     ) t);
 begin
@@ -58,17 +58,17 @@ declare
   listed oid;
 begin
   if tg_op = 'TRUNCATE' then
-    ours := coalesce(pg_catalog.pg_partition_root(tg_relid), tg_relid);
+    ours := coalesce(pg_partition_root(tg_relid), tg_relid);
     -- Another table may bear the name now: what this one loses is not its.
-    listed := coalesce(pg_catalog.to_regclass(pg_catalog.format('public.%I', tg_argv[0])), ours);
+    listed := coalesce(to_regclass(format('public.%I', tg_argv[0])), ours);
   end if;
   if listed <> ours then
     return null;
   elsif tg_op = 'TRUNCATE' and tg_when = 'AFTER' and listed <> tg_relid then
     -- It became a partition since attach(): what was in it is not known any more.
-    messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
+    messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
   elsif tg_op = 'TRUNCATE' and tg_when = 'AFTER' then
-    messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
+    messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
   else
     -- Rendering alone stands in the block: a write in it would burn a
     -- transaction id per statement.
@@ -87,20 +87,20 @@ $body$ || branches || $body$      else
         execute 'select array(' || case tg_op
           when 'TRUNCATE' then libsql_sync.truncate_sql(tg_relid, tg_argv[0])
           else libsql_sync.capture_sql(
-            coalesce(pg_catalog.to_regclass(pg_catalog.format('public.%I', tg_argv[0])),
-              pg_catalog.pg_partition_root(tg_relid), tg_relid), tg_argv[0], tg_op)
+            coalesce(to_regclass(format('public.%I', tg_argv[0])),
+              pg_partition_root(tg_relid), tg_relid), tg_argv[0], tg_op)
         end || ')' into strict messages;
       exception when others then
         if sqlstate like '40%' then raise; end if;
-        messages := array[pg_catalog.jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
+        messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
       end;
     end;
   end if;
   if messages is not null then
     insert into pgmq.q_replicate_data_libsql (vt, message)
-    select pg_catalog.now(), m from pg_catalog.unnest(messages) m;
+    select now(), m from unnest(messages) m;
   elsif message is not null then
-    insert into pgmq.q_replicate_data_libsql (vt, message) values (pg_catalog.now(), message);
+    insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), message);
   end if;
   return null;
 end
@@ -115,7 +115,7 @@ language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select 'replicate_'
-    || case when pg_catalog.octet_length(table_name) + pg_catalog.octet_length(suffix) <= 46
-         then table_name else pg_catalog.md5(table_name) end
+    || case when octet_length(table_name) + octet_length(suffix) <= 46
+         then table_name else md5(table_name) end
     || '_libsql' || suffix
 $$;

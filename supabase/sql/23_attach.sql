@@ -10,27 +10,27 @@ as $$
     when c.relkind = 'f' then 'is a foreign table'
     when c.relkind not in ('r', 'p') then 'is no table'
     when exists (
-      select from pg_catalog.pg_inherits h join pg_catalog.pg_class p on p.oid = h.inhparent
+      select from pg_inherits h join pg_class p on p.oid = h.inhparent
       where relation in (h.inhparent, h.inhrelid) and p.relkind = 'r'
     ) then 'takes part in table inheritance'
     when c.relispartition then 'is a partition: list the partitioned table'
     when libsql_sync.usable_key(relation, key_columns) is null
-      then 'has no unique, not null key (' || pg_catalog.array_to_string(key_columns, ', ') || ')'
+      then 'has no unique, not null key (' || array_to_string(key_columns, ', ') || ')'
     -- '5' and '5.00' are two texts and one integer: two rows would become one.
     when exists (
       select from libsql_sync.tables t
-      cross join lateral pg_catalog.jsonb_array_elements(t.columns) d
-      join pg_catalog.pg_attribute a on a.attrelid = relation and a.attname = d.value ->> 'name'
-      join pg_catalog.pg_type y on y.oid = a.atttypid
-      where pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) = relation
+      cross join lateral jsonb_array_elements(t.columns) d
+      join pg_attribute a on a.attrelid = relation and a.attname = d.value ->> 'name'
+      join pg_type y on y.oid = a.atttypid
+      where to_regclass(format('public.%I', t.name)) = relation
         and d.value ->> 'name' = any (key_columns)
         and (d.value ->> 'type' = 'INTEGER' and y.typcategory <> 'N'
           or d.value ->> 'type' = 'BOOLEAN' and y.typcategory not in ('B', 'N'))
     ) then 'has a key column that is no number or boolean, as schema.json declares it: declare it TEXT'
-    when pg_catalog.row_security_active(relation)
+    when row_security_active(relation)
       then 'hides rows from ' || current_user || ' by row level security'
   end
-  from pg_catalog.pg_class c where c.oid = relation
+  from pg_class c where c.oid = relation
 $$;
 
 -- Attach the triggers to every listed table that exists; what is in place and
@@ -52,11 +52,11 @@ declare
   made integer := 0;
   handler oid;
 begin
-  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   for listed in
     select t.*, r.oid as relation, libsql_sync.attach_problem(r.oid, t.key) as problem
     from libsql_sync.tables t
-    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+    cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
     order by t.name
   loop
     if listed.relation is null then
@@ -64,8 +64,8 @@ begin
     elsif listed.problem is not null then
       problems := problems || ('public.' || listed.name || ' ' || listed.problem);
     else
-      select pg_catalog.string_agg(c.value ->> 'name', ', ') into missing
-      from pg_catalog.jsonb_array_elements(listed.columns) c
+      select string_agg(c.value ->> 'name', ', ') into missing
+      from jsonb_array_elements(listed.columns) c
       where c.value ->> 'name' not in (select p.name from libsql_sync.present_columns(listed.relation, listed.name) p);
       if missing is not null then
         raise warning 'Table public.% lacks the listed column(s) %: they stay as they are in the replica', listed.name, missing;
@@ -73,31 +73,31 @@ begin
     end if;
   end loop;
   if problems <> '{}' then
-    raise exception 'Cannot attach: %', pg_catalog.array_to_string(problems, '; ')
+    raise exception 'Cannot attach: %', array_to_string(problems, '; ')
       using hint = 'Only tables with a unique, not null key can be replicated. Mend the table, or take it out of schema.json.';
   end if;
 
   body := libsql_sync.trigger_sql();
-  handler := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
-  previous := (select p.prosrc from pg_catalog.pg_proc p where p.oid = handler);
+  handler := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  previous := (select p.prosrc from pg_proc p where p.oid = handler);
   -- What a writer sent by the old text lacks a column that is listed now, and may
   -- be committed after all was walked: he ends first, and then all is walked.
   for listed in
     select b.relation from libsql_sync.branches() b
-    where pg_catalog.strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
+    where strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
   loop
     begin
-      execute pg_catalog.format('lock table %s in share row exclusive mode', listed.relation::pg_catalog.regclass);
+      execute format('lock table %s in share row exclusive mode', listed.relation::regclass);
     exception when lock_not_available then
       raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
-        listed.relation::pg_catalog.regclass
+        listed.relation::regclass
         using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
     end;
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
   if handler is null or body is distinct from previous then
     -- Definer: the writing user may neither read the queue nor write to it.
-    execute pg_catalog.format(
+    execute format(
       'create or replace function public.trigger_http_queue_post_to_function_libsql() returns trigger'
       || ' language plpgsql security definer'
       || ' set search_path = pg_catalog, pg_temp set row_security = off'
@@ -111,7 +111,7 @@ begin
       || ' as %L', body);
   end if;
   perform libsql_sync.lock_down();
-  handler := pg_catalog.to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  handler := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
 
   -- A statement fires the triggers of the one table it names: so every
   -- partition of a partitioned table gets them as well.
@@ -119,11 +119,11 @@ begin
     select f.relation, t.name as table_name, libsql_sync.trigger_name(t.name, e.suffix) as name,
       e.fires, e.transition, e.type
     from libsql_sync.tables t
-    cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
+    cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
     cross join lateral (
       select r.oid as relation, false as is_partition where r.oid is not null
       union all
-      select p.relid, true from pg_catalog.pg_partition_tree(r.oid) p where p.relid <> r.oid
+      select p.relid, true from pg_partition_tree(r.oid) p where p.relid <> r.oid
     ) f
     cross join lateral (values
       ('', 'after insert', 'referencing new table as new_rows', 4),
@@ -135,19 +135,19 @@ begin
     ) e (suffix, fires, transition, type)
   loop
     if not exists (
-      select from pg_catalog.pg_trigger g
+      select from pg_trigger g
       where g.tgrelid = wanted.relation and g.tgname = wanted.name and g.tgfoid = handler
         and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
-        and g.tgargs = pg_catalog.convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
+        and g.tgargs = convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
     ) then
       begin
-        execute pg_catalog.format(
+        execute format(
           'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
-          wanted.name, wanted.fires, wanted.relation::pg_catalog.regclass, wanted.transition, wanted.table_name);
-        execute pg_catalog.format('alter table %s enable trigger %I', wanted.relation::pg_catalog.regclass, wanted.name);
+          wanted.name, wanted.fires, wanted.relation::regclass, wanted.transition, wanted.table_name);
+        execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
       exception when lock_not_available then
         raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
-          wanted.relation::pg_catalog.regclass
+          wanted.relation::regclass
           using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
       end;
       made := made + 1;
@@ -158,18 +158,18 @@ begin
   end loop;
 
   for stale in
-    select g.tgrelid::pg_catalog.regclass as relation, g.tgname as name
-    from pg_catalog.pg_trigger g
+    select g.tgrelid::regclass as relation, g.tgname as name
+    from pg_trigger g
     where g.tgfoid = handler and not exists (
       select from libsql_sync.tables t
-      cross join lateral pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)) r (oid)
-      where g.tgargs = pg_catalog.convert_to(t.name, 'UTF8') || '\x00'::bytea
+      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+      where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
         -- A table that was renamed is followed until another bears the name.
         and (r.oid is null or g.tgrelid = r.oid
-          or g.tgrelid in (select p.relid from pg_catalog.pg_partition_tree(r.oid) p))
+          or g.tgrelid in (select p.relid from pg_partition_tree(r.oid) p))
     )
   loop
-    execute pg_catalog.format('drop trigger %I on %s', stale.name, stale.relation);
+    execute format('drop trigger %I on %s', stale.name, stale.relation);
     -- A partition that was detached took its rows along.
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;

@@ -6,7 +6,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   if schema_hash is distinct from (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1) then
     delete from libsql_sync.schemas s where s.hash = schema_hash;
     insert into libsql_sync.schemas (hash, spec) values (schema_hash, configure.spec);
@@ -14,9 +14,9 @@ begin
   delete from libsql_sync.tables where true;
   insert into libsql_sync.tables (name, key, columns)
   select t.value ->> 'name',
-    array(select pg_catalog.jsonb_array_elements_text(t.value -> 'key')),
+    array(select jsonb_array_elements_text(t.value -> 'key')),
     t.value -> 'columns'
-  from pg_catalog.jsonb_array_elements(configure.spec -> 'tables') t;
+  from jsonb_array_elements(configure.spec -> 'tables') t;
   return libsql_sync.attach();
 end
 $$;

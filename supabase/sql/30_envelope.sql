@@ -23,7 +23,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   listed libsql_sync.tables;
-  operation text := pg_catalog.upper(message ->> 'type');
+  operation text := upper(message ->> 'type');
   image jsonb := message -> 'record';
   old_image jsonb := message -> 'old_record';
   envelope jsonb;
@@ -35,43 +35,43 @@ begin
   if not found or operation is null then
     return null;
   end if;
-  envelope := pg_catalog.jsonb_build_object('v', 1, 'table', listed.name);
+  envelope := jsonb_build_object('v', 1, 'table', listed.name);
   if operation = 'TRUNCATE' then
     return envelope || '{"truncate": true}';
   end if;
 
-  if operation in ('UPDATE', 'DELETE') and pg_catalog.jsonb_typeof(old_image) = 'object' then
-    select pg_catalog.array_agg(old_image ->> k.name order by k.n) into old_key
-    from pg_catalog.unnest(listed.key) with ordinality k (name, n);
+  if operation in ('UPDATE', 'DELETE') and jsonb_typeof(old_image) = 'object' then
+    select array_agg(old_image ->> k.name order by k.n) into old_key
+    from unnest(listed.key) with ordinality k (name, n);
   end if;
   if operation = 'DELETE' then
-    return case when pg_catalog.array_position(old_key, null) is null and old_key is not null
-      then envelope || pg_catalog.jsonb_build_object('key', listed.key, 'deletes', pg_catalog.jsonb_build_array(old_key)) end;
+    return case when array_position(old_key, null) is null and old_key is not null
+      then envelope || jsonb_build_object('key', listed.key, 'deletes', jsonb_build_array(old_key)) end;
   end if;
 
-  if operation not in ('INSERT', 'UPDATE') or pg_catalog.jsonb_typeof(image) is distinct from 'object'
+  if operation not in ('INSERT', 'UPDATE') or jsonb_typeof(image) is distinct from 'object'
     or not image ?& listed.key then
     return null;
   end if;
-  select pg_catalog.array_agg(c.name order by c.n), pg_catalog.array_agg(c.cell order by c.n)
+  select array_agg(c.name order by c.n), array_agg(c.cell order by c.n)
   into columns, cells
   from (
     select c.value ->> 'name' as name, c.n, case
-      when c.value ->> 'type' <> 'JSON' or pg_catalog.jsonb_typeof(image -> (c.value ->> 'name')) = 'null'
-        or (pg_catalog.jsonb_typeof(image -> (c.value ->> 'name')) = 'string'
+      when c.value ->> 'type' <> 'JSON' or jsonb_typeof(image -> (c.value ->> 'name')) = 'null'
+        or (jsonb_typeof(image -> (c.value ->> 'name')) = 'string'
             and libsql_sync.is_json_container(image ->> (c.value ->> 'name')))
         then image ->> (c.value ->> 'name')
       else (image -> (c.value ->> 'name'))::text
     end as cell
-    from pg_catalog.jsonb_array_elements(listed.columns) with ordinality c (value, n)
+    from jsonb_array_elements(listed.columns) with ordinality c (value, n)
     where image ? (c.value ->> 'name')
   ) c;
-  envelope := envelope || pg_catalog.jsonb_build_object('columns', columns, 'rows', pg_catalog.jsonb_build_array(cells));
+  envelope := envelope || jsonb_build_object('columns', columns, 'rows', jsonb_build_array(cells));
   -- The key as it was leaves no ghost behind.
-  if old_key is not null and pg_catalog.array_position(old_key, null) is null
-    and old_key <> (select pg_catalog.array_agg(image ->> k.name order by k.n)
-                    from pg_catalog.unnest(listed.key) with ordinality k (name, n)) then
-    envelope := envelope || pg_catalog.jsonb_build_object('key', listed.key, 'deletes', pg_catalog.jsonb_build_array(old_key));
+  if old_key is not null and array_position(old_key, null) is null
+    and old_key <> (select array_agg(image ->> k.name order by k.n)
+                    from unnest(listed.key) with ordinality k (name, n)) then
+    envelope := envelope || jsonb_build_object('key', listed.key, 'deletes', jsonb_build_array(old_key));
   end if;
   return envelope;
 end
@@ -89,10 +89,10 @@ declare
   whole jsonb;
   envelope text;
 begin
-  whole := pg_catalog.jsonb_build_array(message) -> 0; -- decompressed once
-  if pg_catalog.pg_column_size(whole) > 33554432 then
+  whole := jsonb_build_array(message) -> 0; -- decompressed once
+  if pg_column_size(whole) > 33554432 then
     null;
-  elsif pg_catalog.jsonb_typeof(whole) = 'object' and whole -> 'v' = '1'
+  elsif jsonb_typeof(whole) = 'object' and whole -> 'v' = '1'
     and whole - '{v,table,columns,rows,updates,key,deletes,oversize,truncate,failed}'::text[] = '{}'
     and not whole @? '$.**{4}'
   then
@@ -107,14 +107,14 @@ begin
       envelope := whole::text;
     end if;
   end if;
-  if pg_catalog.octet_length(envelope) <= 33554432 then
+  if octet_length(envelope) <= 33554432 then
     return envelope;
   end if;
   raise program_limit_exceeded;
 -- PostgreSQL says so itself of what is too deep, or of 1 GB.
 exception when program_limit_exceeded then
-  return pg_catalog.jsonb_build_object('v', 1, 'failed', '54000', 'table',
-    case when pg_catalog.length(message ->> 'table') < 64 then message -> 'table' end);
+  return jsonb_build_object('v', 1, 'failed', '54000', 'table',
+    case when length(message ->> 'table') < 64 then message -> 'table' end);
 end
 $$;
 
@@ -128,7 +128,7 @@ as $$
   select case
     when message is null then 'null'
     -- Less can grow to some 30 MB at most.
-    when pg_catalog.pg_column_size(message) > 3000 or pg_catalog.pg_column_compression(message) is not null
+    when pg_column_size(message) > 3000 or pg_column_compression(message) is not null
       then libsql_sync.large_envelope(message)
     when message -> 'v' = '1'::jsonb then message::text
     else coalesce(libsql_sync.classic_envelope(message), message)::text

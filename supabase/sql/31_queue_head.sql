@@ -6,11 +6,11 @@ returns setof text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select l.virtualtransaction from pg_catalog.pg_locks l
+  select l.virtualtransaction from pg_locks l
   where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted
-    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+    and l.database = (select d.oid from pg_database d where d.datname = current_database())
     and l.relation = 'pgmq.q_replicate_data_libsql'::regclass
-    and l.pid is distinct from pg_catalog.pg_backend_pid()
+    and l.pid is distinct from pg_backend_pid()
 $$;
 
 -- The highest id the queue has drawn; null where that does not say that all lower
@@ -20,8 +20,8 @@ returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.pg_sequence_last_value(s.seqrelid) from pg_catalog.pg_sequence s
-  where s.seqrelid = pg_catalog.pg_get_serial_sequence('pgmq.q_replicate_data_libsql', 'msg_id')::regclass
+  select pg_sequence_last_value(s.seqrelid) from pg_sequence s
+  where s.seqrelid = pg_get_serial_sequence('pgmq.q_replicate_data_libsql', 'msg_id')::regclass
     and s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle
 $$;
 
@@ -81,7 +81,7 @@ set work_mem = '32MB'
 as $$
   with rendered as materialized (
     select * from (
-      select r.*, pg_catalog.row_number() over w as n, pg_catalog.sum(pg_catalog.octet_length(r.text)) over w as bytes
+      select r.*, row_number() over w as n, sum(octet_length(r.text)) over w as bytes
       from (
         select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
           case when m.field is not null then m.message -> 'columns' end as columns,
@@ -90,25 +90,25 @@ as $$
         from (
           select q.msg_id, q.message,
             -- Where its one row lies, if it has no more than that.
-            case when pg_catalog.pg_column_size(q.message) <= 3000 and pg_catalog.pg_column_compression(q.message) is null
+            case when pg_column_size(q.message) <= 3000 and pg_column_compression(q.message) is null
               and q.message -> 'v' = '1'
-              and pg_catalog.jsonb_typeof(q.message -> 'table') = 'string'
+              and jsonb_typeof(q.message -> 'table') = 'string'
               and not q.message ?| '{deletes,oversize,truncate,failed}'
-              and pg_catalog.jsonb_typeof(q.message -> 'columns') = 'array'
+              and jsonb_typeof(q.message -> 'columns') = 'array'
             then case
-              when pg_catalog.jsonb_typeof(q.message -> 'updates' -> 0) = 'array'
+              when jsonb_typeof(q.message -> 'updates' -> 0) = 'array'
                 and q.message #> '{updates,1}' is null and not q.message ? 'rows' then 'updates'
-              when pg_catalog.jsonb_typeof(q.message -> 'rows' -> 0) = 'array'
+              when jsonb_typeof(q.message -> 'rows' -> 0) = 'array'
                 and q.message #> '{rows,1}' is null and not q.message ? 'updates' then 'rows'
             end end as field
           from (
-            select l.msg_id, l.message, pg_catalog.sum(l.bytes) over w - l.bytes as bytes_before
+            select l.msg_id, l.message, sum(l.bytes) over w - l.bytes as bytes_before
             from (
               -- Nothing is decompressed to be left: three is what JSON is compressed to.
-              select m.msg_id, m.message, coalesce(pg_catalog.pg_column_size(m.message), 0)
-                * case when pg_catalog.pg_column_compression(m.message) is null then 1 else 3 end as bytes
+              select m.msg_id, m.message, coalesce(pg_column_size(m.message), 0)
+                * case when pg_column_compression(m.message) is null then 1 else 3 end as bytes
               from pgmq.q_replicate_data_libsql m
-              where m.msg_id >= lowest and not m.msg_id operator(pg_catalog.<@) besides
+              where m.msg_id >= lowest and not m.msg_id <@ besides
               order by m.msg_id limit messages_max
             ) l
             window w as (order by l.msg_id rows unbounded preceding)
@@ -124,58 +124,58 @@ as $$
     ) r
     where r.bytes <= bytes_max or r.n = 1
   ), kinds as materialized (
-    select r.table_name, r.columns, r.field, pg_catalog.min(r.msg_id) as first,
-      pg_catalog.count(*) over t as of_table, pg_catalog.row_number() over t - 1 as n,
-      pg_catalog.string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
-      pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
+    select r.table_name, r.columns, r.field, min(r.msg_id) as first,
+      count(*) over t as of_table, row_number() over t - 1 as n,
+      string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
+      string_agg(r.text, ',' order by r.msg_id) as texts
     from rendered r
     where r.field is not null
     group by r.table_name, r.columns, r.field
-    window t as (partition by r.table_name order by pg_catalog.min(r.msg_id) rows between unbounded preceding and unbounded following)
+    window t as (partition by r.table_name order by min(r.msg_id) rows between unbounded preceding and unbounded following)
   ), mixed as materialized (
     -- Tables that have other messages as well.
     select distinct r.table_name from rendered r
     where r.field is null and r.table_name is not null
   ), parts as (
-    select k.first, pg_catalog.concat('[["', k.ids, '"],{"v":1,"table":', pg_catalog.to_json(k.table_name),
+    select k.first, concat('[["', k.ids, '"],{"v":1,"table":', to_json(k.table_name),
       ',"columns":', k.columns, ',"', k.field, '":[', k.texts, ']}]') as part
     from kinds k
     where k.of_table = 1 and k.table_name not in (select m.table_name from mixed m)
     union all
-    select o.first, pg_catalog.concat('[["', o.ids, '"],{"v":1,"table":', pg_catalog.to_json(o.table_name),
+    select o.first, concat('[["', o.ids, '"],{"v":1,"table":', to_json(o.table_name),
       ',"kinds":', o.kinds, ',"of":[', o.places, '],"rows":[', o.texts, ']}]')
     from (
-      select r.table_name, pg_catalog.min(r.msg_id) as first,
-        (select pg_catalog.json_agg(pg_catalog.json_build_object('columns', l.columns, 'field', l.field) order by l.n)
+      select r.table_name, min(r.msg_id) as first,
+        (select json_agg(json_build_object('columns', l.columns, 'field', l.field) order by l.n)
          from kinds l where l.table_name = r.table_name) as kinds,
-        pg_catalog.string_agg(k.n::text, ',' order by r.msg_id) as places,
-        pg_catalog.string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
-        pg_catalog.string_agg(r.text, ',' order by r.msg_id) as texts
+        string_agg(k.n::text, ',' order by r.msg_id) as places,
+        string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
+        string_agg(r.text, ',' order by r.msg_id) as texts
       from rendered r
       join kinds k on k.table_name = r.table_name and k.columns = r.columns and k.field = r.field
       where k.of_table > 1 and k.table_name not in (select m.table_name from mixed m)
       group by r.table_name
     ) o
     union all
-    select r.msg_id, case when r.field is null then pg_catalog.concat('["', r.msg_id, '",', r.text, ']')
-      else pg_catalog.concat('["', r.msg_id, '",{"v":1,"table":', pg_catalog.to_json(r.table_name),
+    select r.msg_id, case when r.field is null then concat('["', r.msg_id, '",', r.text, ']')
+      else concat('["', r.msg_id, '",{"v":1,"table":', to_json(r.table_name),
         ',"columns":', r.columns, ',"', r.field, '":[', r.text, ']}]') end
     from rendered r
     where r.field is null or r.table_name in (select m.table_name from mixed m)
   )
   select
-    (select pg_catalog.string_agg(p.part, ',' order by p.first) from parts p),
+    (select string_agg(p.part, ',' order by p.first) from parts p),
     coalesce((
-      select pg_catalog.range_agg(s.ids) from (
-        select pg_catalog.int8range(pg_catalog.min(r.msg_id), pg_catalog.max(r.msg_id) + 1) as ids
+      select range_agg(s.ids) from (
+        select int8range(min(r.msg_id), max(r.msg_id) + 1) as ids
         from rendered r group by r.msg_id - r.n
       ) s
     ), '{}'),
-    (select pg_catalog.count(*)::integer from rendered r),
+    (select count(*)::integer from rendered r),
     (
       select m.msg_id from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= coalesce((select pg_catalog.max(r.msg_id) + 1 from rendered r), lowest)
-        and not m.msg_id operator(pg_catalog.<@) besides
+      where m.msg_id >= coalesce((select max(r.msg_id) + 1 from rendered r), lowest)
+        and not m.msg_id <@ besides
       order by m.msg_id limit 1
     ) is null
 $$;
@@ -191,17 +191,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if b.state = 'pending' then
-    select pg_catalog.string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
-      pg_catalog.count(*)
+    select string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
+      count(*)
     into envelopes, messages
-    from pg_catalog.unnest(b.msg_ids) r
-    join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+    from unnest(b.msg_ids) r
+    join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
   else
-    select pg_catalog.string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
-      pg_catalog.count(*)
+    select string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
+      count(*)
     into envelopes, messages
-    from pg_catalog.unnest(b.msg_ids) r
-    join pgmq.a_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+    from unnest(b.msg_ids) r
+    join pgmq.a_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
   end if;
 end
 $$;

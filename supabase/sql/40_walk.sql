@@ -4,7 +4,7 @@ create or replace function libsql_sync.newest_letter()
 returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
-as $$ select coalesce(pg_catalog.max(d.msg_id), 0) from pgmq.q_replicate_data_libsql_dlq d $$;
+as $$ select coalesce(max(d.msg_id), 0) from pgmq.q_replicate_data_libsql_dlq d $$;
 
 -- A walk that was asked for, next to nothing if nobody asks: a replica that is
 -- not walked yet gets one over everything, a walked one is scrubbed. The
@@ -38,9 +38,9 @@ begin
     if (at ->> 'walk_done')::integer = 0 and c.refill and not exists (
       -- One that ended and left it so found a table it could not read: not at once again.
       select from libsql_sync.walks v
-      where v.kind = 'backfill' and v.ended_at > pg_catalog.clock_timestamp() - interval '15 minutes'
+      where v.kind = 'backfill' and v.ended_at > clock_timestamp() - interval '15 minutes'
         and v.walk_gen = (at ->> 'walk_gen')::bigint and v.tables = everything
-        and exists (select from pg_catalog.jsonb_each(v.found) f where f.value ->> 'failed' <> '42P01')
+        and exists (select from jsonb_each(v.found) f where f.value ->> 'failed' <> '42P01')
     ) then
       insert into libsql_sync.walks (kind, tables, repair, closes, reason, letters_until)
       values ('backfill', everything, true, true, 'the replica was not walked yet', libsql_sync.newest_letter())

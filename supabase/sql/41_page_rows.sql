@@ -10,28 +10,28 @@ declare
 begin
   -- Planned once in a session, too.
   return query select (k + 1)::bigint, a.attname::text,
-    pg_catalog.quote_ident(a.attname) || coalesce((
-      select pg_catalog.format(' collate %I.%I', n.nspname, l.collname)
-      from pg_catalog.pg_collation l join pg_catalog.pg_namespace n on n.oid = l.collnamespace
+    quote_ident(a.attname) || coalesce((
+      select format(' collate %I.%I', n.nspname, l.collname)
+      from pg_collation l join pg_namespace n on n.oid = l.collnamespace
       where l.oid = i.indcollation[k] and l.oid <> a.attcollation), ''),
     a.atttypid,
     -- Not null for the modifier: "character" and "bit" would be of length 1.
-    pg_catalog.format_type(a.atttypid, -1),
+    format_type(a.atttypid, -1),
     s.less, s.equal, s.at_least, s.greater
-  from pg_catalog.pg_index i
-  cross join lateral pg_catalog.generate_series(0, i.indnkeyatts - 1) k
-  join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
-  join pg_catalog.pg_opclass c on c.oid = i.indclass[k]
+  from pg_index i
+  cross join lateral generate_series(0, i.indnkeyatts - 1) k
+  join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[k]
+  join pg_opclass c on c.oid = i.indclass[k]
   cross join lateral (
-    select pg_catalog.max(o.name) filter (where o.strategy = 1) as less,
-      pg_catalog.max(o.name) filter (where o.strategy = 3) as equal,
-      pg_catalog.max(o.name) filter (where o.strategy = 4) as at_least,
-      pg_catalog.max(o.name) filter (where o.strategy = 5) as greater
+    select max(o.name) filter (where o.strategy = 1) as less,
+      max(o.name) filter (where o.strategy = 3) as equal,
+      max(o.name) filter (where o.strategy = 4) as at_least,
+      max(o.name) filter (where o.strategy = 5) as greater
     from (
-      select m.amopstrategy, pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname)
-      from pg_catalog.pg_amop m
-      join pg_catalog.pg_operator o on o.oid = m.amopopr
-      join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+      select m.amopstrategy, format('operator(%I.%s)', n.nspname, o.oprname)
+      from pg_amop m
+      join pg_operator o on o.oid = m.amopopr
+      join pg_namespace n on n.oid = o.oprnamespace
       where m.amopfamily = c.opcfamily and m.amopstrategy in (1, 3, 4, 5)
         and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
     ) o (strategy, name)
@@ -51,29 +51,29 @@ returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.format(
-    'select r.bytes, case when r.bytes <= 65536 then pg_catalog.array_to_json(r.cells)::text end as text,'
+  select format(
+    'select r.bytes, case when r.bytes <= 65536 then array_to_json(r.cells)::text end as text,'
     || ' case when r.bytes > 65536 then r.cells end as cells, array[%s]::text[] as place from %s t'
-    || ' cross join lateral (select c.cells, pg_catalog.pg_column_size(c.cells) as bytes from (select array[%s]::text[] as cells offset 0) c offset 0) r'
+    || ' cross join lateral (select c.cells, pg_column_size(c.cells) as bytes from (select array[%s]::text[] as cells offset 0) c offset 0) r'
     || ' where $1 is null or (%s) order by %s limit $2',
     -- As the type itself writes it: what a cast reads again.
-    pg_catalog.string_agg(pg_catalog.format('t.%I::text', w.name), ', ' order by w.n),
-    relation::pg_catalog.regclass,
-    (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
+    string_agg(format('t.%I::text', w.name), ', ' order by w.n),
+    relation::regclass,
+    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
      from libsql_sync.present_columns(relation, table_name) p),
-    case when pg_catalog.bool_and(w.greater = 'operator(pg_catalog.>)') and pg_catalog.count(*) > 1
-      then pg_catalog.format('row(%s) operator(pg_catalog.>) row(%s)',
-        pg_catalog.string_agg('t.' || w.quoted, ', ' order by w.n),
-        pg_catalog.string_agg('($1)[' || w.n || ']::' || w.type, ', ' order by w.n))
+    case when bool_and(w.greater = 'operator(pg_catalog.>)') and count(*) > 1
+      then format('row(%s) operator(pg_catalog.>) row(%s)',
+        string_agg('t.' || w.quoted, ', ' order by w.n),
+        string_agg('($1)[' || w.n || ']::' || w.type, ', ' order by w.n))
       -- The same written out, for operators that a row comparison cannot name.
-      else pg_catalog.min(case when w.n = 1 then pg_catalog.format('t.%s %s ($1)[1]::%s and ', w.quoted, w.at_least, w.type) end)
-        || '(' || pg_catalog.string_agg(
+      else min(case when w.n = 1 then format('t.%s %s ($1)[1]::%s and ', w.quoted, w.at_least, w.type) end)
+        || '(' || string_agg(
           coalesce((
-            select pg_catalog.string_agg(pg_catalog.format('t.%s %s ($1)[%s]::%s and ', b.quoted, b.equal, b.n, b.type), '' order by b.n)
+            select string_agg(format('t.%s %s ($1)[%s]::%s and ', b.quoted, b.equal, b.n, b.type), '' order by b.n)
             from libsql_sync.walk_columns(relation, t.key) b where b.n < w.n), '')
-          || pg_catalog.format('t.%s %s ($1)[%s]::%s', w.quoted, w.greater, w.n, w.type), ' or ' order by w.n) || ')'
+          || format('t.%s %s ($1)[%s]::%s', w.quoted, w.greater, w.n, w.type), ' or ' order by w.n) || ')'
     end,
-    pg_catalog.string_agg('t.' || w.quoted || ' using ' || w.less, ', ' order by w.n))
+    string_agg('t.' || w.quoted || ' using ' || w.less, ', ' order by w.n))
   from libsql_sync.tables t
   cross join lateral libsql_sync.walk_columns(relation, t.key) w
   where t.name = table_name
@@ -88,27 +88,27 @@ returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.format(
-    'select k.key, f.cells from pg_catalog.jsonb_array_elements($1) with ordinality k (key, n)'
+  select format(
+    'select k.key, f.cells from jsonb_array_elements($1) with ordinality k (key, n)'
     || ' left join lateral (select array[%s]::text[] as cells from %s t where %s) f on true order by k.n',
-    (select pg_catalog.string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
+    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
      from libsql_sync.present_columns(relation, table_name) p where whole),
-    relation::pg_catalog.regclass,
-    pg_catalog.string_agg(
-      pg_catalog.format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
+    relation::regclass,
+    string_agg(
+      format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
       -- What was rendered as JSON is read as JSON again.
-      || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'pg_catalog.to_json(t)::text'
-           then pg_catalog.format(
-             '(pg_catalog.json_populate_record(null::%s, pg_catalog.json_build_object(%L, (k.key ->> %s)::json))).%s',
-             relation::pg_catalog.regclass, p.name, k.n - 1, p.quoted)
-           else pg_catalog.format('(k.key ->> %s)::%s', k.n - 1, pg_catalog.format_type(p.type, -1)) end
+      || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'to_json(t)::text'
+           then format(
+             '(json_populate_record(null::%s, json_build_object(%L, (k.key ->> %s)::json))).%s',
+             relation::regclass, p.name, k.n - 1, p.quoted)
+           else format('(k.key ->> %s)::%s', k.n - 1, format_type(p.type, -1)) end
       -- Another text of the same key (citext, collations) is another row there.
       || case when p.declared in ('INTEGER', 'BOOLEAN') then ''
-           else pg_catalog.format(' and %s collate pg_catalog."C" = k.key ->> %s',
+           else format(' and %s collate "C" = k.key ->> %s',
              libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), k.n - 1) end,
       ' and ' order by k.n))
   from libsql_sync.tables t
-  cross join lateral pg_catalog.unnest(t.key) with ordinality k (name, n)
+  cross join lateral unnest(t.key) with ordinality k (name, n)
   join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
   left join lateral libsql_sync.walk_columns(relation, t.key) w on w.name = k.name
   where t.name = table_name
@@ -132,18 +132,18 @@ declare
   one_cells text;
 begin
   begin
-    execute pg_catalog.format('select pg_catalog.array_agg(q.key), pg_catalog.array_agg(q.cells::text) from (%s) q', query)
+    execute format('select array_agg(q.key), array_agg(q.cells::text) from (%s) q', query)
     into found_keys, found_cells using keys;
-    return query select f.key, f.cells::text[] from rows from (pg_catalog.unnest(found_keys), pg_catalog.unnest(found_cells)) f (key, cells);
+    return query select f.key, f.cells::text[] from rows from (unnest(found_keys), unnest(found_cells)) f (key, cells);
     return;
   -- A domain's check says the same in other words.
   exception when data_exception or check_violation or not_null_violation then
     null;
   end;
-  for one in select k.value from pg_catalog.jsonb_array_elements(keys) k loop
+  for one in select k.value from jsonb_array_elements(keys) k loop
     begin
-      execute pg_catalog.format('select q.cells::text from (%s) q', query)
-      into strict one_cells using pg_catalog.jsonb_build_array(one);
+      execute format('select q.cells::text from (%s) q', query)
+      into strict one_cells using jsonb_build_array(one);
     exception when data_exception or check_violation or not_null_violation then
       one_cells := null;
     end;

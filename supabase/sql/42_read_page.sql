@@ -7,11 +7,11 @@ as $$
   select case
     -- What was created empty by this epoch can hold no row that is not ours.
     when place ->> 'half' = 'forward' and not coalesce((at ->> 'fresh')::jsonb ? (place ->> 'table'), false)
-      then pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back')
+      then jsonb_build_object('table', place -> 'table', 'half', 'back')
     else (
-      select pg_catalog.jsonb_build_object('table', t.name, 'half', 'forward')
-      from pg_catalog.unnest(w.tables) with ordinality t (name, n)
-      where t.n > pg_catalog.array_position(w.tables, place ->> 'table')
+      select jsonb_build_object('table', t.name, 'half', 'forward')
+      from unnest(w.tables) with ordinality t (name, n)
+      where t.n > array_position(w.tables, place ->> 'table')
       order by t.n limit 1
     )
   end
@@ -25,15 +25,15 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+  select coalesce(jsonb_agg(jsonb_build_object(
     'key', d.message -> 'key',
     'skip', d.message ->> 'reason' like 'libSQL refused%'
       and (w.kind <> 'redrive' or d.msg_id > w.letters_until))), '[]')
   from (
-    select m.msg_id, m.message, pg_catalog.sum(pg_catalog.octet_length((m.message -> 'key')::text)) over (order by m.msg_id) as bytes
+    select m.msg_id, m.message, sum(octet_length((m.message -> 'key')::text)) over (order by m.msg_id) as bytes
     from (
       select m.msg_id, m.message from pgmq.q_replicate_data_libsql_dlq m
-      where m.message ->> 'table' = table_name and pg_catalog.jsonb_typeof(m.message -> 'key') = 'array'
+      where m.message ->> 'table' = table_name and jsonb_typeof(m.message -> 'key') = 'array'
       order by m.msg_id
       limit 10000
     ) m
@@ -48,11 +48,11 @@ returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(pg_catalog.sum(greatest(c.reltuples, 0)) > 800000
-    or pg_catalog.sum(pg_catalog.pg_table_size(c.oid)) > 400 * 1024 * 1024, false)
-  from pg_catalog.pg_class c
+  select coalesce(sum(greatest(c.reltuples, 0)) > 800000
+    or sum(pg_table_size(c.oid)) > 400 * 1024 * 1024, false)
+  from pg_class c
   where c.oid = relation and c.relkind = 'r'
-    or c.oid in (select t.relid from pg_catalog.pg_partition_tree(relation) t where t.isleaf)
+    or c.oid in (select t.relid from pg_partition_tree(relation) t where t.isleaf)
 $$;
 
 -- Where a walk stands: in the replica's row, or at its start, also where the row
@@ -71,15 +71,15 @@ as $$
       and p.place ->> 'table' = any (w.tables)
       and (p.place ->> 'half' = 'keys') = (w.keys is not null)
       -- A table that is listed no more has no place, and is passed over.
-      and (t.name is null or pg_catalog.jsonb_typeof(p.place -> 'after') is distinct from 'array'
-        or pg_catalog.jsonb_array_length(p.place -> 'after') = case p.place ->> 'half'
+      and (t.name is null or jsonb_typeof(p.place -> 'after') is distinct from 'array'
+        or jsonb_array_length(p.place -> 'after') = case p.place ->> 'half'
           when 'keys' then 1
-          when 'back' then pg_catalog.cardinality(t.key)
+          when 'back' then cardinality(t.key)
           else (
-            select i.indnkeyatts from pg_catalog.pg_index i
-            where i.indexrelid = libsql_sync.usable_key(pg_catalog.to_regclass(pg_catalog.format('public.%I', t.name)), t.key)
+            select i.indnkeyatts from pg_index i
+            where i.indexrelid = libsql_sync.usable_key(to_regclass(format('public.%I', t.name)), t.key)
           ) end)
-  ), pg_catalog.jsonb_build_object('table', w.tables[1],
+  ), jsonb_build_object('table', w.tables[1],
     'half', case when w.keys is null then 'forward' else 'keys' end))
 $$;
 
@@ -95,7 +95,7 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '200ms'
 as $$
 begin
-  execute pg_catalog.format('lock table public.%I in access share mode',
+  execute format('lock table public.%I in access share mode',
     libsql_sync.place_of(w, at) ->> 'table');
   return true;
 exception
@@ -157,7 +157,7 @@ declare
 begin
   select * into listed from libsql_sync.tables t where t.name = place ->> 'table';
   -- A table may be listed no more since the walk was asked for.
-  relation := case when listed.name is not null then pg_catalog.to_regclass(pg_catalog.format('public.%I', listed.name)) end;
+  relation := case when listed.name is not null then to_regclass(format('public.%I', listed.name)) end;
   begin
     if relation is null then
       failed := '42P01';
@@ -180,13 +180,13 @@ begin
           select from pgmq.a_replicate_data_libsql_dlq d
           where coalesce(d.message ->> 'table', listed.name) = listed.name
         ) then
-          execute pg_catalog.format('select pg_catalog.count(*) from %s', relation::pg_catalog.regclass) into here;
+          execute format('select count(*) from %s', relation::regclass) into here;
         end if;
         counted := here is distinct from (request #>> '{keys,count}')::bigint;
-        request := pg_catalog.jsonb_build_object('keys',
-          pg_catalog.jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
+        request := jsonb_build_object('keys',
+          jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
       end if;
-      select coalesce(pg_catalog.jsonb_agg(l.key) filter (where l.cells is null), '[]'), pg_catalog.count(*)
+      select coalesce(jsonb_agg(l.key) filter (where l.cells is null), '[]'), count(*)
       into ghosts, n
       from libsql_sync.lookup(relation, listed.name, request #> '{keys,keys}', false) l;
       last := (request #>> '{keys,last}')::boolean;
@@ -196,32 +196,32 @@ begin
       -- Its place is how many of the keys are done.
       done := coalesce((place #>> '{after,0}')::integer, 0);
       for one in
-        select k.value from pg_catalog.jsonb_array_elements(w.keys) with ordinality k (value, i)
+        select k.value from jsonb_array_elements(w.keys) with ordinality k (value, i)
         -- Each is a query of its own, of some milliseconds.
         where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
       loop
-        select * into strict r from libsql_sync.lookup(relation, listed.name, pg_catalog.jsonb_build_array(one), true);
+        select * into strict r from libsql_sync.lookup(relation, listed.name, jsonb_build_array(one), true);
         exit when n > 0
-          and bytes + pg_catalog.pg_column_size(one) + coalesce(pg_catalog.pg_column_size(r.cells), 0) > bytes_max;
+          and bytes + pg_column_size(one) + coalesce(pg_column_size(r.cells), 0) > bytes_max;
         n := n + 1;
-        bytes := bytes + pg_catalog.pg_column_size(one);
+        bytes := bytes + pg_column_size(one);
         if r.cells is null then
-          ghosts := ghosts || pg_catalog.jsonb_build_array(r.key);
-        elsif pg_catalog.pg_column_size(r.cells) > 5000000 then
-          oversize := oversize || pg_catalog.jsonb_build_array(r.key);
+          ghosts := ghosts || jsonb_build_array(r.key);
+        elsif pg_column_size(r.cells) > 5000000 then
+          oversize := oversize || jsonb_build_array(r.key);
         else
-          bytes := bytes + pg_catalog.pg_column_size(r.cells);
-          piece := piece || comma || pg_catalog.array_to_json(r.cells)::text;
+          bytes := bytes + pg_column_size(r.cells);
+          piece := piece || comma || array_to_json(r.cells)::text;
           comma := ',';
         end if;
       end loop;
-      last := done + n >= pg_catalog.jsonb_array_length(w.keys);
-      after := pg_catalog.jsonb_build_array((done + n)::text);
+      last := done + n >= jsonb_array_length(w.keys);
+      after := jsonb_build_array((done + n)::text);
     else
-      select pg_catalog.array_agg(p.name) into columns
+      select array_agg(p.name) into columns
       from libsql_sync.present_columns(relation, listed.name) p;
       for r in execute libsql_sync.rows_sql(relation, listed.name)
-        using (select pg_catalog.array_agg(v order by i) from pg_catalog.jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
+        using (select array_agg(v order by i) from jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
       loop
         if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
           last := false;
@@ -230,20 +230,20 @@ begin
         n := n + 1;
         bytes := bytes + r.bytes;
         if r.bytes > 5000000 then
-          oversize := oversize || pg_catalog.jsonb_build_array((
-            select pg_catalog.jsonb_agg(r.cells[pg_catalog.array_position(columns, k.name)] order by k.i)
-            from pg_catalog.unnest(listed.key) with ordinality k (name, i)));
+          oversize := oversize || jsonb_build_array((
+            select jsonb_agg(r.cells[array_position(columns, k.name)] order by k.i)
+            from unnest(listed.key) with ordinality k (name, i)));
         else
-          piece := piece || comma || coalesce(r.text, pg_catalog.array_to_json(r.cells)::text);
+          piece := piece || comma || coalesce(r.text, array_to_json(r.cells)::text);
           comma := ',';
-          if pg_catalog.octet_length(piece) > 16384 then
+          if octet_length(piece) > 16384 then
             pieces := pieces || piece;
             piece := '';
           end if;
         end if;
         reached := r.place;
       end loop;
-      after := pg_catalog.to_jsonb(reached);
+      after := to_jsonb(reached);
     end if;
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
@@ -254,32 +254,32 @@ begin
     last := true;
   end;
 
-  answer := pg_catalog.jsonb_build_object(
+  answer := jsonb_build_object(
     'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
     'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
     'rows', n, 'last', last, 'large', libsql_sync.is_large(relation));
   if failed is not null then
     -- What cannot be compared is left alone, both ways.
-    answer := answer || pg_catalog.jsonb_build_object('failed', failed, 'rows', 0);
+    answer := answer || jsonb_build_object('failed', failed, 'rows', 0);
     unread := unread + case when failed = '42P01' then 0 else 1 end;
     pieces := '{}';
     piece := opening;
     ghosts := '[]';
     oversize := '[]';
-    place := pg_catalog.jsonb_build_object('table', place -> 'table', 'half', 'back');
+    place := jsonb_build_object('table', place -> 'table', 'half', 'back');
   end if;
   place := case when last then libsql_sync.next_place(w, at, place)
-    else pg_catalog.jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
-    || pg_catalog.jsonb_build_object('unread', unread)
+    else jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
+    || jsonb_build_object('unread', unread)
     || case when counted then '{"counted": true}'::jsonb else '{}' end
-    || case when w.kind = 'scrub' then pg_catalog.jsonb_build_object('rows', scrub_rows) else '{}' end;
-  answer := answer || pg_catalog.jsonb_build_object(
+    || case when w.kind = 'scrub' then jsonb_build_object('rows', scrub_rows) else '{}' end;
+  answer := answer || jsonb_build_object(
     'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
     'ghosts', ghosts, 'oversize', oversize,
     'open', libsql_sync.open_keys(w, listed.name),
     -- The tables may be others since it was asked for.
     'upto', place::text, 'closes', place is null and w.closes and unread = 0
-      and w.tables operator(pg_catalog.@>) array(select t.name from libsql_sync.tables t));
-  return pieces || (piece || '],' || pg_catalog.substr(answer::text, 2));
+      and w.tables @> array(select t.name from libsql_sync.tables t));
+  return pieces || (piece || '],' || substr(answer::text, 2));
 end
 $$;

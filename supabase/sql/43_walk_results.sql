@@ -12,13 +12,13 @@ as $$
         (f.value ->> 'differing')::bigint + (f.value ->> 'ghosts')::bigint
         - coalesce((w.found -> t.name ->> 'differing')::bigint + (w.found -> t.name ->> 'ghosts')::bigint, 0)
       else 0 end as more
-    from pg_catalog.jsonb_array_elements(walked) f
+    from jsonb_array_elements(walked) f
     join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint and w.kind <> 'redrive'
     join libsql_sync.tables t on t.name = f.value ->> 'table'
   )
   insert into libsql_sync.counts as c (table_name, drift, drifted, verified_at)
   select n.name, greatest(n.more, 0), case when n.ended then n.found > 0 and not n.repair else n.more > 0 end,
-    case when n.ended then pg_catalog.clock_timestamp() end
+    case when n.ended then clock_timestamp() end
   from noted n
   where n.more > 0 or n.ended
   on conflict (table_name) do update set
@@ -26,26 +26,26 @@ as $$
     drifted = case when excluded.verified_at is null then c.drifted or excluded.drifted else excluded.drifted end,
     verified_at = coalesce(excluded.verified_at, c.verified_at);
   update libsql_sync.walks w set
-    found = w.found || pg_catalog.jsonb_build_object(f.value ->> 'table', f.value - 'walk_gen' - 'table'),
-    ended_at = case when (f.value ->> 'ended')::boolean and f.value ->> 'table' = w.tables[pg_catalog.cardinality(w.tables)]
-      then pg_catalog.clock_timestamp() else w.ended_at end
-  from pg_catalog.jsonb_array_elements(walked) f
+    found = w.found || jsonb_build_object(f.value ->> 'table', f.value - 'walk_gen' - 'table'),
+    ended_at = case when (f.value ->> 'ended')::boolean and f.value ->> 'table' = w.tables[cardinality(w.tables)]
+      then clock_timestamp() else w.ended_at end
+  from jsonb_array_elements(walked) f
   where w.walk_gen = (f.value ->> 'walk_gen')::bigint;
   -- What was set aside before the walk, and not again by it, is mended: where the
   -- replica's row still says that the walk came through.
   with closed as (
     delete from pgmq.q_replicate_data_libsql_dlq d
-    using pg_catalog.jsonb_array_elements(walked) f
+    using jsonb_array_elements(walked) f
     join libsql_sync.walks w on w.walk_gen = (f.value ->> 'walk_gen')::bigint
     where (f.value ->> 'ended')::boolean and w.repair and f.value ->> 'failed' is null
       and d.message ->> 'table' = f.value ->> 'table'
       and d.msg_id <= w.letters_until
       and (w.kind = 'redrive' or d.message ->> 'reason' not like 'libSQL refused%')
-      and (w.keys is null or w.keys @> pg_catalog.jsonb_build_array(d.message -> 'key'))
+      and (w.keys is null or w.keys @> jsonb_build_array(d.message -> 'key'))
       and ((at ->> 'walk_gen')::bigint > w.walk_gen or (at ->> 'walk_gen')::bigint = w.walk_gen and (
         at ->> 'walk_at' is null
-        or pg_catalog.array_position(w.tables, (at ->> 'walk_at')::jsonb ->> 'table')
-          > pg_catalog.array_position(w.tables, f.value ->> 'table')))
+        or array_position(w.tables, (at ->> 'walk_at')::jsonb ->> 'table')
+          > array_position(w.tables, f.value ->> 'table')))
     returning d.msg_id
   )
   update libsql_sync.chain set letters_closed = greatest(letters_closed, (at ->> 'position')::bigint)
@@ -69,7 +69,7 @@ declare
   repairs boolean := request ->> 'kind' = 'backfill' or coalesce((request ->> 'repair')::boolean, false);
 begin
   if not asked <@ everything then
-    return pg_catalog.json_build_object('do', 'unknown_table');
+    return json_build_object('do', 'unknown_table');
   end if;
   select * into strict c from libsql_sync.chain where id = 1 for update;
   if request ->> 'kind' = 'backfill' then
@@ -85,6 +85,6 @@ begin
     values (request ->> 'kind', asked, repairs, repairs and asked = everything, 'asked for', libsql_sync.newest_letter())
     returning * into w;
   end if;
-  return pg_catalog.json_build_object('do', 'requested', 'walk_gen', w.walk_gen, 'tables', w.tables);
+  return json_build_object('do', 'requested', 'walk_gen', w.walk_gen, 'tables', w.tables);
 end
 $$;

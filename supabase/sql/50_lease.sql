@@ -4,9 +4,9 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.jsonb_build_object('queued', least(n, 10000), 'queued_exact', n <= 10000)
+  select jsonb_build_object('queued', least(n, 10000), 'queued_exact', n <= 10000)
   from (
-    select pg_catalog.count(*) as n
+    select count(*) as n
     from (
       select from pgmq.q_replicate_data_libsql m
       where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q
@@ -37,22 +37,22 @@ declare
   may_scrub boolean;
 begin
   if (request ->> 'version')::integer is distinct from libsql_sync.version() then
-    return pg_catalog.jsonb_build_object('do', 'other_version', 'version', libsql_sync.version());
+    return jsonb_build_object('do', 'other_version', 'version', libsql_sync.version());
   end if;
   select * into c from libsql_sync.chain where id = 1 for update skip locked;
-  if not found or c.paused or (c.lease <> request ->> 'lease' and c.lease_until > pg_catalog.clock_timestamp()) then
+  if not found or c.paused or (c.lease <> request ->> 'lease' and c.lease_until > clock_timestamp()) then
     return libsql_sync.queued() || (
-      select pg_catalog.jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'paused', h.paused,
+      select jsonb_build_object('do', 'busy', 'epoch', h.epoch, 'paused', h.paused,
         'followed', coalesce(h.seen ->> 'epoch' = h.epoch, false))
       from libsql_sync.chain h);
   end if;
-  may_scrub := not c.realtime or coalesce(c.scrubbed_at < pg_catalog.clock_timestamp() - interval '1 minute', true);
+  may_scrub := not c.realtime or coalesce(c.scrubbed_at < clock_timestamp() - interval '1 minute', true);
   update libsql_sync.chain set
     lease = request ->> 'lease',
-    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
-    scrubbed_at = case when may_scrub then pg_catalog.clock_timestamp() else scrubbed_at end,
+    lease_until = clock_timestamp() + make_interval(secs => (request ->> 'seconds')::float8),
+    scrubbed_at = case when may_scrub then clock_timestamp() else scrubbed_at end,
     lag_ms = libsql_sync.lag_ms(c)
   where id = 1;
-  return pg_catalog.jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
+  return jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
 end
 $$;

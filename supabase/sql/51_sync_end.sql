@@ -5,7 +5,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce((
-    select greatest(0, extract(epoch from pg_catalog.clock_timestamp() - m.enqueued_at) * 1000)::bigint
+    select greatest(0, extract(epoch from clock_timestamp() - m.enqueued_at) * 1000)::bigint
     from (
       select q.enqueued_at from pgmq.q_replicate_data_libsql q
       where q.msg_id >= c.floor order by q.msg_id limit 1) m), 0)
@@ -20,10 +20,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   n bigint := (c.totals ->> 'syncs')::bigint;
-  minute bigint := pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()) / 60);
+  minute bigint := floor(extract(epoch from clock_timestamp()) / 60);
 begin
   insert into libsql_sync.syncs as s (slot, n, ended_at, ms, processed, parked, batches, queued, lag_ms, error)
-  values (n % 20, n, pg_catalog.clock_timestamp(), (sync ->> 'ms')::integer, (sync ->> 'processed')::integer,
+  values (n % 20, n, clock_timestamp(), (sync ->> 'ms')::integer, (sync ->> 'processed')::integer,
     (sync ->> 'parked')::integer, (sync ->> 'batches')::integer, note_sync.queued, c.lag_ms, sync ->> 'error')
   on conflict (slot) do update set
     n = excluded.n, ended_at = excluded.ended_at, ms = excluded.ms, processed = excluded.processed,
@@ -56,7 +56,7 @@ declare
   told jsonb := coalesce(c.alerted -> 'open', '{}');
   seen jsonb := coalesce(c.alerted -> 'seen', '{}');
   open jsonb := '{}';
-  parked bigint := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
+  parked bigint := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
   drift bigint;
   drifted boolean;
   replays bigint := coalesce((c.totals ->> 'replays')::bigint, 0);
@@ -66,44 +66,44 @@ declare
   due jsonb;
 begin
   if parked > 0 then
-    open := open || pg_catalog.jsonb_build_object('parked', parked::text);
+    open := open || jsonb_build_object('parked', parked::text);
   end if;
   -- What was mended at once is told as well, and that it is over next time.
-  select coalesce(pg_catalog.sum(o.drift), 0), coalesce(pg_catalog.bool_or(o.drifted), false)
+  select coalesce(sum(o.drift), 0), coalesce(bool_or(o.drifted), false)
   into drift, drifted from libsql_sync.counts o;
   if drifted or drift > coalesce((seen ->> 'drift')::bigint, 0) and not told ? 'drift' then
-    open := open || pg_catalog.jsonb_build_object('drift', (drift - coalesce((seen ->> 'drift')::bigint, 0))::text);
+    open := open || jsonb_build_object('drift', (drift - coalesce((seen ->> 'drift')::bigint, 0))::text);
   end if;
   if (heartbeat ->> 'stale')::boolean then
-    open := open || pg_catalog.jsonb_build_object('stale', pg_catalog.date_trunc('second',
-      pg_catalog.clock_timestamp() - coalesce(c.seen_at,
-        (select pg_catalog.min(e.begun_at) from libsql_sync.epochs e)))::text || case heartbeat ->> 'silent'
+    open := open || jsonb_build_object('stale', date_trunc('second',
+      clock_timestamp() - coalesce(c.seen_at,
+        (select min(e.begun_at) from libsql_sync.epochs e)))::text || case heartbeat ->> 'silent'
         when 'cron' then ': the cron is silent' else ': nothing behind the cron answers' end);
   end if;
   if c.seen ->> 'epoch' = c.epoch and (c.seen ->> 'position')::bigint < c.position
     or replays > coalesce((seen ->> 'replays')::bigint, 0) and not told ? 'rewind'
   then
-    open := open || pg_catalog.jsonb_build_object('rewind', (replays - coalesce((seen ->> 'replays')::bigint, 0))::text);
+    open := open || jsonb_build_object('rewind', (replays - coalesce((seen ->> 'replays')::bigint, 0))::text);
   end if;
   select * into newest from libsql_sync.epochs e order by e.generation desc limit 1;
   if error in ('replica_foreign', 'replica_ahead') then
-    open := open || pg_catalog.jsonb_build_object('epoch', error);
-  elsif newest.reason not in ('installed', 'nuke') and newest.begun_at > pg_catalog.clock_timestamp() - interval '1 day'
+    open := open || jsonb_build_object('epoch', error);
+  elsif newest.reason not in ('installed', 'nuke') and newest.begun_at > clock_timestamp() - interval '1 day'
     and (newest.generation > coalesce((seen ->> 'epoch')::bigint, 0) and not told ? 'epoch'
       or c.seen ->> 'epoch' is distinct from c.epoch)
   then
-    open := open || pg_catalog.jsonb_build_object('epoch', newest.reason);
+    open := open || jsonb_build_object('epoch', newest.reason);
   end if;
-  select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', coalesce(o.key, t.key), 'detail', o.value)
+  select jsonb_agg(jsonb_build_object('name', coalesce(o.key, t.key), 'detail', o.value)
     order by coalesce(o.key, t.key))
   into due
-  from pg_catalog.jsonb_each_text(open) o full join pg_catalog.jsonb_each_text(told) t on t.key = o.key
+  from jsonb_each_text(open) o full join jsonb_each_text(told) t on t.key = o.key
   where o.key is null or t.key is null;
   if due is null then
     return '{}';
   end if;
-  return pg_catalog.jsonb_build_object('alerts', due, 'alerted', pg_catalog.jsonb_build_object('open', open,
-    'seen', pg_catalog.jsonb_build_object('drift', drift, 'replays', replays, 'epoch', newest.generation)));
+  return jsonb_build_object('alerts', due, 'alerted', jsonb_build_object('open', open,
+    'seen', jsonb_build_object('drift', drift, 'replays', replays, 'epoch', newest.generation)));
 end
 $$;
 
@@ -119,14 +119,14 @@ declare
   sync jsonb := (request -> 'sync')::jsonb;
 begin
   if sync is not null then
-    sync := sync || pg_catalog.jsonb_build_object('syncs', 1, 'processed', (sync ->> 'processed')::integer + acked,
+    sync := sync || jsonb_build_object('syncs', 1, 'processed', (sync ->> 'processed')::integer + acked,
       'failed', case when sync ->> 'error' is null then 0 else 1 end);
   end if;
   update libsql_sync.chain h set lease = null, lease_until = null,
     totals = case when sync is null then h.totals else (
-      select pg_catalog.jsonb_object_agg(k.name,
+      select jsonb_object_agg(k.name,
         coalesce((h.totals ->> k.name)::bigint, 0) + coalesce((sync ->> k.name)::bigint, 0))
-      from pg_catalog.unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'replays', 'ms']) k (name)) end
+      from unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'replays', 'ms']) k (name)) end
   where h.id = 1 and h.lease = request ->> 'lease' returning * into c;
   if found and sync is not null then
     perform libsql_sync.note_sync(c, sync, (queue ->> 'queued')::integer);

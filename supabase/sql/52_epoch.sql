@@ -6,7 +6,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  genesis text := pg_catalog.gen_random_uuid();
+  genesis text := gen_random_uuid();
 begin
   insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
   -- Tables that are created empty are not searched for ghosts, and the queue may
@@ -27,7 +27,7 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.jsonb_build_object(
+  select jsonb_build_object(
     'do', 'adopt', 'epoch', c.epoch, 'from', from_epoch,
     'reason', (select e.reason from libsql_sync.epochs e where e.epoch = c.epoch),
     'wipe', exists (
@@ -52,10 +52,10 @@ declare
 begin
   select * into strict c from libsql_sync.chain where id = 1 for update;
   if c.epoch <> request ->> 'expected' then
-    return pg_catalog.json_build_object('do', 'moved', 'epoch', c.epoch);
+    return json_build_object('do', 'moved', 'epoch', c.epoch);
   end if;
   update libsql_sync.chain set refill = coalesce((request ->> 'refill')::boolean, refill) where id = 1;
-  return pg_catalog.json_build_object('do', 'begun', 'epoch',
+  return json_build_object('do', 'begun', 'epoch',
     libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
 end
 $$;

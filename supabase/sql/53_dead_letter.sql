@@ -6,18 +6,18 @@ set search_path = pg_catalog, pg_temp
 as $$
   -- One open letter a row: the newest reason stands.
   delete from pgmq.q_replicate_data_libsql_dlq d
-  using pg_catalog.jsonb_array_elements(changes) p
-  where pg_catalog.jsonb_typeof(p -> 'key') = 'array'
+  using jsonb_array_elements(changes) p
+  where jsonb_typeof(p -> 'key') = 'array'
     and d.message -> 'table' = p -> 'table' and d.message -> 'key' = p -> 'key';
   insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
-  select pg_catalog.clock_timestamp(), p.change - 'open' || pg_catalog.jsonb_build_object(
+  select clock_timestamp(), p.change - 'open' || jsonb_build_object(
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
-    'parked_at', pg_catalog.clock_timestamp())
+    'parked_at', clock_timestamp())
     -- A change without a key is a whole message: kept as it came.
-    || case when p.is_whole then pg_catalog.jsonb_build_object('message', m.kept) else '{}' end
+    || case when p.is_whole then jsonb_build_object('message', m.kept) else '{}' end
   from (
     select c.change, c.n, coalesce(c.change -> 'key' = 'null', true) as is_whole
-    from pg_catalog.jsonb_array_elements(changes) with ordinality c (change, n)
+    from jsonb_array_elements(changes) with ordinality c (change, n)
   ) p
   left join pgmq.q_replicate_data_libsql q on p.is_whole and q.msg_id = (p.change ->> 'msg_id')::bigint
   left join pgmq.a_replicate_data_libsql a on p.is_whole and a.msg_id = (p.change ->> 'msg_id')::bigint
@@ -38,38 +38,38 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not exists (
-    select from pgmq.q_replicate_data_libsql_dlq d where pg_catalog.jsonb_typeof(d.message -> 'key') = 'array'
+    select from pgmq.q_replicate_data_libsql_dlq d where jsonb_typeof(d.message -> 'key') = 'array'
   ) then
     return;
   end if;
   return query
   with envelopes as (
     select m.msg_id, libsql_sync.envelope(m.message)::jsonb as e
-    from pg_catalog.unnest(letters_touched.msg_ids) r
-    join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r)
+    from unnest(letters_touched.msg_ids) r
+    join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r)
   ), touched as (
     select e.msg_id, e.e ->> 'table' as name, d.value as key, true as whole
     from envelopes e
-    cross join lateral pg_catalog.jsonb_array_elements(
-      case when pg_catalog.jsonb_typeof(e.e -> 'deletes') = 'array' then e.e -> 'deletes' else '[]' end) d
+    cross join lateral jsonb_array_elements(
+      case when jsonb_typeof(e.e -> 'deletes') = 'array' then e.e -> 'deletes' else '[]' end) d
     union all
     select e.msg_id, t.name, (
-      select pg_catalog.jsonb_agg(row_cells.value -> (c.n - 1)::integer order by k.n)
-      from pg_catalog.unnest(t.key) with ordinality k (name, n)
-      join pg_catalog.jsonb_array_elements_text(e.e -> 'columns') with ordinality c (name, n) on c.name = k.name
+      select jsonb_agg(row_cells.value -> (c.n - 1)::integer order by k.n)
+      from unnest(t.key) with ordinality k (name, n)
+      join jsonb_array_elements_text(e.e -> 'columns') with ordinality c (name, n) on c.name = k.name
     ), f.name = 'rows'
     from envelopes e
     join libsql_sync.tables t on t.name = e.e ->> 'table'
     cross join (values ('rows'), ('updates')) f (name)
-    cross join lateral pg_catalog.jsonb_array_elements(
-      case when pg_catalog.jsonb_typeof(e.e -> f.name) = 'array'
-        and pg_catalog.jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> f.name else '[]' end) row_cells
+    cross join lateral jsonb_array_elements(
+      case when jsonb_typeof(e.e -> f.name) = 'array'
+        and jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> f.name else '[]' end) row_cells
     union all
     -- A truncate takes every row there was.
     select e.msg_id, e.e ->> 'table', null, true from envelopes e where e.e -> 'truncate' = 'true'
   )
   select d.msg_id, d.message ->> 'table', d.message -> 'key', d.message ->> 'reason',
-    pg_catalog.bool_or(c.whole), pg_catalog.min(c.msg_id)
+    bool_or(c.whole), min(c.msg_id)
   from (
     -- Many may have letters: each of these can be a hash join.
     select d.msg_id as letter, t.whole, t.msg_id from pgmq.q_replicate_data_libsql_dlq d
@@ -79,7 +79,7 @@ begin
     join touched t on d.message ->> 'table' = t.name and t.key is null
   ) c
   join pgmq.q_replicate_data_libsql_dlq d on d.msg_id = c.letter
-  where pg_catalog.jsonb_typeof(d.message -> 'key') = 'array'
+  where jsonb_typeof(d.message -> 'key') = 'array'
   group by d.msg_id;
 end
 $$;
@@ -92,7 +92,7 @@ returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+  select coalesce(jsonb_agg(jsonb_build_object(
     'msg_id', l.msg_id::text, 'table', l.table_name, 'key', l.key, 'reason', l.reason, 'open', true) order by l.letter), '[]')
   from libsql_sync.letters_touched(still_aside.msg_ids) l
   where not l.whole
@@ -108,7 +108,7 @@ as $$
   delete from pgmq.q_replicate_data_libsql_dlq d
   using libsql_sync.letters_touched(b.msg_ids) l
   where d.msg_id = l.letter and l.whole and not exists (
-    select from pg_catalog.jsonb_array_elements(b.parked) p
+    select from jsonb_array_elements(b.parked) p
     where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
   )
 $$;
@@ -124,8 +124,8 @@ declare
   asked record;
 begin
   for asked in
-    select p ->> 'table' as table_name, pg_catalog.jsonb_agg(distinct p -> 'key') as keys
-    from pg_catalog.jsonb_array_elements(b.parked) p
+    select p ->> 'table' as table_name, jsonb_agg(distinct p -> 'key') as keys
+    from jsonb_array_elements(b.parked) p
     where p ? 'open'
     group by p ->> 'table'
     order by p ->> 'table'

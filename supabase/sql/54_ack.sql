@@ -15,22 +15,22 @@ begin
   -- Copied and then deleted: faster than a DELETE that returns what it took.
   -- An id is in the archive already only where somebody restarted the numbering.
   delete from pgmq.a_replicate_data_libsql a
-  using pg_catalog.unnest(b.msg_ids) r
-  where a.msg_id >= pg_catalog.lower(r) and a.msg_id < pg_catalog.upper(r);
+  using unnest(b.msg_ids) r
+  where a.msg_id >= lower(r) and a.msg_id < upper(r);
   insert into pgmq.a_replicate_data_libsql (msg_id, read_ct, enqueued_at, vt, message)
   select m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message
-  from pg_catalog.unnest(b.msg_ids) r
-  join pgmq.q_replicate_data_libsql m on m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+  from unnest(b.msg_ids) r
+  join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
   get diagnostics settled = row_count;
   delete from pgmq.q_replicate_data_libsql m
-  using pg_catalog.unnest(b.msg_ids) r
-  where m.msg_id >= pg_catalog.lower(r) and m.msg_id < pg_catalog.upper(r);
+  using unnest(b.msg_ids) r
+  where m.msg_id >= lower(r) and m.msg_id < upper(r);
 
   -- What was handed out on top of another version can never be applied.
   delete from libsql_sync.batches v
   where v.epoch = b.epoch and (v.position = b.position and v.batch <> b.batch
     or v.position = b.position + 1 and v.prev <> b.batch);
-  update libsql_sync.batches v set state = 'acked', acked_at = pg_catalog.clock_timestamp()
+  update libsql_sync.batches v set state = 'acked', acked_at = clock_timestamp()
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
   update libsql_sync.chain set position = b.position, batch = b.batch where id = 1;
   return settled;
@@ -49,13 +49,13 @@ declare
 begin
   for b in
     select t.* from libsql_sync.batches t, libsql_sync.chain c
-    where t.state = 'acked' and t.acked_at < pg_catalog.clock_timestamp() - c.replay_window
+    where t.state = 'acked' and t.acked_at < clock_timestamp() - c.replay_window
     order by t.acked_at
     limit 4
   loop
     delete from pgmq.a_replicate_data_libsql a
-    using pg_catalog.unnest(b.msg_ids) r
-    where a.msg_id >= pg_catalog.lower(r) and a.msg_id < pg_catalog.upper(r);
+    using unnest(b.msg_ids) r
+    where a.msg_id >= lower(r) and a.msg_id < upper(r);
     update libsql_sync.batches t set state = 'trimmed', msg_ids = '{}', parked = '[]'
     where t.epoch = b.epoch and t.position = b.position and t.batch = b.batch;
   end loop;

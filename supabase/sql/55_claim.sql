@@ -38,8 +38,8 @@ declare
   pieces text[];
 begin
   -- A later statement must see what was committed before the lock was got.
-  if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'Cannot claim: expected isolation read committed, found %', pg_catalog.current_setting('transaction_isolation')
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'Cannot claim: expected isolation read committed, found %', current_setting('transaction_isolation')
       using hint = 'Set default_transaction_isolation of the worker''s role to read committed.';
   end if;
 
@@ -51,23 +51,23 @@ begin
     return array['{"do": "busy", "acked": 0}'];
   end if;
   update libsql_sync.chain set
-    lease_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => (request ->> 'seconds')::float8),
-    seen = at, seen_at = pg_catalog.clock_timestamp()
+    lease_until = clock_timestamp() + make_interval(secs => (request ->> 'seconds')::float8),
+    seen = at, seen_at = clock_timestamp()
   where id = 1;
   if request ->> 'walked' <> '[]' then
     perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
   end if;
 
-  select pg_catalog.max(s.generation) into newest from libsql_sync.schemas s;
+  select max(s.generation) into newest from libsql_sync.schemas s;
   select s.generation into mine from libsql_sync.schemas s where s.hash = request ->> 'schema';
   if mine is null or mine < newest then
-    return array[pg_catalog.json_build_object('do', 'stop', 'acked', 0,
+    return array[json_build_object('do', 'stop', 'acked', 0,
       'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end)::text];
   end if;
 
   -- 1. Whose replica is it?
   if at is null then
-    return array[pg_catalog.json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
+    return array[json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
       'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch))::text];
   end if;
   if at ->> 'epoch' <> c.epoch then
@@ -88,7 +88,7 @@ begin
     if theirs is null then
       return array['{"do": "stop", "acked": 0, "error": "schema_outdated"}'];
     end if;
-    return array[pg_catalog.json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash')::text];
+    return array[json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash')::text];
   end if;
 
   -- 3. What does it prove?
@@ -132,7 +132,7 @@ begin
   end if;
   -- More was set aside than is on record: we were restored to before that. The
   -- walk finds it again.
-  if (at ->> 'dead_letters')::bigint > proved.dead_letters + pg_catalog.jsonb_array_length(proved.parked) then
+  if (at ->> 'dead_letters')::bigint > proved.dead_letters + jsonb_array_length(proved.parked) then
     update libsql_sync.chain set reopen = true where id = 1;
     c.reopen := true;
   end if;
@@ -155,7 +155,7 @@ begin
     -- The one before leaves something: messages, or what its page does not reach.
     if b.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
       or b.drained and request -> 'upto' is null then
-      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
+      return array[json_build_object('do', 'none', 'acked', acked)::text];
     end if;
     ahead := b;
     kind := 'new';
@@ -167,28 +167,28 @@ begin
     and b.messages > (request #>> '{split,messages}')::integer then
     -- Too much for one transaction of the replica: the first few of it under a
     -- fresh id. The version before stays ackable, as it may be in flight.
-    select pg_catalog.range_agg(pg_catalog.int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
+    select range_agg(int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
     from (
-      select i from pg_catalog.unnest(b.msg_ids) r
-      cross join lateral pg_catalog.generate_series(pg_catalog.lower(r), pg_catalog.upper(r) - 1) i
+      select i from unnest(b.msg_ids) r
+      cross join lateral generate_series(lower(r), upper(r) - 1) i
       order by i limit (request #>> '{split,messages}')::integer
     ) i (msg_id);
-    b.batch := pg_catalog.gen_random_uuid();
+    b.batch := gen_random_uuid();
     b.version := b.version + 1;
     b.messages := (request #>> '{split,messages}')::integer;
     b.drained := false;
     b.snapshot := libsql_sync.snapshot_at(c.epoch, c.position);
     b.parked := (
-      select coalesce(pg_catalog.jsonb_agg(p order by n), '[]')
-      from pg_catalog.jsonb_array_elements(b.parked) with ordinality p (p, n)
-      where b.msg_ids operator(pg_catalog.@>) (p ->> 'msg_id')::bigint and not p ? 'open'
+      select coalesce(jsonb_agg(p order by n), '[]')
+      from jsonb_array_elements(b.parked) with ordinality p (p, n)
+      where b.msg_ids @> (p ->> 'msg_id')::bigint and not p ? 'open'
     ) || libsql_sync.still_aside(b.msg_ids);
     insert into libsql_sync.batches select b.*;
     update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
   end if;
 
   if (request ->> 'messages_max')::integer = 0 then
-    return array[(pg_catalog.jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
+    return array[(jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
       || libsql_sync.end_sync(request, acked))::text];
   end if;
 
@@ -197,7 +197,7 @@ begin
     -- No batch: it was trimmed.
     if h.messages is distinct from b.messages then
       perform libsql_sync.begin_epoch('position ' || at_position + 1 || ' cannot be repeated: messages of it are gone', false);
-      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || pg_catalog.jsonb_build_object('acked', acked))::text];
+      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || jsonb_build_object('acked', acked))::text];
     end if;
     -- The page that mended what was set aside is lost: nothing is called equal
     -- before the walk came through again.
@@ -206,14 +206,14 @@ begin
     -- 6. The next one, from one snapshot, recorded before it is answered. A page
     -- rides only where the batch takes every message its snapshot could see.
     select * into f from libsql_sync.floor(c);
-    b.source_time := pg_catalog.clock_timestamp();
+    b.source_time := clock_timestamp();
     if request -> 'page' is not null and not c.reopen then
       w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
       if w.walk_gen is not null and not libsql_sync.hold_page(w, at) then
         w := null;
       end if;
     end if;
-    select d.*, pg_catalog.pg_current_snapshot()::text as snapshot,
+    select d.*, pg_current_snapshot()::text as snapshot,
       case when d.drained and w.walk_gen is not null
         then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
     into h
@@ -221,26 +221,26 @@ begin
       (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
     if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
       perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-        else greatest(f.lowest, least(f.settled, pg_catalog.lower(h.msg_ids), pg_catalog.lower(ahead.msg_ids))) end);
+        else greatest(f.lowest, least(f.settled, lower(h.msg_ids), lower(ahead.msg_ids))) end);
     end if;
     if h.messages = 0 and h.page is null and ahead.batch is not null then
-      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
+      return array[json_build_object('do', 'none', 'acked', acked)::text];
     end if;
     if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
-      return array[(pg_catalog.jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
+      return array[(jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
         || libsql_sync.end_sync(request, acked))::text];
     end if;
     b.parked := libsql_sync.still_aside(h.msg_ids);
     -- The one before may bring whole what this one would leave aside.
     if b.parked <> '[]' and ahead.batch is not null then
-      return array[pg_catalog.json_build_object('do', 'none', 'acked', acked)::text];
+      return array[json_build_object('do', 'none', 'acked', acked)::text];
     end if;
     b.epoch := c.epoch;
     b.position := coalesce(ahead.position, c.position) + 1;
-    b.batch := pg_catalog.gen_random_uuid();
+    b.batch := gen_random_uuid();
     b.prev := coalesce(ahead.batch, c.batch);
     b.version := 1 + (
-      select coalesce(pg_catalog.max(v.version), 0) from libsql_sync.batches v
+      select coalesce(max(v.version), 0) from libsql_sync.batches v
       where v.epoch = b.epoch and v.position = b.position);
     b.ahead := ahead.batch is not null;
     b.msg_ids := h.msg_ids;
@@ -248,8 +248,8 @@ begin
     b.drained := h.drained;
     -- Of what a batch leaves in the queue its snapshot would promise too much.
     b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
-    b.dead_letters := (select pg_catalog.count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
-      + pg_catalog.jsonb_array_length(coalesce(ahead.parked, '[]')) - pg_catalog.jsonb_array_length(b.parked);
+    b.dead_letters := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
+      + jsonb_array_length(coalesce(ahead.parked, '[]')) - jsonb_array_length(b.parked);
     b.state := 'pending';
     b.acked_at := null;
     b.reopen := c.reopen;
@@ -261,10 +261,10 @@ begin
   -- 7. Hand it out. "dead_letters" are those open when it was first claimed; what it
   -- parks comes on top.
   pieces := coalesce(h.page, array['null']);
-  pieces := pg_catalog.array_prepend('{"page": '::text, pieces);
+  pieces := array_prepend('{"page": '::text, pieces);
   pieces := pieces || ', "messages": ['::text;
   pieces := pieces || coalesce(h.envelopes, '');
-  pieces := pieces || ('], ' || pg_catalog.substr(pg_catalog.json_build_object(
+  pieces := pieces || ('], ' || substr(json_build_object(
     'do', 'batch', 'kind', kind, 'acked', acked,
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
     'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,

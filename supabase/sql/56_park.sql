@@ -21,10 +21,10 @@ begin
   if not found then
     return '{"do": "gone"}';
   end if;
-  select coalesce(pg_catalog.jsonb_agg(n.change order by n.n), '[]') into fresh
-  from pg_catalog.jsonb_array_elements((request -> 'changes')::jsonb) with ordinality n (change, n)
+  select coalesce(jsonb_agg(n.change order by n.n), '[]') into fresh
+  from jsonb_array_elements((request -> 'changes')::jsonb) with ordinality n (change, n)
   where not exists (
-    select from pg_catalog.jsonb_array_elements(b.parked) p
+    select from jsonb_array_elements(b.parked) p
     where p - 'reason' = n.change - 'reason'
   );
   update libsql_sync.batches v set parked = v.parked || fresh

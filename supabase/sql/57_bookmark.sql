@@ -11,7 +11,7 @@ language sql volatile
 security definer -- whoever writes may call this and touch no table of ours
 set search_path = pg_catalog, pg_temp
 as $$
-  select pg_catalog.pg_current_xact_id()::text || ':'
-    || (pg_catalog.floor(extract(epoch from pg_catalog.now()))::bigint - 2) || ':' || c.epoch
+  select pg_current_xact_id()::text || ':'
+    || (floor(extract(epoch from now()))::bigint - 2) || ':' || c.epoch
   from libsql_sync.chain c
 $$;

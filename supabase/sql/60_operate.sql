@@ -32,7 +32,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  answer json := libsql_sync.request_walk(pg_catalog.json_build_object('kind', 'backfill', 'table', table_name));
+  answer json := libsql_sync.request_walk(json_build_object('kind', 'backfill', 'table', table_name));
 begin
   if answer ->> 'walk_gen' is null then
     raise exception 'Cannot backfill table %: expected one of schema.json', table_name;
@@ -48,7 +48,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  answer json := libsql_sync.request_walk(pg_catalog.json_build_object(
+  answer json := libsql_sync.request_walk(json_build_object(
     'kind', 'verify', 'table', table_name, 'repair', repair));
 begin
   if answer ->> 'walk_gen' is null then
@@ -84,9 +84,9 @@ declare
   r record;
 begin
   for r in
-    select d.table_name, pg_catalog.count(*) as letters,
-      pg_catalog.jsonb_agg(distinct d.key) filter (where d.key is not null) as keys,
-      pg_catalog.bool_or(d.key is null) as whole
+    select d.table_name, count(*) as letters,
+      jsonb_agg(distinct d.key) filter (where d.key is not null) as keys,
+      bool_or(d.key is null) as whole
     from libsql_sync.dead_letters() d
     join libsql_sync.tables t on t.name = d.table_name
     where ids is null or d.id = any (ids)

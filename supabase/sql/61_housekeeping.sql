@@ -16,11 +16,11 @@ set lock_timeout = '500ms'
 as $$
 declare
   mb_max integer := (select c.queue_mb_max from libsql_sync.chain c);
-  mb bigint := pg_catalog.pg_total_relation_size('pgmq.q_replicate_data_libsql') / 1048576;
+  mb bigint := pg_total_relation_size('pgmq.q_replicate_data_libsql') / 1048576;
 begin
   if mb_max is null or mb < mb_max
     -- By the index, as the pages of a queue that was long are mostly empty.
-    or (select pg_catalog.count(*) from (
+    or (select count(*) from (
       select from pgmq.q_replicate_data_libsql m
       where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q) <= 10000
   then
@@ -28,7 +28,7 @@ begin
   end if;
   begin
     perform from libsql_sync.chain where id = 1 for update;
-    perform libsql_sync.begin_epoch(pg_catalog.format(
+    perform libsql_sync.begin_epoch(format(
       'the queue of %s MB was over its cap of %s MB: what it held was dropped, every table is walked', mb, mb_max), false);
     truncate pgmq.q_replicate_data_libsql;
     -- Even where the replica was to stay empty: what is gone comes no other way.
@@ -88,7 +88,7 @@ declare
   upto bigint;
   trimmed integer;
 begin
-  if pg_catalog.to_regclass('cron.job_run_details') is null then
+  if to_regclass('cron.job_run_details') is null then
     return 0;
   end if;
   with looked as materialized (
@@ -97,20 +97,20 @@ begin
   ), old as materialized (
     select l.runid, l.jobid, l.at from looked l
     where l.runid <= (
-      select pg_catalog.max(l.runid) from looked l where l.at < pg_catalog.now() - interval '1 day')
+      select max(l.runid) from looked l where l.at < now() - interval '1 day')
   ), ours as materialized (
     select o.runid from old o
     where o.jobid in (select j.jobid from cron.job j where j.jobname in ('process_libsql_replication', 'libsql_sync_realtime'))
       -- A run that never began has no time.
-      and coalesce(o.at < pg_catalog.now() - interval '1 day', true)
+      and coalesce(o.at < now() - interval '1 day', true)
     order by o.runid limit 1000
   ), gone as (
     delete from cron.job_run_details d using ours o where d.runid = o.runid returning d.runid
   )
-  select (select pg_catalog.count(*) from looked),
-    case when (select pg_catalog.count(*) from ours) = 1000 then (select pg_catalog.max(o.runid) from ours o)
-      else (select pg_catalog.max(o.runid) from old o) end,
-    (select pg_catalog.count(*) from gone)
+  select (select count(*) from looked),
+    case when (select count(*) from ours) = 1000 then (select max(o.runid) from ours o)
+      else (select max(o.runid) from old o) end,
+    (select count(*) from gone)
   into looked, upto, trimmed;
   -- Little is read again rather than written down; a sequence that began again
   -- at 1 leaves nothing to look at.
@@ -135,7 +135,7 @@ as $$
 declare
   c libsql_sync.chain;
   rows_max constant integer := 1000;
-  started constant timestamptz := pg_catalog.clock_timestamp();
+  started constant timestamptz := clock_timestamp();
   gone integer;
   total integer;
 begin
@@ -147,7 +147,7 @@ begin
   update libsql_sync.chain set ticked_at = started where id = 1;
   for i in 1..25 loop
     perform libsql_sync.trim();
-    exit when pg_catalog.clock_timestamp() > started + interval '200 milliseconds';
+    exit when clock_timestamp() > started + interval '200 milliseconds';
   end loop;
   total := libsql_sync.forget(rows_max => rows_max) + libsql_sync.trim_cron_runs();
 
@@ -161,8 +161,8 @@ begin
   delete from pgmq.a_replicate_data_libsql a where a.msg_id in (
     select v.msg_id from pgmq.a_replicate_data_libsql v
     where v.archived_at < least(
-      pg_catalog.clock_timestamp() - c.replay_window,
-      (select pg_catalog.min(b.acked_at) from libsql_sync.batches b where b.state = 'acked')) - interval '1 minute'
+      clock_timestamp() - c.replay_window,
+      (select min(b.acked_at) from libsql_sync.batches b where b.state = 'acked')) - interval '1 minute'
     order by v.archived_at limit rows_max);
   get diagnostics gone = row_count;
   total := total + gone;
@@ -170,7 +170,7 @@ begin
   -- Dead letters that were discarded.
   delete from pgmq.a_replicate_data_libsql_dlq a where a.msg_id in (
     select v.msg_id from pgmq.a_replicate_data_libsql_dlq v
-    where v.archived_at < pg_catalog.clock_timestamp() - interval '30 days'
+    where v.archived_at < clock_timestamp() - interval '30 days'
     order by v.archived_at limit rows_max);
   get diagnostics gone = row_count;
   total := total + gone;

@@ -19,12 +19,12 @@ begin
     raise exception 'Cannot uninstall: expected the word ''uninstall'', found another'
       using hint = 'select libsql_sync.uninstall(''uninstall'') drops the queue with every change in it.';
   end if;
-  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('libsql_sync install'));
+  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
 
-  if pg_catalog.to_regclass('cron.job') is not null then
+  if to_regclass('cron.job') is not null then
     for job in
       select j.jobid from cron.job j
-      where j.database = pg_catalog.current_database()
+      where j.database = current_database()
         and (j.jobname in ('process_libsql_replication', 'libsql_sync_realtime')
           or j.command like '%process_libsql_replication_batch%')
     loop
@@ -44,14 +44,14 @@ begin
   drop function if exists public.get_libsql_webhook_signature();
 
   foreach queue in array array['replicate_data_libsql', 'replicate_data_libsql_dlq'] loop
-    if pg_catalog.to_regclass('pgmq.q_' || queue) is not null then
+    if to_regclass('pgmq.q_' || queue) is not null then
       perform pgmq.drop_queue(queue::text);
     end if;
   end loop;
 
-  if pg_catalog.to_regclass('vault.decrypted_secrets') is not null then
+  if to_regclass('vault.decrypted_secrets') is not null then
     begin
-      select pg_catalog.string_agg(s.name, ', ' order by s.name) into left_over from vault.decrypted_secrets s
+      select string_agg(s.name, ', ' order by s.name) into left_over from vault.decrypted_secrets s
       where s.name in ('libsql_sync_url', 'libsql_webhook_signature');
     exception when insufficient_privilege then
       left_over := 'libsql_sync_url, libsql_webhook_signature';
@@ -65,10 +65,10 @@ begin
 
   -- It may be another database's as well, and login roles may be in it.
   begin
-    select pg_catalog.string_agg(m.member::pg_catalog.regrole::text, ', ') into left_over
-    from pg_catalog.pg_auth_members m
-    where m.roleid = pg_catalog.to_regrole('libsql_sync_worker')
-      and m.member <> (select o.oid from pg_catalog.pg_roles o where o.rolname = current_user);
+    select string_agg(m.member::regrole::text, ', ') into left_over
+    from pg_auth_members m
+    where m.roleid = to_regrole('libsql_sync_worker')
+      and m.member <> (select o.oid from pg_roles o where o.rolname = current_user);
     if left_over is null then
       drop role if exists libsql_sync_worker;
     else

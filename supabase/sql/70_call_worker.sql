@@ -5,7 +5,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if pg_catalog.to_regclass('vault.decrypted_secrets') is null then
+  if to_regclass('vault.decrypted_secrets') is null then
     return null;
   end if;
   return (select s.decrypted_secret from vault.decrypted_secrets s where s.name = secret_name);
@@ -31,15 +31,15 @@ language plpgsql immutable strict
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  block bytea := case when pg_catalog.length(key) > 64 then pg_catalog.sha256(key) else key end;
-  inner_pad bytea := pg_catalog.decode(pg_catalog.repeat('36', 64), 'hex');
-  outer_pad bytea := pg_catalog.decode(pg_catalog.repeat('5c', 64), 'hex');
+  block bytea := case when length(key) > 64 then sha256(key) else key end;
+  inner_pad bytea := decode(repeat('36', 64), 'hex');
+  outer_pad bytea := decode(repeat('5c', 64), 'hex');
 begin
-  for i in 0..pg_catalog.length(block) - 1 loop
-    inner_pad := pg_catalog.set_byte(inner_pad, i, pg_catalog.get_byte(inner_pad, i) # pg_catalog.get_byte(block, i));
-    outer_pad := pg_catalog.set_byte(outer_pad, i, pg_catalog.get_byte(outer_pad, i) # pg_catalog.get_byte(block, i));
+  for i in 0..length(block) - 1 loop
+    inner_pad := set_byte(inner_pad, i, get_byte(inner_pad, i) # get_byte(block, i));
+    outer_pad := set_byte(outer_pad, i, get_byte(outer_pad, i) # get_byte(block, i));
   end loop;
-  return pg_catalog.sha256(outer_pad || pg_catalog.sha256(inner_pad || message));
+  return sha256(outer_pad || sha256(inner_pad || message));
 end
 $$;
 
@@ -51,12 +51,12 @@ returns text
 language sql volatile strict
 set search_path = pg_catalog, pg_temp
 as $$
-  select 't=' || t.at || ',v1=' || pg_catalog.encode(libsql_sync.hmac(
-    pg_catalog.convert_to(secret, 'UTF8'),
-    pg_catalog.convert_to(t.at || '.POST.' || p.path || '.' || body, 'UTF8')), 'hex')
-  from (select pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()))::bigint::text) t (at),
+  select 't=' || t.at || ',v1=' || encode(libsql_sync.hmac(
+    convert_to(secret, 'UTF8'),
+    convert_to(t.at || '.POST.' || p.path || '.' || body, 'UTF8')), 'hex')
+  from (select floor(extract(epoch from clock_timestamp()))::bigint::text) t (at),
     (select case when r.rest ~ '^/' then r.rest else '/' || r.rest end
-      from pg_catalog.regexp_replace(url, '^[^:/?#]+://[^/?#]*|#.*$', '', 'g') r (rest)) p (path)
+      from regexp_replace(url, '^[^:/?#]+://[^/?#]*|#.*$', '', 'g') r (rest)) p (path)
 $$;
 
 -- Whether a sync would do something: changes, a batch that nobody applied, a
@@ -82,7 +82,7 @@ as $$
       select from libsql_sync.walks w where w.kind <> 'scrub' and (
         w.walk_gen > (c.seen ->> 'walk_gen')::bigint
         or (w.walk_gen = (c.seen ->> 'walk_gen')::bigint and c.seen ->> 'walk_at' is not null)))
-    or c.seen_at < pg_catalog.clock_timestamp() - interval '15 minutes')
+    or c.seen_at < clock_timestamp() - interval '15 minutes')
   from libsql_sync.chain c
 $$;
 
@@ -109,7 +109,7 @@ begin
   return net.http_post(
     url := url,
     body := body,
-    headers := pg_catalog.jsonb_build_object('Content-Type', 'application/json',
+    headers := jsonb_build_object('Content-Type', 'application/json',
       'x-webhook-signature', libsql_sync.sign(secret, url, body::text)),
     timeout_milliseconds := 15000
   );

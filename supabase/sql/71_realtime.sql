@@ -19,7 +19,7 @@ declare
 begin
   select * into c from libsql_sync.chain where id = 1;
   -- What comes while somebody is at it is seen when he has ended.
-  if not c.realtime or c.lease_until > pg_catalog.clock_timestamp() then
+  if not c.realtime or c.lease_until > clock_timestamp() then
     return c.realtime;
   end if;
   place := c.epoch || ' ' || c.position;
@@ -30,9 +30,9 @@ begin
       where id = (select h.id from libsql_sync.chain h where h.id = 1 for update skip locked);
     end if;
   elsif place is distinct from c.wake_place
-    or pg_catalog.clock_timestamp() > c.wake_at + least(interval '5 seconds' * 2 ^ c.wake_misses, interval '5 minutes')
+    or clock_timestamp() > c.wake_at + least(interval '5 seconds' * 2 ^ c.wake_misses, interval '5 minutes')
   then
-    update libsql_sync.chain set wake_at = pg_catalog.clock_timestamp(), wake_place = place,
+    update libsql_sync.chain set wake_at = clock_timestamp(), wake_place = place,
       wake_misses = case when place is distinct from c.wake_place then 0 else least(c.wake_misses + 1, 6) end
     where id = (select h.id from libsql_sync.chain h where h.id = 1 for update skip locked);
     if found then
@@ -67,7 +67,7 @@ begin
   if enabled is null then
     raise exception 'Cannot turn realtime on or off: expected true or false, found null';
   end if;
-  if enabled and pg_catalog.to_regprocedure('cron.schedule(text,text,text)') is null then
+  if enabled and to_regprocedure('cron.schedule(text,text,text)') is null then
     raise exception 'Cannot turn realtime on: expected pg_cron, found none'
       using hint = 'create extension pg_cron; (or enable it on the dashboard)';
   end if;
@@ -87,10 +87,10 @@ begin
 end
 $do$
 $job$);
-  elsif pg_catalog.to_regclass('cron.job') is not null then
+  elsif to_regclass('cron.job') is not null then
     for job in
       select j.jobid from cron.job j
-      where j.jobname = 'libsql_sync_realtime' and j.database = pg_catalog.current_database()
+      where j.jobname = 'libsql_sync_realtime' and j.database = current_database()
     loop
       perform cron.unschedule(job.jobid::bigint);
     end loop;
