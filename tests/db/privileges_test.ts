@@ -372,7 +372,7 @@ Deno.test("the migration says what to do where it may not create the role, and w
     ]);
     await sql`select libsql_sync.lock_down()`;
     assertEquals(await look(), [
-      "warning nobody is in libsql_sync_worker: the worker connects as a role that may do more than it needs",
+      "warning libsql_sync_worker has no members: the worker connects as a role that may do more than it needs",
     ]);
     await admin.unsafe(`create role a_login login in role ${WORKER}`);
     assertEquals(await look(), [
