@@ -9,6 +9,7 @@
  */
 
 import { SyncError } from "./errors.ts";
+import { sha256Hex } from "./bytes.ts";
 
 /** How a column is stored in the replica; any other type word is TEXT. */
 export type ColumnType = "INTEGER" | "TEXT" | "BOOLEAN" | "JSON";
@@ -131,14 +132,7 @@ export function schemaText(schema: Schema): string {
  * ```
  */
 export async function schemaHash(schema: Schema): Promise<string> {
-  const digest = await crypto.subtle.digest(
-    "SHA-256",
-    new TextEncoder().encode(schemaText(schema)),
-  );
-  return Array.from(
-    new Uint8Array(digest, 0, 16),
-    (byte) => byte.toString(16).padStart(2, "0"),
-  ).join("");
+  return (await sha256Hex(schemaText(schema))).slice(0, 32);
 }
 
 /**

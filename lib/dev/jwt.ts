@@ -4,6 +4,8 @@
  * @module
  */
 
+import { toBase64 } from "../bytes.ts";
+
 /**
  * Signs a token (HS256).
  *
@@ -42,6 +44,6 @@ export async function hs256(text: string, secret: string): Promise<string> {
 }
 
 function base64Url(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes))
+  return toBase64(bytes)
     .replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 }

@@ -14,6 +14,7 @@
 
 import postgres from "postgres";
 import { hs256 } from "./jwt.ts";
+import { fromBase64, toBase64 } from "../bytes.ts";
 
 /** A running stand-in. */
 export interface Postgrest extends AsyncDisposable {
@@ -175,11 +176,8 @@ export function startPostgrest(options: PostgrestOptions): Postgrest {
 
 /** A literal that needs no quoting whatever it holds. */
 function text(value: string): string {
-  let binary = "";
-  for (const byte of new TextEncoder().encode(value)) {
-    binary += String.fromCharCode(byte);
-  }
-  return `convert_from(decode('${btoa(binary)}', 'base64'), 'UTF8')`;
+  const base64 = toBase64(new TextEncoder().encode(value));
+  return `convert_from(decode('${base64}', 'base64'), 'UTF8')`;
 }
 
 /** PostgreSQL's error as PostgREST passes it on. */
@@ -215,7 +213,7 @@ async function verify(
     throw refuse(401, "PGRST301", "No suitable key or wrong key type");
   }
   const claims = JSON.parse(
-    atob(body!.replace(/-/g, "+").replace(/_/g, "/")),
+    new TextDecoder().decode(fromBase64(body!)),
   );
   if (claims.exp !== undefined && claims.exp * 1000 < Date.now()) {
     throw refuse(401, "PGRST303", "JWT expired");

@@ -8,6 +8,7 @@
  */
 
 import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
+import { toHex } from "../bytes.ts";
 
 /** What a signature speaks of. */
 export interface SignedRequest {
@@ -115,10 +116,7 @@ async function mac(
   );
   const text = new Blob([`${time}.${method}.${path}.`, body]);
   const made = await crypto.subtle.sign("HMAC", key, await text.arrayBuffer());
-  return Array.from(
-    new Uint8Array(made),
-    (byte) => byte.toString(16).padStart(2, "0"),
-  ).join("");
+  return toHex(new Uint8Array(made));
 }
 
 function hash(text: string): Promise<ArrayBuffer> {

@@ -26,6 +26,7 @@ import {
 import { clientFinal, clientFirst, MECHANISM } from "./scram.ts";
 import type { PostgresAddress } from "./url.ts";
 import { sourceError } from "../source/source_error.ts";
+import { toBase64 } from "../bytes.ts";
 
 /** A carrier with a connection. */
 export interface PostgresCarrier extends Carrier {
@@ -76,7 +77,9 @@ export function createPostgresCarrier(
     call(name, request) {
       // Base64 has no character that SQL gives a meaning: whatever a key or a
       // table's name holds, it stays data, whatever the session's settings.
-      const argument = base64(JSON.stringify(request));
+      const argument = toBase64(
+        new TextEncoder().encode(JSON.stringify(request)),
+      );
       const call =
         `libsql_sync.${name}(pg_catalog.convert_from(pg_catalog.decode('${argument}', 'base64'), 'UTF8')::pg_catalog.json)`;
       const query = IN_PIECES.has(name)
@@ -205,9 +208,7 @@ function createSession(socket: Socket, bytesMax: number) {
 /** Starts a session: says who we are, proves it, and has the server prove itself. */
 async function start(session: Session, address: PostgresAddress) {
   const { user, password, database, settings } = address;
-  const nonce = btoa(String.fromCharCode(
-    ...crypto.getRandomValues(new Uint8Array(18)),
-  ));
+  const nonce = toBase64(crypto.getRandomValues(new Uint8Array(18)));
   let proof: string | null = null;
   session.send(startupMessage({ user, database, ...settings }));
   for (;;) {
@@ -296,14 +297,4 @@ async function within<T>(
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** UTF-8 as base64, in pieces a call stack can take. */
-function base64(text: string): string {
-  const bytes = new TextEncoder().encode(text);
-  let binary = "";
-  for (let at = 0; at < bytes.length; at += 8192) {
-    binary += String.fromCharCode(...bytes.subarray(at, at + 8192));
-  }
-  return btoa(binary);
 }

@@ -8,6 +8,8 @@
  * @module
  */
 
+import { fromBase64, toBase64 } from "../bytes.ts";
+
 /** The only mechanism: without channel binding. */
 export const MECHANISM = "SCRAM-SHA-256";
 
@@ -67,7 +69,7 @@ export async function clientFinal(
     {
       name: "PBKDF2",
       hash: "SHA-256",
-      salt: Uint8Array.from(atob(salt!), (letter) => letter.charCodeAt(0)),
+      salt: fromBase64(salt!),
       iterations,
     },
     await crypto.subtle.importKey(
@@ -89,8 +91,8 @@ export async function clientFinal(
   const proof = clientKey.map((byte, at) => byte ^ signature[at]!);
   const server = await hmac(await hmac(salted, "Server Key"), signed);
   return {
-    message: `${bare},p=${base64(proof)}`,
-    proof: `v=${base64(server)}`,
+    message: `${bare},p=${toBase64(proof)}`,
+    proof: `v=${toBase64(server)}`,
   };
 }
 
@@ -103,10 +105,6 @@ async function hmac(
     "sign",
   ]);
   return new Uint8Array(await crypto.subtle.sign("HMAC", made, encode(text)));
-}
-
-function base64(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes));
 }
 
 function encode(text: string): Uint8Array<ArrayBuffer> {
