@@ -1,7 +1,7 @@
 /**
  * Ring 1. The log: one JSON line for each event.
  *
- * Promise: logging never fails what it tells about.
+ * Promise: a failure to log never fails what is logged.
  *
  * @module
  */
@@ -37,7 +37,7 @@ export function createLog(
       const first = { time: new Date(now()).toISOString(), level, event };
       write(JSON.stringify({ ...first, ...fields, ...first }));
     } catch {
-      // There is nowhere left to tell it.
+      // There is nowhere to report it.
     }
   };
 }

@@ -1,9 +1,8 @@
 /**
  * Ring 0. schema.json as a typed value: tables, keys, columns, types, indexes.
  *
- * Promise: a schema that was parsed can be created in SQLite as it stands, and
- * two files that say the same have the same text and the same hash, in
- * whatever order they say it.
+ * Promise: a parsed schema can be created in SQLite as it stands. Two files that
+ * say the same, in any order of their fields, have the same text and hash.
  *
  * @module
  */

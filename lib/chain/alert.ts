@@ -1,5 +1,5 @@
 /**
- * Ring 0. What the alert webhook is due.
+ * Ring 0. The alerts that the webhook has not received yet.
  *
  * @module
  */
@@ -13,7 +13,7 @@ export interface Alert {
   readonly detail: string | null;
 }
 
-/** What is to be told, and what the source keeps when it was. */
+/** Alerts to send, and what the source records once they are sent. */
 export interface Due {
   readonly alerts: readonly Alert[];
   readonly alerted: Json;

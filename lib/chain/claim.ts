@@ -34,7 +34,7 @@ export interface Queued {
   readonly queuedExact: boolean;
 }
 
-/** How many messages wait at a sync's end, and what the alert webhook is told. */
+/** How many messages wait when a sync ends, and the alerts to send. */
 export interface Ended extends Queued {
   readonly due: Due | null;
 }
@@ -43,7 +43,7 @@ export interface Ended extends Queued {
 export interface Outcome {
   /** Messages that were acked. */
   readonly processed: number;
-  /** Changes that were set aside. */
+  /** Changes that were parked. */
   readonly parked: number;
   /** Batches that were applied, and how many of them because the replica had lost them. */
   readonly batches: number;
@@ -55,12 +55,12 @@ export interface Outcome {
   readonly tables: Readonly<Record<string, number>>;
 }
 
-/** The lease, or that somebody else has it. */
+/** The lease, or the news that another sync has it. */
 export type Lease =
   | {
     readonly do: "granted";
     readonly epoch: string;
-    /** Whether a page of the scrub may ride; it may unless told. */
+    /** Whether a batch may carry a page of the scrub. */
     readonly scrub: boolean;
     /** Whether the next call comes at once when there is more. */
     readonly brief: boolean;
@@ -90,7 +90,7 @@ export interface Batch {
   readonly sourceTime: string;
   /** Dead letters that were open when it was first claimed. */
   readonly deadLetters: number;
-  /** Changes set aside by an earlier attempt. */
+  /** Changes that an earlier attempt parked. */
   readonly parked: readonly Refusal[];
   /** Whether the walk starts over: something went past the queue. */
   readonly reopen: boolean;
@@ -102,7 +102,7 @@ export interface Batch {
   readonly messageCount: number;
 }
 
-/** What is left of a batch when its messages and its page are planned. */
+/** A batch without its messages and its page, once these are planned. */
 export interface BatchHead extends Omit<Batch, "messages" | "page"> {
   readonly page: PageHead | null;
 }

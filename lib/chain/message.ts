@@ -9,13 +9,13 @@ export type Cell = string | null;
 
 /**
  * A queue message: its id and its JSON value. Messages of one row each may come
- * as one, with an id for each of its rows. Where their columns differ, `kinds`
- * lists them once, `{columns, field}`, and `of` says which each row has; `field` is
- * where they were sent, `rows` or `updates`.
+ * as one, with an id for each of its rows. If their columns differ, `kinds` lists
+ * each set once, `{columns, field}`, and `of` says which one a row has; `field` is
+ * the field of the message that held the row, `rows` or `updates`.
  */
 export type Message = readonly [string | readonly string[], unknown];
 
-/** A change set aside. */
+/** A parked change. */
 export interface Refusal {
   /** The message it came in; null for a page. */
   readonly msgId: string | null;
@@ -31,8 +31,8 @@ export interface Refusal {
  * The cells at some places.
  *
  * @param cells The cells.
- * @param places Where they lie; none lies at -1.
- * @returns The cells in the order of the places, null where there is none.
+ * @param places The index of each; -1 stands for a cell that is missing.
+ * @returns The cells in the order of the places, null for a missing one.
  *
  * @example
  * ```ts

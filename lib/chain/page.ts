@@ -14,7 +14,7 @@ export interface Page {
   /** The walk it belongs to. */
   readonly walkGen: number;
   readonly kind: WalkKind;
-  /** Whether differences are mended, or counted only. */
+  /** Whether differences are repaired, or counted only. */
   readonly repair: boolean;
   readonly table: string;
   /** By the source's keys, by the replica's, or of some keys. */
@@ -37,18 +37,18 @@ export interface Page {
   readonly ghosts: readonly (readonly Cell[])[];
   /** Keys of rows no replica can hold. */
   readonly oversize: readonly (readonly Cell[])[];
-  /** Keys with an open dead letter; `skip` where the replica refused the row. */
+  /** Keys with an open dead letter; `skip` if the replica refused the row. */
   readonly open: readonly {
     readonly key: readonly Cell[];
     readonly skip: boolean;
   }[];
   /** Where the walk stands after it; null at its end. */
   readonly upto: string | null;
-  /** Whether every table was walked and mended when it is applied. */
+  /** Whether every table is walked and repaired once it is applied. */
   readonly closes: boolean;
 }
 
-/** What is left of a page when its rows are planned. */
+/** A page without its rows, once these are planned. */
 export type PageHead = Omit<Page, "cells">;
 
 /** What a walk found in one table, so far. */
@@ -61,7 +61,7 @@ export interface Walked {
   readonly differing: number;
   /** Rows the source does not have. */
   readonly ghosts: number;
-  /** Whether the table is through. */
+  /** Whether the whole table was walked. */
   readonly ended: boolean;
   /** Why the table could not be read at the source, as an SQLSTATE. */
   readonly failed: string | null;

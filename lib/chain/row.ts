@@ -36,11 +36,11 @@ export interface ReplicaRow {
   readonly source_time: string | null;
   /** The schema its tables have. */
   readonly schema_hash: string;
-  /** How many changes were set aside and are still open. */
+  /** How many dead letters are open. */
   readonly dead_letters: number;
   /** How much its database holds, without the pages that are free again. */
   readonly bytes: number;
-  /** Set where somebody else wrote to the fields of the walk: what cannot be
-   * read of them is as at the start, until an `alter` made it so. */
+  /** Set if another writer changed the fields of the walk. Those that cannot be
+   * read hold their first values here, until an `alter` stores them. */
   readonly damaged?: true;
 }

@@ -26,8 +26,8 @@ export interface Place {
  * Reads the place in a replica's row.
  *
  * @param walkAt The row's `walk_at`.
- * @returns The place; null where no walk is on.
- * @throws {SyntaxError} It is no place.
+ * @returns The place; null if no walk is open.
+ * @throws {SyntaxError} The text is not a place.
  *
  * @example
  * ```ts
@@ -76,8 +76,8 @@ export type WalkMove = Pick<
  * Where the walk stands after a batch.
  *
  * @param row The replica's row before it.
- * @param batch The page that rides on it, what it sets aside, and whether it
- * reopens the walk, as something at the source may have gone past the queue.
+ * @param batch Its page, what it parks, and whether it opens the walk again, as
+ * something at the source may have bypassed the queue.
  * @returns The row's fields after it.
  *
  * @example
@@ -100,11 +100,11 @@ export function walkAfter(
 ): WalkMove {
   const { walk_gen, walk_at, walk_done, unindexed, rebuilding } = row;
   const { page, reopen, drained, touched = [], parked = [] } = batch;
-  // What was set aside may be a delete: a ghost of ours.
-  const aside = new Set(parked.map(({ table }) => table));
-  let fresh = namesIn(row.fresh).filter((name) => !aside.has(name));
+  // A parked change may be a delete: its row stays in the replica as a ghost.
+  const withParked = new Set(parked.map(({ table }) => table));
+  let fresh = namesIn(row.fresh).filter((name) => !withParked.has(name));
   if (reopen) {
-    // What went past the queue may have left ghosts anywhere, but in tables
+    // What bypassed the queue may have left ghosts in any table, except in those
     // that no message of the epoch has touched yet.
     fresh = row.position === 0 && drained
       ? fresh.filter((name) => !touched.includes(name))
@@ -157,7 +157,7 @@ export function touchedBy(messages: readonly Message[]): string[] {
  *
  * @param list A JSON array of names.
  * @returns The names.
- * @throws {SyntaxError} It is no such list.
+ * @throws {SyntaxError} The text is not such a list.
  *
  * @example
  * ```ts
@@ -179,7 +179,7 @@ function isNames(value: unknown): value is string[] {
     value.every((name) => typeof name === "string");
 }
 
-/** An empty table about to get more than a page: its indexes come last. */
+/** Whether an empty table is about to be filled by several pages: its indexes are built last. */
 export function isFirstFill(
   page: PageHead,
   { fresh, rebuilding }: Pick<WalkMove, "fresh" | "rebuilding">,
@@ -189,12 +189,12 @@ export function isFirstFill(
     !namesIn(rebuilding).includes(page.table);
 }
 
-/** Whether the walk leaves the page's table. */
+/** Whether the walk is done with the page's table. */
 export function isThrough({ table, upto }: PageHead): boolean {
   return parsePlace(upto)?.table !== table;
 }
 
-/** Whether a table that was rebuilt is equal with this page. */
+/** Whether this page completes a table that is rebuilt beside the old one. */
 export function isSwap(page: PageHead, rebuilding: readonly string[]): boolean {
   return rebuilding.includes(page.table) && isThrough(page) && page.repair &&
     page.half !== "keys" && page.failed === null;

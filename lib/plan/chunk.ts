@@ -18,7 +18,7 @@ export const ARGUMENT_LENGTH_MAX = 600_000;
 const encoder = new TextEncoder();
 
 /** The kinds of statements that write rows. */
-type Write = "upsert" | "mend" | "update";
+type Write = "upsert" | "repair" | "update";
 
 /** Rows that are written by one kind of statement. */
 interface Group {
@@ -36,13 +36,13 @@ export function emptyGroup(
   return { kind, columns, rows: [], lengths: [] };
 }
 
-/** Groups of rows that are written alike, with the same columns. */
+/** Makes groups of rows that one kind of statement writes, with the same columns. */
 export function createGroups() {
   const bySignature = new Map<string, Group>();
-  // Rows of one message share their columns: the list itself is known then.
+  // Rows of one message share the very list of their columns: look it up first.
   const byList = {
     upsert: new Map<readonly string[], Group>(),
-    mend: new Map<readonly string[], Group>(),
+    repair: new Map<readonly string[], Group>(),
     update: new Map<readonly string[], Group>(),
   };
   return {

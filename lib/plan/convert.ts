@@ -30,7 +30,7 @@ const NEGATIVE_MAGNITUDE_MAX = "9223372036854775808";
  * @param type The column's type in schema.json.
  * @returns INTEGER: canonical digits. BOOLEAN: `1` or `0`. TEXT and JSON: the
  * text as it is, JSON being rendered as such at the source. NULL stays null.
- * @throws {RangeError} The column cannot hold the cell. The message tells what
+ * @throws {RangeError} The column cannot hold the cell. The message says what
  * was expected, and the kind and length of what was found, never the value.
  *
  * @example

@@ -26,9 +26,9 @@ import type { Schema, Table } from "../schema.ts";
 /** What a page's rows come to. */
 export interface PagePlan {
   readonly head: PageHead;
-  /** The steps that mend or compare, for the replica's row before the batch. */
+  /** The steps that repair or compare, given the replica's row before the batch. */
   stepsFor(row: Pick<WalkMove, "fresh" | "rebuilding">): Step[];
-  /** What to set aside that was not set aside before. */
+  /** What to park that is not parked yet. */
   readonly refusals: readonly Refusal[];
 }
 
@@ -51,9 +51,9 @@ function checkColumns({ cells, columns }: Page, table: Table): void {
  * Makes the planner of a schema's pages.
  *
  * @param schema The tables that are replicated.
- * @returns A function of a page and the changes its batch has set aside, which
- * returns what its rows come to; it throws `source_failed` where the page has
- * columns that the table has not.
+ * @returns A function of a page and the changes its batch has parked, which
+ * returns what its rows come to; it throws `source_failed` if the page has
+ * columns that the table lacks.
  *
  * @example
  * ```ts
@@ -81,7 +81,7 @@ export function createPagePlanner(
   const tables = new Map(schema.tables.map((table) => [table.name, table]));
   return (page, { parked }) => {
     const table = tables.get(page.table);
-    // The cells are let go: their text is in the steps.
+    // The cells are released: the steps hold their text.
     const { cells, ...head } = page;
     if (table === undefined) return { head, stepsFor: () => [], refusals: [] };
     checkColumns(page, table);
@@ -106,7 +106,7 @@ export function createPagePlanner(
     const planned = planFold(
       fold([changes]),
       [...parked, ...skipped],
-      "mend",
+      "repair",
     );
     const { steps } = planned;
     return {
@@ -117,10 +117,10 @@ export function createPagePlanner(
   };
 }
 
-/** The steps of a page: those of its rows, and what tells how far the walk is. */
+/** The steps of a page: those of its rows, and the one that records how far the walk is. */
 function stepsOf(
   page: PageHead,
-  { table, steps: mending, row }: {
+  { table, steps: repairs, row }: {
     table: Table;
     steps: readonly RowStep[];
     row: Pick<WalkMove, "fresh" | "rebuilding">;
@@ -130,25 +130,28 @@ function stepsOf(
   const steps: Step[] = isFirstFill(page, row)
     ? table.indexes.map((index) => ({ kind: "unindex", table, index }))
     : [];
-  // What is filled has hardly any of these rows yet: it need not be asked for them.
+  // A table that is being filled has hardly any of these rows: none is looked up.
   const isFill = [row.fresh, row.rebuilding].some((listed) =>
     namesIn(listed).includes(table.name)
   );
-  for (const step of mending) {
+  for (const step of repairs) {
     if (!page.repair) {
       steps.push({ ...step, kind: "compare", of: step.kind, walk });
       continue;
     }
     const { kind } = step;
     const found = kind === "delete" ? "ghosts" : "differing";
-    steps.push(isFill && kind === "mend" ? { ...step, kind: "upsert" } : step, {
-      kind: "tally",
-      walk,
-      found,
-      rows: 0,
-      ended: false,
-      failed: null,
-    });
+    steps.push(
+      isFill && kind === "repair" ? { ...step, kind: "upsert" } : step,
+      {
+        kind: "tally",
+        walk,
+        found,
+        rows: 0,
+        ended: false,
+        failed: null,
+      },
+    );
   }
   const strays = page.half === "back" && page.last && page.failed === null;
   if (strays) {

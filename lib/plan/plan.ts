@@ -68,7 +68,7 @@ export function createPlanner(
 ) => Plan<RowStep> {
   const parse = createMessageParser(schema);
   return ({ messages, parked }) => {
-    const aside = new Set(parked.map(identityOf));
+    const known = new Set(parked.map(identityOf));
     const unreadable: Refusal[] = [];
     const batch: Changes[] = [];
     const read = (
@@ -80,7 +80,7 @@ export function createPlanner(
       if (!isRefusal(parsed)) {
         batch.push(rowIds ? { ...parsed, rowIds } : parsed);
       } else if (rowIds) return false;
-      else if (!aside.has(identityOf(parsed))) unreadable.push(parsed);
+      else if (!known.has(identityOf(parsed))) unreadable.push(parsed);
       return true;
     };
     for (const [ids, message] of messages) {
@@ -89,7 +89,7 @@ export function createPlanner(
         continue;
       }
       for (const [runIds, run] of runsOf(ids, message)) {
-        // Where one of several cannot be read, each is read by itself.
+        // If one of several cannot be read, each is read by itself.
         if (read(runIds[0]!, run, runIds)) continue;
         for (const [id, one] of apart(runIds, run)) read(id, one);
       }
@@ -103,9 +103,10 @@ export function createPlanner(
  * Plans what becomes of each key.
  *
  * @param folded The fold of a batch; its cells are converted in place.
- * @param parked What was set aside before, and is left out.
- * @param write What writes a row: most are new, or most are there already.
- * @returns The steps, and what to set aside.
+ * @param parked What is parked already, and is left out.
+ * @param write The kind of statement that writes a row: "upsert" if most rows are new,
+ * "repair" if most are stored already.
+ * @returns The steps, and what to park.
  *
  * @example
  * ```ts
@@ -118,27 +119,27 @@ export function createPlanner(
 export function planFold(
   folded: Fold,
   parked: readonly Refusal[],
-  write: "upsert" | "mend",
+  write: "upsert" | "repair",
 ): Plan<RowStep> {
-  const aside = new Set(parked.map(identityOf));
+  const known = new Set(parked.map(identityOf));
   const refusals: Refusal[] = [];
   const refuse = (refusal: Refusal) => {
-    if (!aside.has(identityOf(refusal))) refusals.push(refusal);
+    if (!known.has(identityOf(refusal))) refusals.push(refusal);
   };
   folded.refusals.forEach(refuse);
   const steps = folded.tables.flatMap((of) =>
-    planTable(of, { aside, refuse, write })
+    planTable(of, { known, refuse, write })
   );
   return { steps, refusals };
 }
 
-/** The steps of one table: truncate, deletes, then whatever is written. */
+/** The steps of one table: a truncate, deletes, then the rows. */
 function planTable(
   { table, truncate, keys }: TableFate,
-  { aside, refuse, write }: {
-    aside: ReadonlySet<string>;
+  { known, refuse, write }: {
+    known: ReadonlySet<string>;
     refuse: (refusal: Refusal) => void;
-    write: "upsert" | "mend";
+    write: "upsert" | "repair";
   },
 ): RowStep[] {
   const deletes = emptyGroup("delete", table.key);
@@ -150,10 +151,10 @@ function planTable(
     deletes.rows.push({ msgId: fate.msgId, key: keyOf(table, fate), cells });
     deletes.lengths.push(name.length);
   };
-  // Many rows come by here: nothing is made for one that is not kept.
+  // This runs for each row: it allocates nothing for a row that is not kept.
   keys.forEach((fate, name) => {
-    // Nearly always nothing is set aside: no identity is made per row then.
-    if (aside.size > 0 && aside.has(identityOf(refusalOf(table, fate, "")))) {
+    // Nearly always nothing is parked: then no identity is computed per row.
+    if (known.size > 0 && known.has(identityOf(refusalOf(table, fate, "")))) {
       return;
     }
     if (fate.refused !== null) {
@@ -164,14 +165,14 @@ function planTable(
       goes(name, fate);
       return;
     }
-    // Its cells become those of the replica, in place; it keeps its key as it came.
+    // The cells are converted in place; the key stays as the source rendered it.
     const row = fate as Converting;
     const length = convertRow(row);
     if (typeof length === "string") {
       refuse(refusalOf(table, fate, length));
       return;
     }
-    // Of a row that went and came again, the columns not sent start anew.
+    // A row that was deleted and inserted again: columns that were not sent are reset.
     if (fate.gone && fate.columns.length < table.columns.length) {
       goes(name, fate);
     }
@@ -197,8 +198,8 @@ function planTable(
   const steps: RowStep[] = [];
   if (truncate) steps.push(stepOf("truncate", table, [], []));
   for (const group of [deletes, ...groups.all()]) {
-    // New rows are next to each other in their table whatever their order, and
-    // should be so in its indexes: SQLite holds few pages of them.
+    // New rows are next to each other in their table in any order. In its indexes
+    // they should be too: SQLite caches few of their pages.
     const isNew = group.kind === "upsert" && table.indexes.length > 0;
     const order = isNew ? byIndexes(table, group) : byKey(table, group);
     steps.push(...chunk(table, group, order));
@@ -259,6 +260,6 @@ function isLarge(cells: readonly Cell[]): boolean {
 function identityOf(
   { msgId, table, key }: Pick<Refusal, "msgId" | "table" | "key">,
 ): string {
-  // A key set aside stays so in its batch, whichever message decides it.
+  // A parked key stays parked in its batch, whichever message decides it.
   return JSON.stringify(key === null ? [msgId] : [table, key]);
 }

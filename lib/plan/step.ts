@@ -11,7 +11,7 @@ import type { Table } from "../schema.ts";
 export interface StepRow {
   /** The message that decided it; null for a page's row. */
   readonly msgId: string | null;
-  /** The key as the source rendered it; null where it is among the cells. */
+  /** The key as the source rendered it; null if it is among the cells. */
   readonly key: readonly Cell[] | null;
   /** The cells as the replica stores them. */
   readonly cells: readonly Cell[];
@@ -19,9 +19,9 @@ export interface StepRow {
 
 /** What one statement does to rows of one table. */
 export interface RowStep {
-  /** The kind of the statement. An "update" makes no row: those it names were there.
-   * A "mend" is an upsert of rows most of which are there as they should be. */
-  readonly kind: "truncate" | "delete" | "update" | "upsert" | "mend";
+  /** The kind of the statement. An "update" creates no row: the rows it names exist.
+   * A "repair" is an upsert of rows most of which are already as they should be. */
+  readonly kind: "truncate" | "delete" | "update" | "upsert" | "repair";
   /** The table it changes. */
   readonly table: Table;
   /** Names of the cells: the key's columns for a delete. */
@@ -34,7 +34,7 @@ export interface RowStep {
   readonly large: readonly Cell[] | null;
   /** The message that decided each row; null for a page. */
   readonly msgIds: readonly string[] | null;
-  /** Each row's key where it is not among the cells; null where all are. */
+  /** Each row's key where it is not among the cells; null if all are. */
   readonly keys: readonly StepRow["key"][] | null;
 }
 
@@ -47,7 +47,7 @@ export interface WalkOf {
 /** Counts the rows of a step that the replica has otherwise. */
 export interface CompareStep extends Omit<RowStep, "kind"> {
   readonly kind: "compare";
-  /** What would mend them. */
+  /** The kind that would repair them. */
   readonly of: RowStep["kind"];
   readonly walk: WalkOf;
 }
@@ -68,13 +68,13 @@ export interface TallyStep {
   readonly found: "differing" | "ghosts" | null;
   /** Rows that were looked at. */
   readonly rows: number;
-  /** Whether the table is through. */
+  /** Whether the whole table was walked. */
   readonly ended: boolean;
   /** Why it could not be read at the source, as an SQLSTATE. */
   readonly failed: string | null;
 }
 
-/** Drops an index of an empty table, to be built when it is full. */
+/** Drops an index of an empty table; it is built once the table is filled. */
 export interface UnindexStep {
   readonly kind: "unindex";
   readonly table: Table;
@@ -100,13 +100,13 @@ export type Step =
 export interface Plan<S extends Step = Step> {
   /** What to do, in order. */
   readonly steps: readonly S[];
-  /** What to set aside that was not set aside before. */
+  /** What to park that is not parked yet. */
   readonly refusals: readonly Refusal[];
 }
 
 /**
- * A step over some rows. It keeps their text and not the rows, which are many
- * times as large and wanted only where the replica refuses one.
+ * A step over some rows. It keeps their text and not the rows: these are many
+ * times as large, and needed only if the replica refuses one.
  *
  * @param kind The kind of its statement.
  * @param table The table.

@@ -34,7 +34,7 @@ export interface PostgresCarrier extends Carrier {
   close(): Promise<void>;
 }
 
-/** What ends a session that nobody reads. */
+/** Ends a session whose caller has gone. */
 const INBOX_MAX = 1_000;
 /** Pieces of an answer: many more than there are of 16 KiB in the largest. */
 const ROWS_MAX = 10_000;
@@ -75,8 +75,8 @@ export function createPostgresCarrier(
   };
   return {
     call(name, request) {
-      // Base64 has no character that SQL gives a meaning: whatever a key or a
-      // table's name holds, it stays data, whatever the session's settings.
+      // Base64 has no character with a meaning in SQL: keys and names stay data,
+      // under any settings of the session.
       const argument = toBase64(
         new TextEncoder().encode(JSON.stringify(request)),
       );
@@ -91,7 +91,7 @@ export function createPostgresCarrier(
           return await within(timeoutMs, () => ask(query, attempt));
         } catch (error) {
           attempt.isOver = true;
-          // Whatever is still on its way would be taken for the next answer.
+          // Drop the connection: late bytes would be read as the next call's answer.
           if (!(error instanceof ServerError) || session !== attempt.session) {
             attempt.session?.destroy();
           }
@@ -116,7 +116,7 @@ class ServerError extends Error {
 
 type Session = ReturnType<typeof createSession>;
 
-/** One call: the session it uses, and whether nobody waits for it any more. */
+/** One call: the session it uses, and whether its caller has given up. */
 interface Attempt {
   session: Session | null;
   isOver: boolean;

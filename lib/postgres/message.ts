@@ -2,7 +2,7 @@
  * Ring 0. The messages of the PostgreSQL protocol, as far as a simple query
  * needs them.
  *
- * Promise: whatever bytes come, in whatever pieces, each message is returned
+ * Promise: bytes may come in any pieces; each message is returned
  * once and whole, and none larger than allowed is waited for.
  *
  * @module
@@ -26,7 +26,7 @@ export const TERMINATE: Bytes = message("X", 4);
 /**
  * Makes the first message of a session.
  *
- * @param settings User, database and what else the session is told.
+ * @param settings User, database and settings of the session.
  * @returns The message.
  *
  * @example

@@ -42,7 +42,7 @@ export async function openSocket(
   ) => {
     socket = tls.connect({
       ...from,
-      // A server with several names needs to be told which; an address is none.
+      // A server with several names needs to know which one is meant. An IP address is not a name.
       servername: isAddress(host) ? undefined : host,
       rejectUnauthorized: address.verify,
       ...(options.ca ? { ca: options.ca } : {}),
@@ -62,7 +62,7 @@ export async function openSocket(
     if (address.tls === "disable") return socket;
     socket.write(SSL_REQUEST);
     const answer = await happened(socket, "data") as Uint8Array;
-    // More than one byte came from somebody in between, before TLS began.
+    // More than one byte before TLS began: a third party sent it.
     if (answer.length === 1 && answer[0] === 0x53) {
       return await secure({ socket });
     }
@@ -93,7 +93,7 @@ function tcp(): typeof import("node:net") {
   try {
     net = process.getBuiltinModule("node:net");
   } catch {
-    // There is no such function either.
+    // This function is missing as well.
   }
   if (net !== undefined) return net;
   throw new SyncError(

@@ -20,7 +20,7 @@ export interface PostgresAddress {
   readonly tls: "disable" | "prefer" | "require";
   /** Whether the server must prove who it is. */
   readonly verify: boolean;
-  /** What the session is told as it starts. */
+  /** Settings of the session. */
   readonly settings: Readonly<Record<string, string>>;
 }
 
@@ -37,7 +37,7 @@ const MODES = [
  * Reads a connection string.
  *
  * TLS from the first byte (`sslnegotiation=direct`, PostgreSQL 17: the way for
- * runtimes that have `node:tls` alone) is verified unless `sslmode` says less,
+ * runtimes that have `node:tls` alone) is verified, if `sslmode` does not ask for less,
  * and so is all TLS where there is a CA to verify by; without either, TLS is
  * used where the server offers it. `verify-ca` checks the name as well.
  * Parameters that only other clients understand are left out.

@@ -14,7 +14,7 @@ const MB = 1_048_576;
 const ROOM_WARN = 0.8;
 const ROOM_STOP = 0.95;
 
-/** The part of the row that tells its size. */
+/** The part of the row that holds its size. */
 type Sized = Pick<ReplicaRow, "bytes">;
 
 /**
@@ -53,7 +53,7 @@ export function hasRoom(row: Sized | null, mbMax = Infinity): boolean {
 }
 
 /**
- * What to tell of a replica that comes near its room.
+ * The warnings for a replica that comes near its limit.
  *
  * @param row The replica's row; null where there is none yet.
  * @param mbMax The room, in MB.

@@ -23,8 +23,7 @@ const TEXT_BYTES_MAX = 700_000;
 
 /**
  * The rows of an argument, or a row bound cell by cell: cells by their columns' names.
- * With the table where they are stored, some of those that are there as they are told
- * are left out.
+ * If the table is given, rows that it already stores with the same text are left out.
  */
 export function namedRows(
   table: Table,

@@ -1,7 +1,8 @@
 /**
  * Ring 0. The replica's own tables, and the triggers that guard its row.
  *
- * Promise: whatever statement reaches the replica, late, twice or from another history, its row moves along one chain or the transaction is rolled back.
+ * Promise: a statement that reaches the replica late, twice or from another
+ * history moves its row along one chain, or its transaction is rolled back.
  *
  * @module
  */

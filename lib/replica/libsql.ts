@@ -74,11 +74,11 @@ export function openLibsql(
       const undo = batch.step().condition(BatchCond.not(BatchCond.ok(commit)));
       undo.run("ROLLBACK").catch(() => {});
       const done = Promise.all([begun, committed]);
-      const told = Promise.all(results);
+      const answered = Promise.all(results);
       const executed = batch.execute();
       stream.closeGracefully();
-      // Of a request that failed no step is told.
-      const [answers, steps] = await Promise.all([told, done, executed])
+      // A request that failed names no step.
+      const [answers, steps] = await Promise.all([answered, done, executed])
         .catch(refuse);
       if ([...answers, ...steps].includes(undefined)) {
         throw new LibsqlError(

@@ -1,8 +1,8 @@
 /**
- * Ring 0. The replica's row: where it stands, its guard, and the moves.
+ * Ring 0. The statements that move the replica's row: start, adopt, alter, step.
  *
- * Promise: whatever statement reaches the replica, late, twice or from another
- * history, its row moves along one chain or the transaction is rolled back.
+ * Promise: a statement that does not fit the row it finds fails, and its whole
+ * transaction is rolled back.
  *
  * @module
  */
@@ -170,7 +170,7 @@ WHERE id = 1`,
   });
   return [
     // The guard takes a move to the same hash for a step that came twice: where
-    // tables are only mended, the hash goes and comes back.
+    // only tables are repaired, the hash is cleared and set again.
     ...(from === schemaHash
       ? [move(from, ""), move("", schemaHash)]
       : [move(from, schemaHash)]),

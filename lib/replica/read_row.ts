@@ -1,5 +1,5 @@
 /**
- * Ring 0. The replica's row as it came back, whoever wrote to it.
+ * Ring 0. Reads the replica's row, which another writer may have changed.
  *
  * Promise: no field of it is believed to be what it should be.
  *
@@ -46,7 +46,7 @@ export function readRow(
   ) {
     throw new SyncError(
       "replica_moved",
-      "Cannot read the replica's row: expected where it stands, found no such row",
+      "Cannot read the replica's row: expected one row that says where it stands, found another",
     );
   }
   const { schema, schemaHash } = options;
@@ -89,7 +89,7 @@ export function readRow(
     fresh: list(found.fresh),
     unindexed: list(found.unindexed),
     rebuilding: list(found.rebuilding),
-    // The next step sets what follows, whatever it was.
+    // The next step overwrites these fields.
     drained: found.drained === 1 ? 1 : 0,
     snapshot: text(found.snapshot),
     source_time: text(found.source_time),

@@ -51,9 +51,9 @@ export interface Applied {
   readonly walked: Walked | null;
 }
 
-/** The verbs of the replica. Each throws a SyncError whose code tells a flow what to do. */
+/** The verbs of the replica. Each throws a SyncError; its code decides what a flow does next. */
 export interface Replica {
-  /** Asks the primary where it stands; null where there is no replica yet. */
+  /** Asks the primary where it stands; null if there is no replica yet. */
   probe(): Promise<ReplicaRow | null>;
   /** Starts a replica; a row that is there is never replaced. */
   bootstrap(options: { epoch: string; wipe: boolean }): Promise<ReplicaRow>;
@@ -75,7 +75,7 @@ export interface Replica {
     options: {
       keysMax: number;
       rebuilding: readonly string[];
-      /** The walk that counts what it had to delete: rows whose key is no text. */
+      /** The walk that counts what it had to delete: rows whose key is not text. */
       walkGen: number;
     },
   ): Promise<Keys>;

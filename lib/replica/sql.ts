@@ -1,7 +1,7 @@
 /**
  * Ring 0. Pieces of SQL for the replica: statements, names, declared types.
  *
- * Promise: a name, whatever it holds, stays a name.
+ * Promise: a name with any character in it stays a name.
  *
  * @module
  */

@@ -89,11 +89,11 @@ function rowStatement(step: RowStep, stored: string): Statement {
         args,
       };
     }
-    case "mend":
+    case "repair":
     case "upsert":
       return {
         sql: `${
-          namedRows(table, columns, isBound, kind === "mend" ? stored : null)
+          namedRows(table, columns, isBound, kind === "repair" ? stored : null)
         } INSERT INTO ${stored} AS t (${
           names(columns)
         }) SELECT * FROM ${ROWS} WHERE true ${onConflict(table, columns)}`,

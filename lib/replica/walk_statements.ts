@@ -63,8 +63,8 @@ WINDOW w AS (ORDER BY ${at.join(", ")} ROWS UNBOUNDED PRECEDING)
 }
 
 /**
- * The statement that deletes rows whose key is no UTF-8. No text of PostgreSQL is
- * such: whenever it lands, it takes no row of the source.
+ * The statement that deletes rows whose key is not UTF-8. PostgreSQL stores no such
+ * text: whenever the statement arrives, it deletes no row of the source.
  *
  * @param table The table.
  * @param keys The keys as {@linkcode keysStatement} reads them.

@@ -21,7 +21,7 @@ import { isCells } from "../chain/message.ts";
 import type { Page, WalkKind } from "../chain/page.ts";
 import { SyncError } from "../errors.ts";
 import { dueOf } from "./due.ts";
-import { type Answer, readAnswer } from "./field_reader.ts";
+import { type Fields, readFields } from "./field_reader.ts";
 
 const STOP_CODES: readonly string[] = [
   "replica_foreign",
@@ -35,7 +35,8 @@ const STOP_CODES: readonly string[] = [
  *
  * @param value The answer.
  * @returns The lease.
- * @throws {SyncError} It is none, or the functions are of another version.
+ * @throws {SyncError} `source_failed`, or `version_mismatch` if the functions are of
+ * another version.
  *
  * @example
  * ```ts
@@ -46,7 +47,7 @@ const STOP_CODES: readonly string[] = [
  * ```
  */
 export function leaseOf(value: unknown): Lease {
-  const answer = readAnswer(value);
+  const answer = readFields(value);
   if (answer.value("do") === "other_version") {
     throw new SyncError(
       "version_mismatch",
@@ -76,8 +77,8 @@ export function leaseOf(value: unknown): Lease {
  * Reads the answer of `release`.
  *
  * @param value The answer.
- * @returns How many messages wait, and what is to be told.
- * @throws {SyncError} It does not say.
+ * @returns How many messages wait, and the alerts to send.
+ * @throws {SyncError} `source_failed`: a field is missing or has another type.
  *
  * @example
  * ```ts
@@ -87,7 +88,7 @@ export function leaseOf(value: unknown): Lease {
  * ```
  */
 export function endedOf(value: unknown): Ended {
-  return { ...queuedIn(readAnswer(value)), due: dueOf(value) };
+  return { ...queuedIn(readFields(value)), due: dueOf(value) };
 }
 
 /**
@@ -95,7 +96,7 @@ export function endedOf(value: unknown): Ended {
  *
  * @param value The answer.
  * @returns How many dead letters are tried again.
- * @throws {SyncError} It does not say.
+ * @throws {SyncError} `source_failed`: a field is missing or has another type.
  *
  * @example
  * ```ts
@@ -105,15 +106,15 @@ export function endedOf(value: unknown): Ended {
  * ```
  */
 export function triedOf(value: unknown): number {
-  return readAnswer(value).number("tried");
+  return readFields(value).number("tried");
 }
 
 /**
  * Reads the answer of `park`.
  *
  * @param value The answer.
- * @returns Whether the changes were set aside; else the batch is not pending.
- * @throws {SyncError} It does not say.
+ * @returns Whether the changes were parked; otherwise the batch is not pending.
+ * @throws {SyncError} `source_failed`: a field is missing or has another type.
  *
  * @example
  * ```ts
@@ -123,7 +124,7 @@ export function triedOf(value: unknown): number {
  * ```
  */
 export function isParked(value: unknown): boolean {
-  return readAnswer(value).oneOf("do", ["parked", "gone"]) === "parked";
+  return readFields(value).oneOf("do", ["parked", "gone"]) === "parked";
 }
 
 /**
@@ -131,7 +132,7 @@ export function isParked(value: unknown): boolean {
  *
  * @param value The answer.
  * @returns The epoch that is in force, and whether this call began it.
- * @throws {SyncError} It does not say.
+ * @throws {SyncError} `source_failed`: a field is missing or has another type.
  *
  * @example
  * ```ts
@@ -141,7 +142,7 @@ export function isParked(value: unknown): boolean {
  * ```
  */
 export function resetOf(value: unknown): Reset {
-  const answer = readAnswer(value);
+  const answer = readFields(value);
   return {
     do: answer.oneOf("do", ["begun", "moved"]),
     epoch: answer.text("epoch"),
@@ -153,7 +154,7 @@ export function resetOf(value: unknown): Reset {
  *
  * @param value The answer.
  * @returns The walk; null where the table is not listed.
- * @throws {SyncError} It does not say.
+ * @throws {SyncError} `source_failed`: a field is missing or has another type.
  *
  * @example
  * ```ts
@@ -165,7 +166,7 @@ export function resetOf(value: unknown): Reset {
  * ```
  */
 export function walkOf(value: unknown): RequestedWalk | null {
-  const answer = readAnswer(value);
+  const answer = readFields(value);
   const requested = answer.oneOf("do", ["requested", "unknown_table"]);
   if (requested === "unknown_table") return null;
   return {
@@ -179,7 +180,7 @@ export function walkOf(value: unknown): RequestedWalk | null {
  *
  * @param value The answer.
  * @returns What to do next.
- * @throws {SyncError} It does not say.
+ * @throws {SyncError} `source_failed`: a field is missing or has another type.
  *
  * @example
  * ```ts
@@ -189,7 +190,7 @@ export function walkOf(value: unknown): RequestedWalk | null {
  * ```
  */
 export function claimOf(value: unknown): Claim {
-  const answer = readAnswer(value);
+  const answer = readFields(value);
   const acked = answer.number("acked");
   const verb = answer.oneOf("do", [
     "batch",
@@ -243,7 +244,7 @@ export function claimOf(value: unknown): Claim {
   }
 }
 
-function batchOf(answer: Answer): Batch {
+function batchOf(answer: Fields): Batch {
   const messages = answer.messages("messages");
   return {
     do: "batch",
@@ -257,7 +258,7 @@ function batchOf(answer: Answer): Batch {
     sourceTime: answer.text("source_time"),
     deadLetters: answer.number("dead_letters"),
     parked: answer.list("parked").map((change) => {
-      const parked = readAnswer(change);
+      const parked = readFields(change);
       return {
         msgId: parked.textOrNull("msg_id"),
         table: parked.textOrNull("table"),
@@ -268,7 +269,7 @@ function batchOf(answer: Answer): Batch {
     reopen: answer.flag("reopen"),
     page: answer.value("page") == null
       ? null
-      : pageOf(readAnswer(answer.value("page"))),
+      : pageOf(readFields(answer.value("page"))),
     messages,
     messageCount: messages.reduce(
       (sum, [ids]) => sum + (typeof ids === "string" ? 1 : ids.length),
@@ -277,7 +278,7 @@ function batchOf(answer: Answer): Batch {
   };
 }
 
-function pageOf(answer: Answer): Page {
+function pageOf(answer: Fields): Page {
   const key = answer.texts("key");
   const columns = answer.texts("columns");
   return {
@@ -301,7 +302,7 @@ function pageOf(answer: Answer): Page {
     cells: answer.rows("cells", columns.length),
     ghosts: answer.keys("ghosts"),
     oversize: answer.rows("oversize", key.length),
-    open: answer.list("open").map((open) => readAnswer(open)).filter((letter) =>
+    open: answer.list("open").map((open) => readFields(open)).filter((letter) =>
       isCells(letter.value("key"))
     ).map((letter) => ({
       key: letter.cells("key"),
@@ -312,7 +313,7 @@ function pageOf(answer: Answer): Page {
   };
 }
 
-function queuedIn(answer: Answer): Queued {
+function queuedIn(answer: Fields): Queued {
   return {
     queued: answer.number("queued"),
     queuedExact: answer.flag("queued_exact"),

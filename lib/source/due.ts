@@ -6,7 +6,7 @@
 
 import type { Due } from "../chain/alert.ts";
 import type { Json } from "../chain/json.ts";
-import { type Answer, readAnswer } from "./field_reader.ts";
+import { type Fields, readFields } from "./field_reader.ts";
 
 /**
  * Reads what is due out of an answer of the source.
@@ -25,10 +25,10 @@ import { type Answer, readAnswer } from "./field_reader.ts";
  * ```
  */
 export function dueOf(value: unknown): Due | null {
-  const answer: Answer = readAnswer(value);
+  const answer: Fields = readFields(value);
   if (answer.value("alerts") == null) return null;
   const alerts = answer.list("alerts").map((alert) => {
-    const { oneOf, textOrNull } = readAnswer(alert);
+    const { oneOf, textOrNull } = readFields(alert);
     return {
       name: oneOf("name", ["parked", "drift", "stale", "rewind", "epoch"]),
       detail: textOrNull("detail"),

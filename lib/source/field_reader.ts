@@ -1,7 +1,7 @@
 /**
  * Ring 0. A checked reader of what the source answers.
  *
- * Promise: what it returns has the type it says, whoever answered.
+ * Promise: a field has the type that its reader says, or the read fails.
  *
  * @module
  */
@@ -26,7 +26,7 @@ function isMerged(message: unknown, count: number): boolean {
 }
 
 /** A checked reader of an answer's fields. */
-export type Answer = ReturnType<typeof readAnswer>;
+export type Fields = ReturnType<typeof readFields>;
 
 /**
  * Reads an answer, field by field.
@@ -40,13 +40,13 @@ export type Answer = ReturnType<typeof readAnswer>;
  * ```ts
  * import { assertEquals, assertThrows } from "@std/assert";
  *
- * const answer = readAnswer({ n: 5, key: [["1"], "odd"] });
+ * const answer = readFields({ n: 5, key: [["1"], "odd"] });
  * assertEquals(answer.number("n"), 5);
  * assertEquals(answer.keys("key"), [["1"]]);
  * assertThrows(() => answer.text("n"), Error, 'expected a text "n"');
  * ```
  */
-export function readAnswer(answer: unknown) {
+export function readFields(answer: unknown) {
   const fail = (expected: string): never => {
     throw new SyncError(
       "source_failed",
@@ -99,7 +99,7 @@ export function readAnswer(answer: unknown) {
         ? value
         : fail(`rows of ${length} cells "${name}"`);
     },
-    /** Where it holds anything else, that is no key of any row. */
+    /** Entries that are not keys are left out. */
     keys(name: string): Cell[][] {
       return this.list(name).filter(isCells);
     },

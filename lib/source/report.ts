@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Answer, readAnswer } from "./field_reader.ts";
+import { type Fields, readFields } from "./field_reader.ts";
 
 /** What a walk found in one table. */
 export interface Found {
@@ -126,7 +126,7 @@ export interface Totals {
   readonly ms: number;
 }
 
-/** A change that was set aside. */
+/** A dead letter. */
 export interface Letter {
   readonly id: number;
   readonly table: string | null;
@@ -161,7 +161,7 @@ export interface SourceReport extends SourceStatus, History {
  * @throws {SyncError} `source_failed` where it is none.
  */
 export function sourceReportOf(value: unknown): SourceReport {
-  const answer: Answer = readAnswer(value);
+  const answer: Fields = readFields(value);
   for (const name of ["epoch", "now"]) answer.text(name);
   for (const name of ["position", "queued", "dead_letters"]) {
     answer.number(name);
@@ -169,7 +169,7 @@ export function sourceReportOf(value: unknown): SourceReport {
   for (
     const name of ["waiting_walks", "catalog", "tables", "syncs", "minutes"]
   ) answer.list(name);
-  readAnswer(answer.value("last_epoch")).text("begun_at");
+  readFields(answer.value("last_epoch")).text("begun_at");
   const report = value as SourceReport;
   return { ...report, totals: { ...NONE, ...report.totals } };
 }

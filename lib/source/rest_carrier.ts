@@ -2,7 +2,7 @@
  * Ring 1. Carries calls to the source over PostgREST, such as Supabase's Data
  * API: for runtimes that have `fetch` alone.
  *
- * Promise: a call is one request; what is answered instead of an answer is told
+ * Promise: a call is one request; another response than an answer is reported
  * by the same codes as over the PostgreSQL protocol, and in our own words.
  *
  * @module

@@ -41,10 +41,10 @@ import { type SourceReport, sourceReportOf } from "./report.ts";
 export interface Source {
   /** Takes the lease, for `seconds` from now. */
   lease(lease: string): Promise<Lease>;
-  /** Gives the lease back, and says what was done, or what the alert webhook was told. */
+  /** Gives the lease back, and reports what was done or which alerts were sent. */
   release(
     lease: string,
-    told?: { sync?: Outcome; alerted?: Json },
+    report?: { sync?: Outcome; alerted?: Json },
   ): Promise<Ended>;
   /** Settles what the row proves, and hands out what is next. */
   claim(request: {
@@ -71,7 +71,7 @@ export interface Source {
     table: string | null;
     repair: boolean;
   }): Promise<RequestedWalk | null>;
-  /** Sets changes of a pending or replayed batch aside; false when it is neither. */
+  /** Parks changes of a pending or replayed batch; false if it is neither. */
   park(
     batch: Pick<Batch, "epoch" | "position" | "batch" | "kind">,
     changes: readonly Refusal[],
@@ -81,7 +81,7 @@ export interface Source {
     request: {
       expected: string;
       wipe: boolean;
-      /** Whether the replica is filled again by itself; as before unless told. */
+      /** Whether the replica is filled again by itself; by default as before. */
       refill?: boolean;
       reason: string;
     },
@@ -90,7 +90,7 @@ export interface Source {
   report(
     request: { letters: boolean },
   ): Promise<{ report: SourceReport; due: Due | null }>;
-  /** Tries dead letters again, all of them unless told; how many. */
+  /** Tries dead letters again, by default all of them; returns how many. */
   requestRedrive(ids?: readonly string[]): Promise<number>;
 }
 
@@ -99,7 +99,7 @@ export interface Source {
  *
  * @param carrier Carries the calls.
  * @param options The hash of the worker's schema, the seconds a lease lasts
- * from each call on, and whether there is a webhook to tell of alerts.
+ * from each call on, and whether a webhook receives alerts.
  * @returns The source.
  */
 export function createSource(

@@ -1,7 +1,7 @@
 /**
  * Ring 0. What an SQLSTATE of the source means for a flow.
  *
- * Promise: every way to the source tells the same failure by the same code, and
+ * Promise: every carrier reports the same failure by the same code, and
  * passes on no words of PostgreSQL but our own functions'.
  *
  * @module
