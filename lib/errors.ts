@@ -8,7 +8,7 @@
  */
 
 /** What can go wrong, and whether the same request may succeed later. */
-const CODES = {
+export const CODES = {
   /** Settings are missing or malformed. */
   config_invalid: { retry: false },
   /** schema.json is malformed. */
@@ -75,6 +75,7 @@ export type ErrorCode = keyof typeof CODES;
  * ```
  */
 export class SyncError extends Error {
+  /** The class, as logs name it. */
   override readonly name = "SyncError";
   /** The code, from the closed list. */
   readonly code: ErrorCode;
@@ -82,6 +83,8 @@ export class SyncError extends Error {
   readonly retry: boolean;
 
   /**
+   * Makes an error.
+   *
    * @param code A code from the closed list.
    * @param message The action, what was expected, what was found, what to do.
    * @param options The cause, kept for debugging; it is never shown or logged.

@@ -15,6 +15,8 @@ export const VERSION = 4;
 /** Carries one call to the source and its answer back. */
 export interface Carrier {
   /**
+   * Calls a function of the source.
+   *
    * @param name The function in schema libsql_sync.
    * @param request Its argument.
    * @returns Its answer, parsed.
@@ -36,6 +38,7 @@ export interface Queued {
 
 /** How many messages wait when a sync ends, and the alerts to send. */
 export interface Ended extends Queued {
+  /** The alerts to send; null if there are none. */
   readonly due: Due | null;
 }
 
@@ -47,7 +50,9 @@ export interface Outcome {
   readonly parked: number;
   /** Batches that were applied, and how many of them because the replica had lost them. */
   readonly batches: number;
+  /** Those of them that the replica had lost. */
   readonly replays: number;
+  /** How long it took, in milliseconds. */
   readonly ms: number;
   /** The code of what ended it. */
   readonly error?: string;
@@ -76,17 +81,23 @@ export type Lease =
 
 /** A batch to apply. */
 export interface Batch {
+  /** The verb. */
   readonly do: "batch";
   /** New, issued again, or replayed because the replica lost it. */
   readonly kind: "new" | "again" | "replay";
+  /** The chain it belongs to. */
   readonly epoch: string;
+  /** Its place in the chain, from 1 on. */
   readonly position: number;
+  /** Its id. */
   readonly batch: string;
+  /** The id of the batch before it. */
   readonly prev: string;
   /** Whether it takes every message its snapshot could see. */
   readonly drained: boolean;
   /** That snapshot; of a batch that is not drained, the one of the last that was. */
   readonly snapshot: string;
+  /** When its snapshot was taken, as ISO 8601. */
   readonly sourceTime: string;
   /** Dead letters that were open when it was first claimed. */
   readonly deadLetters: number;
@@ -104,6 +115,7 @@ export interface Batch {
 
 /** A batch without its messages and its page, once these are planned. */
 export interface BatchHead extends Omit<Batch, "messages" | "page"> {
+  /** Its page without rows; null if it carries none. */
   readonly page: PageHead | null;
 }
 
@@ -143,6 +155,7 @@ export type StopCode =
 
 /** A walk that was asked for. */
 export interface RequestedWalk {
+  /** Its number. */
   readonly walkGen: number;
   /** The tables it goes through. */
   readonly tables: readonly string[];
@@ -174,6 +187,7 @@ export interface PageRequest {
 
 /** Keys of the replica, in its order. */
 export interface Keys {
+  /** The keys, each in the order of the table's key. */
   readonly keys: readonly (readonly string[])[];
   /** The last of them. */
   readonly after: readonly string[] | null;

@@ -13,9 +13,11 @@ export type WalkKind = "backfill" | "verify" | "scrub" | "redrive";
 export interface Page {
   /** The walk it belongs to. */
   readonly walkGen: number;
+  /** Why that walk is open. */
   readonly kind: WalkKind;
   /** Whether differences are repaired, or counted only. */
   readonly repair: boolean;
+  /** The table. */
   readonly table: string;
   /** By the source's keys, by the replica's, or of some keys. */
   readonly half: "forward" | "back" | "keys";
@@ -31,7 +33,9 @@ export interface Page {
   readonly failed: string | null;
   /** The table's key, in the order of the keys below. */
   readonly key: readonly string[];
+  /** The names of the cells. */
   readonly columns: readonly string[];
+  /** The rows. */
   readonly cells: readonly (readonly Cell[])[];
   /** Keys of the replica that the source does not have. */
   readonly ghosts: readonly (readonly Cell[])[];
@@ -53,7 +57,9 @@ export type PageHead = Omit<Page, "cells">;
 
 /** What a walk found in one table, so far. */
 export interface Walked {
+  /** The number of the walk. */
   readonly walkGen: number;
+  /** The table. */
   readonly table: string;
   /** Rows compared. */
   readonly rows: number;

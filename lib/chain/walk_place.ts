@@ -12,7 +12,9 @@ import type { ReplicaRow } from "./row.ts";
 
 /** Where a walk stands. */
 export interface Place {
+  /** The table that is walked. */
   readonly table: string;
+  /** Which half of its walk. */
   readonly half: "forward" | "back" | "keys";
   /** The last key that was walked, null at the start. */
   readonly after: readonly string[] | null;

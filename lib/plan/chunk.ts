@@ -18,17 +18,21 @@ export const ARGUMENT_LENGTH_MAX = 600_000;
 const encoder = new TextEncoder();
 
 /** The kinds of statements that write rows. */
-type Write = "upsert" | "repair" | "update";
+export type Write = "upsert" | "repair" | "update";
 
 /** Rows that are written by one kind of statement. */
-interface Group {
+export interface Group {
+  /** The kind of the statement. */
   kind: "delete" | Write;
+  /** The names of the rows' cells. */
   columns: readonly string[];
+  /** The rows. */
   rows: StepRow[];
   /** Characters of their cells, row by row. */
   lengths: number[];
 }
 
+/** Makes a group without rows. */
 export function emptyGroup(
   kind: Group["kind"],
   columns: readonly string[],
@@ -36,8 +40,16 @@ export function emptyGroup(
   return { kind, columns, rows: [], lengths: [] };
 }
 
+/** Groups by kind and columns. */
+export interface Groups {
+  /** Every group, in the order in which they were made. */
+  all(): Iterable<Group>;
+  /** The group of a kind and some columns, made when first asked for. */
+  of(kind: Write, columns: readonly string[]): Group;
+}
+
 /** Makes groups of rows that one kind of statement writes, with the same columns. */
-export function createGroups() {
+export function createGroups(): Groups {
   const bySignature = new Map<string, Group>();
   // Rows of one message share the very list of their columns: look it up first.
   const byList = {
@@ -61,7 +73,7 @@ export function createGroups() {
 }
 
 /** Compares two rows of a group by their places in it. */
-type Order = (a: number, b: number) => number;
+export type Order = (a: number, b: number) => number;
 
 /** The key's order: sqld's pages of the table one after another. */
 export function byKey(table: Table, { columns, rows }: Group): Order {

@@ -25,6 +25,7 @@ import type { Schema, Table } from "../schema.ts";
 
 /** What a page's rows come to. */
 export interface PagePlan {
+  /** The page without its rows. */
   readonly head: PageHead;
   /** The steps that repair or compare, given the replica's row before the batch. */
   stepsFor(row: Pick<WalkMove, "fresh" | "rebuilding">): Step[];

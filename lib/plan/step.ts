@@ -40,29 +40,39 @@ export interface RowStep {
 
 /** Where the counts of a walk belong. */
 export interface WalkOf {
+  /** The number of the walk. */
   readonly walkGen: number;
+  /** The table that is walked. */
   readonly table: Table;
 }
 
 /** Counts the rows of a step that the replica has otherwise. */
 export interface CompareStep extends Omit<RowStep, "kind"> {
+  /** The kind of the step. */
   readonly kind: "compare";
   /** The kind that would repair them. */
   readonly of: RowStep["kind"];
+  /** Where its count belongs. */
   readonly walk: WalkOf;
 }
 
 /** Counts rows whose key is stored with a wrong type, and deletes them. */
 export interface StraysStep {
+  /** The kind of the step. */
   readonly kind: "strays";
+  /** The table. */
   readonly table: Table;
+  /** Whether the rows are deleted, or counted only. */
   readonly repair: boolean;
+  /** Where its count belongs. */
   readonly walk: WalkOf;
 }
 
 /** Counts what the step before it changed, and how far the walk is. */
 export interface TallyStep {
+  /** The kind of the step. */
   readonly kind: "tally";
+  /** Where its counts belong. */
   readonly walk: WalkOf;
   /** What the step before it found. */
   readonly found: "differing" | "ghosts" | null;
@@ -76,14 +86,19 @@ export interface TallyStep {
 
 /** Drops an index of an empty table; it is built once the table is filled. */
 export interface UnindexStep {
+  /** The kind of the step. */
   readonly kind: "unindex";
+  /** The table. */
   readonly table: Table;
+  /** The columns of the index. */
   readonly index: readonly string[];
 }
 
 /** Puts a table that was rebuilt in the place of the old one. */
 export interface SwapStep {
+  /** Which half of it: the old table goes, the new one takes its name. */
   readonly kind: "drop" | "rename";
+  /** The table. */
   readonly table: Table;
 }
 

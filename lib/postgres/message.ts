@@ -13,7 +13,9 @@ export type Bytes = Uint8Array<ArrayBuffer>;
 
 /** A message of the server: its type's letter, and what follows the length. */
 export interface Message {
+  /** Its one-letter type. */
   readonly type: string;
+  /** What follows the length. */
   readonly body: Bytes;
 }
 

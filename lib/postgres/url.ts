@@ -9,10 +9,15 @@
 
 /** Where a PostgreSQL server is, who asks, and how the way there is guarded. */
 export interface PostgresAddress {
+  /** A name or an IP address. */
   readonly host: string;
+  /** The port. */
   readonly port: number;
+  /** The role that logs in. */
   readonly user: string;
+  /** Its password; empty if there is none. */
   readonly password: string;
+  /** The database. */
   readonly database: string;
   /** Whether TLS begins with the first byte. */
   readonly direct: boolean;

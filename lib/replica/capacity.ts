@@ -15,7 +15,7 @@ const ROOM_WARN = 0.8;
 const ROOM_STOP = 0.95;
 
 /** The part of the row that holds its size. */
-type Sized = Pick<ReplicaRow, "bytes">;
+export type Sized = Pick<ReplicaRow, "bytes">;
 
 /**
  * The replica's size in MB, rounded up.

@@ -25,6 +25,7 @@ export const GUARDED = [
 /** What the guard says when it refuses; the adapter knows it by this word. */
 export const GUARD = "libsql_sync guard";
 
+/** The replica's row. */
 export const TABLE = `CREATE TABLE IF NOT EXISTS _libsql_sync (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   epoch TEXT NOT NULL,
@@ -46,7 +47,7 @@ export const TABLE = `CREATE TABLE IF NOT EXISTS _libsql_sync (
   probed_at INTEGER
 )`;
 
-// What walks found; it moves in the batches of their pages.
+/** What walks found; it moves in the batches of their pages. */
 export const WALKS = `CREATE TABLE IF NOT EXISTS _libsql_sync_walks (
   walk_gen INTEGER NOT NULL,
   table_name TEXT NOT NULL,
@@ -58,9 +59,11 @@ export const WALKS = `CREATE TABLE IF NOT EXISTS _libsql_sync_walks (
   PRIMARY KEY (walk_gen, table_name)
 ) WITHOUT ROWID`;
 
-// A step is written as an upsert: were the row gone, an UPDATE would touch
-// nothing and let the rest of its batch through.
-// An INSERT is held to the same: OR REPLACE fires neither of the other two.
+/**
+ * The triggers that guard the row. A step is written as an upsert: if the row were
+ * gone, an UPDATE would touch nothing and let the rest of its batch through. An
+ * INSERT is held to the same rules, as OR REPLACE fires neither of the other two.
+ */
 export const GUARDS = [
   `CREATE TRIGGER IF NOT EXISTS _libsql_sync_insert BEFORE INSERT ON _libsql_sync
 WHEN NOT coalesce(

@@ -55,7 +55,7 @@ export const NOTHING: Present = {
 };
 
 /** What brings a replica to the schema. */
-interface SchemaChanges {
+export interface SchemaChanges {
   readonly statements: readonly Statement[];
   /** Tables created now: what they will hold is ours. */
   readonly fresh: readonly string[];

@@ -16,12 +16,22 @@ import type { Database, Result } from "./sql.ts";
 
 /** A database, to be closed at the end. */
 export interface OpenDatabase extends Database {
+  /** Closes the connection. */
   close(): void;
 }
 
 /** What the database or the protocol said; `cause.status` is that of HTTP. */
 export class LibsqlError extends Error {
+  /** The class, as logs name it. */
   override readonly name = "LibsqlError";
+  /**
+   * Makes an error.
+   *
+   * @param message What the database said.
+   * @param code SQLite's code, or the name of what went wrong.
+   * @param statementIndex The statement of a batch that was refused.
+   * @param cause What the protocol's client threw.
+   */
   constructor(
     message: string,
     /** SQLite's code, or the name of what went wrong. */

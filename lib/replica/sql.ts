@@ -28,13 +28,17 @@ export interface Result {
 /** What runs statements. */
 export interface Database {
   /**
-   * @param statement What runs by itself.
+   * Runs one statement.
+   *
+   * @param statement The statement.
    * @returns What it returned.
    * @throws {Error} It was refused, with SQLite's `code`; or nothing is known.
    */
   execute(statement: Statement): Promise<Result>;
   /**
-   * @param statements What one transaction does, one after another; from its start
+   * Runs statements in one transaction.
+   *
+   * @param statements What the transaction does, one after another; from its start
    * it is the only one that writes.
    * @returns What each returned.
    * @throws {Error} One was refused, its `statementIndex` and SQLite's `code`, and

@@ -25,8 +25,35 @@ function isMerged(message: unknown, count: number): boolean {
     );
 }
 
-/** A checked reader of an answer's fields. */
-export type Fields = ReturnType<typeof readFields>;
+/** A checked reader of an answer's fields; each function takes a field's name. */
+export interface Fields {
+  /** A field as it is. */
+  value(name: string): unknown;
+  /** A text. */
+  text(name: string): string;
+  /** A whole number that a double holds exactly. */
+  number(name: string): number;
+  /** True or false. */
+  flag(name: string): boolean;
+  /** A text; null if it is null or missing. */
+  textOrNull(name: string): string | null;
+  /** A list of anything. */
+  list(name: string): unknown[];
+  /** A list of texts. */
+  texts(name: string): string[];
+  /** A list of texts and nulls. */
+  cells(name: string): Cell[];
+  /** A list of rows with so many cells each. */
+  rows(name: string, length: number): Cell[][];
+  /** The keys of a list; entries that are not keys are left out. */
+  keys(name: string): Cell[][];
+  /** Messages with their ids. */
+  messages(name: string): Message[];
+  /** A place in a walk, as its text; null if none is open. */
+  place(name: string): string | null;
+  /** One of some words. */
+  oneOf<const T extends string>(name: string, words: readonly T[]): T;
+}
 
 /**
  * Reads an answer, field by field.
@@ -46,7 +73,7 @@ export type Fields = ReturnType<typeof readFields>;
  * assertThrows(() => answer.text("n"), Error, 'expected a text "n"');
  * ```
  */
-export function readFields(answer: unknown) {
+export function readFields(answer: unknown): Fields {
   const fail = (expected: string): never => {
     throw new SyncError(
       "source_failed",
@@ -99,7 +126,6 @@ export function readFields(answer: unknown) {
         ? value
         : fail(`rows of ${length} cells "${name}"`);
     },
-    /** Entries that are not keys are left out. */
     keys(name: string): Cell[][] {
       return this.list(name).filter(isCells);
     },

@@ -8,19 +8,31 @@ import { type Fields, readFields } from "./field_reader.ts";
 
 /** What a walk found in one table. */
 export interface Found {
+  /** Rows that were looked at. */
   readonly rows: number;
+  /** Rows that were missing or different. */
   readonly differing: number;
+  /** Rows that the source does not have. */
   readonly ghosts: number;
+  /** Why the table could not be read, as an SQLSTATE. */
   readonly failed?: string | null;
 }
 
+/** A walk, as the source has it on record. */
 export interface Walk {
+  /** Its number. */
   readonly walk_gen: number;
+  /** Why it is open. */
   readonly kind: string;
+  /** Whether it repairs what it finds. */
   readonly repair: boolean;
+  /** What asked for it. */
   readonly reason: string;
+  /** The tables it goes through, in order. */
   readonly tables: readonly string[];
+  /** When it ended; null if it has not. */
   readonly ended_at: string | null;
+  /** What it found so far, by table. */
   readonly found: Readonly<Record<string, Found>>;
 }
 
@@ -28,6 +40,7 @@ export interface Walk {
 export interface Heartbeat {
   /** When the cron's job last came through. */
   readonly ticked_at: string | null;
+  /** Whether it is late. */
   readonly stale: boolean;
   /** Where it ends; null where it does not. */
   readonly silent: "cron" | "worker" | null;
@@ -35,17 +48,29 @@ export interface Heartbeat {
 
 /** What `libsql_sync.status()` answers, as far as it is read here. */
 export interface SourceStatus {
+  /** The chain in force. */
   readonly epoch: string;
+  /** How many batches of it are settled. */
   readonly position: number;
+  /** Whether an operator paused the worker. */
   readonly paused: boolean;
+  /** Whether an empty replica is filled by itself. */
   readonly refill: boolean;
+  /** How many messages wait, at most 10,000. */
   readonly queued: number;
+  /** Whether that number is exact, or a lower bound. */
   readonly queued_exact: boolean;
+  /** When the oldest change that waits was made. */
   readonly oldest_change: string | null;
+  /** How many dead letters are open. */
   readonly dead_letters: number;
+  /** When a sync last ended. */
   readonly last_sync: string | null;
+  /** The cron's last round trip. */
   readonly heartbeat: Heartbeat;
+  /** Whether a sync holds the lease. */
   readonly syncing: boolean;
+  /** The hash of the schema in force. */
   readonly schema: string | null;
   /** What doctor finds in the catalog: tables and triggers. */
   readonly catalog: readonly {
@@ -53,6 +78,7 @@ export interface SourceStatus {
     readonly found: string;
     readonly advice: string;
   }[];
+  /** The replica's row as the last claim saw it. */
   readonly replica:
     | {
       readonly epoch: string;
@@ -64,9 +90,13 @@ export interface SourceStatus {
       readonly schema_hash: string;
     }
     | null;
+  /** The walk that is open. */
   readonly walk: Walk | null;
+  /** Walks that were asked for and have not begun. */
   readonly waiting_walks: readonly Walk[];
+  /** The last walk over all tables that ended. */
   readonly last_full_pass: Walk | null;
+  /** How the chain in force began. */
   readonly last_epoch: {
     readonly reason: string;
     readonly begun_at: string;
@@ -76,6 +106,7 @@ export interface SourceStatus {
 
 /** What was done to a table over all time. */
 export interface TableCounts {
+  /** The table. */
   readonly name: string;
   /** About how many rows the source has. */
   readonly rows: number;
@@ -91,11 +122,17 @@ export interface TableCounts {
 export interface SyncRecord {
   /** Its number. */
   readonly n: number;
+  /** When it ended. */
   readonly ended_at: string;
+  /** How long it took, in milliseconds. */
   readonly ms: number;
+  /** Messages that left the queue. */
   readonly processed: number;
+  /** Changes that were parked. */
   readonly parked: number;
+  /** Batches that were applied. */
   readonly batches: number;
+  /** Messages that still waited at its end. */
   readonly queued: number;
   /** How long the oldest change had waited when it began. */
   readonly lag_ms: number;
@@ -107,8 +144,11 @@ export interface SyncRecord {
 export interface MinuteRecord {
   /** Minutes since 1970. */
   readonly minute: number;
+  /** How many syncs ended in that minute. */
   readonly syncs: number;
+  /** How many of them failed. */
   readonly failed: number;
+  /** Messages that left the queue. */
   readonly processed: number;
   /** The longest of its syncs. */
   readonly lag_ms: number;
@@ -116,28 +156,41 @@ export interface MinuteRecord {
 
 /** What was done since the source was installed. */
 export interface Totals {
+  /** Syncs that ended. */
   readonly syncs: number;
+  /** Those of them that failed. */
   readonly failed: number;
+  /** Messages that left the queue. */
   readonly processed: number;
+  /** Changes that were parked. */
   readonly parked: number;
+  /** Batches that were applied. */
   readonly batches: number;
   /** Batches applied again because the replica had lost them. */
   readonly replays: number;
+  /** Milliseconds that all syncs took together. */
   readonly ms: number;
 }
 
 /** A dead letter. */
 export interface Letter {
+  /** Its number. */
   readonly id: number;
+  /** Its table, if the message names a listed one. */
   readonly table: string | null;
+  /** The row's key; null for a whole message. */
   readonly key: readonly (string | null)[] | null;
+  /** Why it was parked. */
   readonly reason: string;
+  /** When. */
   readonly parked_at: string;
 }
 
 /** What syncs did. */
 export interface History {
+  /** Counts since the source was installed. */
   readonly totals: Totals;
+  /** Counts by table. */
   readonly tables: readonly TableCounts[];
   /** The last 20, the newest first. */
   readonly syncs: readonly SyncRecord[];
