@@ -56,6 +56,7 @@ export const NOTHING: Present = {
 
 /** What brings a replica to the schema. */
 export interface SchemaChanges {
+  /** What brings the replica to the schema, in order. */
   readonly statements: readonly Statement[];
   /** Tables created now: what they will hold is ours. */
   readonly fresh: readonly string[];
