@@ -9,7 +9,7 @@
 import type { Config } from "./config/config.ts";
 import { withParts } from "./connect/connect.ts";
 import { describeWays, tryWays } from "./connect/try_connections.ts";
-import { createTurns } from "./http/concurrency.ts";
+import { limitConcurrency } from "./http/concurrency.ts";
 import { createHandler } from "./http/handler.ts";
 import type { Log } from "./log.ts";
 import { parseSchema, schemaHash } from "./schema.ts";
@@ -41,7 +41,7 @@ export function createWorker(options: {
   version?: string;
 }): (request: Request) => Promise<Response> {
   const { config, log, now, version } = options;
-  const inTurn = createTurns(CONNECTIONS_MAX);
+  const limited = limitConcurrency(CONNECTIONS_MAX);
   const pace = newPace();
   const run = async <T extends object>(
     name: string,
@@ -50,7 +50,7 @@ export function createWorker(options: {
   ): Promise<Record<string, unknown>> => {
     const schema = parseSchema(options.schema);
     const started = performance.now();
-    const made: object = await inTurn(() =>
+    const made: object = await limited(() =>
       withParts({ config: settings, schema, log, pace }, flow)
     );
     const result: Record<string, unknown> = { ...made };
@@ -66,7 +66,7 @@ export function createWorker(options: {
   ): Promise<WorkerStatus> => {
     const schema = parseSchema(options.schema);
     const here = await schemaHash(schema);
-    return await inTurn(() =>
+    return await limited(() =>
       withParts({ config: settings, schema, log }, async (parts) => {
         const { report, due } = await parts.source.report({ letters });
         await tell(parts, due);

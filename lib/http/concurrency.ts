@@ -1,27 +1,27 @@
 /**
- * Ring 0. Requests take turns.
+ * Ring 0. A limit on concurrency.
  *
- * Promise: however many come at once, few hold a connection to PostgreSQL,
- * whose connections belong to its users.
+ * Promise: however many requests arrive at once, only a few hold a connection
+ * to PostgreSQL, whose connections its own users need.
  *
  * @module
  */
 
 /**
- * Makes a gate that lets so many through at once; the others wait, in the order
- * in which they came.
+ * Makes a limiter: it runs a few functions at once. The others wait and start
+ * in the order in which they came.
  *
- * @param atOnceMax How many.
- * @returns Runs a function in its turn, and returns what it returns.
+ * @param runningMax How many may run at once.
+ * @returns Runs a function when there is room, and settles as it does.
  *
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * const inTurn = createTurns(1);
+ * const limited = limitConcurrency(1);
  * const order: string[] = [];
  * const run = (name: string) =>
- *   inTurn(async () => {
+ *   limited(async () => {
  *     order.push(`${name} begins`);
  *     await Promise.resolve();
  *     order.push(`${name} ends`);
@@ -30,21 +30,21 @@
  * assertEquals(order, ["a begins", "a ends", "b begins", "b ends"]);
  * ```
  */
-export function createTurns(
-  atOnceMax: number,
+export function limitConcurrency(
+  runningMax: number,
 ): <T>(run: () => Promise<T>) => Promise<T> {
   const waiting: (() => void)[] = [];
-  let atOnce = 0;
+  let running = 0;
   return async (run) => {
-    if (atOnce >= atOnceMax) {
-      // Whoever ends hands his place on: nobody else takes it in between.
+    if (running >= runningMax) {
+      // The one that ends passes its place on: a newcomer cannot take it first.
       await new Promise<void>((resolve) => waiting.push(resolve));
-    } else atOnce += 1;
+    } else running += 1;
     try {
       return await run();
     } finally {
       const next = waiting.shift();
-      if (next === undefined) atOnce -= 1;
+      if (next === undefined) running -= 1;
       else next();
     }
   };

@@ -2,7 +2,8 @@ import { assertEquals, assertMatch } from "@std/assert";
 import type { Config } from "../../lib/config/config.ts";
 import { type ErrorCode, SyncError } from "../../lib/errors.ts";
 import { sign } from "../../lib/http/auth.ts";
-import { createHandler, type Flows } from "../../lib/http/handler.ts";
+import { createHandler } from "../../lib/http/handler.ts";
+import type { Flows } from "../../lib/http/routes.ts";
 import type { LogFields } from "../../lib/log.ts";
 
 const SECRET = "correct horse battery staple";
