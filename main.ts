@@ -1,5 +1,5 @@
 /**
- * Ring 3. The worker's entry: Bunny's server where there is one, else Deno's.
+ * Ring 3. The worker's entry: it listens on Bunny if it runs there, else on Deno.
  *
  * @module
  */
@@ -14,7 +14,7 @@ declare const Bunny: {
   v1: { serve(handler: (request: Request) => Promise<Response>): void };
 };
 
-/** `deno task deploy` puts the build's hash in the place of this text. */
+/** `deno task deploy` replaces this text by the build's hash. */
 const VERSION = "unstamped-build";
 
 const log = createLog(console.log, Date.now);
@@ -35,7 +35,7 @@ else {
   Deno.serve({ port: portOf(), onListen }, handler);
 }
 
-/** The local port. Where settings are malformed, requests are told so there. */
+/** The local port. If other settings are malformed, requests must still be answered. */
 function portOf(): number {
   try {
     return config().port;

@@ -1,7 +1,7 @@
 /**
  * Ring 3. The worker: every flow behind its path.
  *
- * Promise: whatever serves it, Bunny, Deno or a test, serves the same.
+ * Promise: Bunny, Deno and the tests serve the same worker.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import { describeWays, tryWays } from "./connect/try_connections.ts";
 import { limitConcurrency } from "./http/concurrency.ts";
 import { createHandler } from "./http/handler.ts";
 import type { Log } from "./log.ts";
-import { parseSchema, schemaHash } from "./schema.ts";
+import { parseSchema, type Schema, schemaHash } from "./schema.ts";
 import { formatMetrics } from "./status/metrics.ts";
 import { describeWorker, type WorkerStatus } from "./status/status.ts";
 import { newPace } from "./sync/batch_size.ts";
@@ -22,64 +22,82 @@ import { tell } from "./sync/send_alerts.ts";
 import { sync } from "./sync/sync.ts";
 import { walk } from "./sync/walk.ts";
 
-/** One works; the others only ask, find it at work, and are soon gone. */
+/** One request works. The others find the lease taken and end soon. */
 const CONNECTIONS_MAX = 4;
+
+/** What the worker needs from where it runs. */
+export interface WorkerOptions {
+  /** Returns the settings; it is called at each request. */
+  readonly config: () => Config;
+  /** The value of schema.json. If it is invalid, each request answers so. */
+  readonly schema: unknown;
+  /** Where to log. */
+  readonly log: Log;
+  /** The time in milliseconds since 1970. */
+  readonly now: () => number;
+  /** The build's version, if it has one. */
+  readonly version?: string;
+}
+
+/** schema.json and its hash. */
+interface HashedSchema {
+  readonly schema: Schema;
+  readonly hash: string;
+}
 
 /**
  * Makes the function that answers requests.
  *
- * @param options The settings, read at each request; schema.json's value;
- * where to log; the time in milliseconds since 1970; the build's version,
- * where it has one.
+ * @param options The settings, the schema, the log, the clock and the version.
  * @returns Takes a request and resolves to its response.
  */
-export function createWorker(options: {
-  config: () => Config;
-  schema: unknown;
-  log: Log;
-  now: () => number;
-  version?: string;
-}): (request: Request) => Promise<Response> {
+export function createWorker(
+  options: WorkerOptions,
+): (request: Request) => Promise<Response> {
   const { config, log, now, version } = options;
   const limited = limitConcurrency(CONNECTIONS_MAX);
   const pace = newPace();
-  const run = async <T extends object>(
+  let hashed: Promise<HashedSchema> | null = null;
+  /** Runs something with the databases open. */
+  const open = async <T>(
+    settings: Config,
+    flow: (parts: Parts, hash: string) => Promise<T>,
+  ): Promise<T> => {
+    // Once, and not at the start: a schema that is invalid must be answered.
+    const { schema, hash } = await (hashed ??= readSchema(options.schema));
+    return await limited(() =>
+      withParts(
+        { config: settings, schema, hash, log, pace },
+        (parts) => flow(parts, hash),
+      )
+    );
+  };
+  /** Runs a flow and logs one line of what it did. */
+  const run = async (
     name: string,
     settings: Config,
-    flow: (parts: Parts) => Promise<T>,
+    flow: (parts: Parts) => Promise<object>,
   ): Promise<Record<string, unknown>> => {
-    const schema = parseSchema(options.schema);
     const started = performance.now();
-    const made: object = await limited(() =>
-      withParts({ config: settings, schema, log, pace }, flow)
-    );
-    const result: Record<string, unknown> = { ...made };
+    const result: Record<string, unknown> = { ...await open(settings, flow) };
     const ms = Math.round(performance.now() - started);
     const { tables: _, message: __, warnings: ___, ...counts } = result;
     log("info", name, { ...counts as Record<string, string>, ms });
     return result;
   };
-  /** Asks the source alone; whoever looks has the webhook told what is due. */
-  const look = async (
-    settings: Config,
-    { letters = false }: { letters?: boolean } = {},
-  ): Promise<WorkerStatus> => {
-    const schema = parseSchema(options.schema);
-    const here = await schemaHash(schema);
-    return await limited(() =>
-      withParts({ config: settings, schema, log }, async (parts) => {
-        const { report, due } = await parts.source.report({ letters });
-        await tell(parts, due);
-        return describeWorker(report, { here, version: version ?? null });
-      })
-    );
-  };
+  /** Asks the source alone, and sends the alerts that are due. */
+  const look = (settings: Config, letters: boolean): Promise<WorkerStatus> =>
+    open(settings, async (parts, here) => {
+      const { report, due } = await parts.source.report({ letters });
+      await tell(parts, due);
+      return describeWorker(report, { here, version: version ?? null });
+    });
   return createHandler({
     config,
     flows: {
       sync: (settings) => run("sync", settings, sync),
-      nuke: (settings, { refill = true, epoch }) =>
-        run("nuke", settings, (parts) => nuke(parts, { refill, epoch })),
+      nuke: (settings, query) =>
+        run("nuke", settings, (parts) => nuke(parts, query)),
       backfill: (settings, query) =>
         run(
           "backfill",
@@ -102,11 +120,18 @@ export function createWorker(options: {
         run("redrive", settings, async ({ source }) => ({
           tried: await source.requestRedrive(id ? [id] : undefined),
         })),
-      status: async (settings, query) => ({ ...await look(settings, query) }),
-      metrics: async (settings) => formatMetrics(await look(settings)),
+      status: async (settings, { letters = false }) => ({
+        ...await look(settings, letters),
+      }),
+      metrics: async (settings) => formatMetrics(await look(settings, false)),
     },
     log,
     now,
     version,
   });
+}
+
+async function readSchema(value: unknown): Promise<HashedSchema> {
+  const schema = parseSchema(value);
+  return { schema, hash: await schemaHash(schema) };
 }

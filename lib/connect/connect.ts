@@ -16,7 +16,7 @@ import { createPagePlanner } from "../plan/page.ts";
 import { createPlanner } from "../plan/plan.ts";
 import { type OpenDatabase, openLibsql } from "../replica/libsql.ts";
 import { createReplica } from "../replica/replica.ts";
-import { type Schema, schemaHash } from "../schema.ts";
+import type { Schema } from "../schema.ts";
 import { createSource } from "../source/source.ts";
 import { newPace, type Pace } from "../sync/batch_size.ts";
 import type { Parts } from "../sync/progress.ts";
@@ -48,10 +48,16 @@ const ALERT_ANSWER_BYTES_MAX = 65_536;
  * @throws {SyncError} What the flow threw.
  */
 export async function withParts<T>(
-  options: { config: Config; schema: Schema; log: Log; pace?: Pace },
+  options: {
+    config: Config;
+    schema: Schema;
+    hash: string;
+    log: Log;
+    pace?: Pace;
+  },
   run: (parts: Parts) => Promise<T>,
 ): Promise<T> {
-  const { config, schema, log, pace = newPace() } = options;
+  const { config, schema, hash, log, pace = newPace() } = options;
   const now = () => performance.now();
   const deadline = now() + WALL_MS;
   let calls = 0;
@@ -86,7 +92,6 @@ export async function withParts<T>(
     },
   };
   try {
-    const hash = await schemaHash(schema);
     return await run({
       source: createSource(counted, {
         schemaHash: hash,

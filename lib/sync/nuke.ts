@@ -28,7 +28,7 @@ const DONE = { message: "Data nuked and schema reinitialized" };
  */
 export async function nuke(
   parts: Parts,
-  options: { refill: boolean; epoch?: string },
+  options: { refill?: boolean; epoch?: string },
 ): Promise<{ message: string }> {
   const { source, budget, log, sleep } = parts;
   const lease = parts.uuid();
@@ -47,7 +47,7 @@ export async function nuke(
     const reset = await source.reset({
       expected: epoch,
       wipe: true,
-      refill: options.refill,
+      refill: options.refill ?? true,
       reason: "nuke",
     });
     epoch = reset.epoch;

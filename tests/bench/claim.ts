@@ -7,7 +7,7 @@
 import postgres from "postgres";
 import { parseConfig } from "../../lib/config/config.ts";
 import { withParts } from "../../lib/connect/connect.ts";
-import { parseSchema } from "../../lib/schema.ts";
+import { parseSchema, schemaHash } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
 import type { Part } from "./found.ts";
 import type { Lab, Pair } from "./lab.ts";
@@ -41,7 +41,9 @@ async function withClaim<T>(
   };
   const config = parseConfig((name) => settings[name]);
   const schema = parseSchema(schemaJson);
-  return await withParts({ config, schema, log: () => {} }, async (parts) => {
+  const hash = await schemaHash(schema);
+  const options = { config, schema, hash, log: () => {} };
+  return await withParts(options, async (parts) => {
     const { source } = parts;
     let ms = 0;
     const timed: typeof source.claim = async (request) => {

@@ -328,9 +328,11 @@ export class Stack implements AsyncDisposable {
       libsqlUrl: this.sqld.url,
       pgmqUrl: this.server.url({ database: this.database }),
     });
+    const parsed = parseSchema(schema);
     return await withParts({
       config,
-      schema: parseSchema(schema),
+      schema: parsed,
+      hash: await schemaHash(parsed),
       log: () => {},
     }, run);
   }
