@@ -18,7 +18,7 @@ import { describeWorker, type WorkerStatus } from "./status/status.ts";
 import { newPace } from "./sync/batch_size.ts";
 import { nuke } from "./sync/nuke.ts";
 import type { Parts } from "./sync/progress.ts";
-import { tell } from "./sync/send_alerts.ts";
+import { sendAlerts } from "./sync/send_alerts.ts";
 import { sync } from "./sync/sync.ts";
 import { walk } from "./sync/walk.ts";
 
@@ -89,7 +89,7 @@ export function createWorker(
   const look = (settings: Config, letters: boolean): Promise<WorkerStatus> =>
     open(settings, async (parts, here) => {
       const { report, due } = await parts.source.report({ letters });
-      await tell(parts, due);
+      await sendAlerts(parts, due);
       return describeWorker(report, { here, version: version ?? null });
     });
   return createHandler({

@@ -2,24 +2,24 @@
  * Ring 0. How much the next batch may hold.
  *
  * Promise: a batch grows towards a second of the replica's time, and shrinks
- * long before the 5 s at which a Bunny Database ends a transaction; a replica
- * far away, where every answer takes long, is not left with tiny ones.
+ * long before the 5 s after which a Bunny Database ends a transaction. A distant
+ * replica, which answers everything late, does not get tiny batches.
  *
  * @module
  */
 
 import type { BatchSize } from "../chain/claim.ts";
 
-/** What a worker has learned of the replica's speed, from sync to sync. */
+/** What a worker learns of the replica's speed, from sync to sync. */
 export interface Pace {
-  /** What to claim next. */
+  /** The size of the next claim. */
   size: BatchSize;
   /** The same for a page: rows, and bytes of their cells. */
   pageSize: BatchSize;
 }
 
 /**
- * A pace that nothing is known of yet: small.
+ * The pace before anything was learned: small.
  *
  * @returns The pace.
  *
@@ -37,26 +37,28 @@ export function newPace(): Pace {
   };
 }
 
-/** What an apply should take, beside the way there and back. */
+/** How long an apply should take, without the latency. */
 const AIM_MS = 1_000;
 const SIZE_MAX: BatchSize = { messages: 50_000, bytes: 5_500_000 };
-/** Larger pages are hardly faster, and take the worker more of its time. */
+/** Larger pages are hardly faster, and cost the worker more CPU time. */
 export const PAGE_MAX: BatchSize = { ...SIZE_MAX, bytes: 2_800_000 };
-/** What is slow and no larger is slow for another reason than its size. */
+/** A batch of this size that is slow is not slow for its size. */
 const SMALL: BatchSize = { messages: 1_000, bytes: 262_144 };
-/** What is cut no further where it fails. */
+/** A batch of this size is not halved, even if it fails. */
 const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
 
 /**
  * The size after a batch that was applied.
  *
- * @param size The size that batch was claimed with.
- * @param apply How long that took, and how long the replica takes for next to
- * nothing, in milliseconds.
- * @param max What no batch may pass.
+ * If the latency was measured too high, the next apply still takes at most two
+ * seconds, or twice as long as this one.
+ *
+ * @param size The size that the batch was claimed with.
+ * @param apply How long the apply took, and the latency of a call that does next
+ * to nothing, in milliseconds.
+ * @param max The size of the largest batch.
  * @returns As much as takes a second at that speed, but at most eight times and
- * at least half as much as before; a small one is not made smaller. Were the
- * latency overrated, the next apply would take two seconds, or twice as long.
+ * at least half as much as before. A small size does not shrink.
  *
  * @example
  * ```ts
@@ -84,9 +86,9 @@ export function nextSize(
 }
 
 /**
- * The size after a batch that was too much.
+ * The size after a batch that was too large.
  *
- * @param size The size that batch was claimed with.
+ * @param size The size that the batch was claimed with.
  * @returns Half of it.
  *
  * @example
@@ -101,7 +103,7 @@ export function halfSize(size: BatchSize): BatchSize {
   return scaled(size, 0.5, { min: SIZE_MIN, max: SIZE_MAX });
 }
 
-/** Within the bounds, but what is below the least is not made more. */
+/** Scales a size within bounds. A size below the lower one does not grow to it. */
 function scaled(
   size: BatchSize,
   factor: number,

@@ -1,8 +1,7 @@
 /**
- * Ring 2. Indexes that were left for when their table is full.
+ * Ring 2. Builds the indexes that were postponed until their table is full.
  *
- * Promise: each is built in a transaction of its own, and none that would be
- * too long for one.
+ * Promise: each is built in its own transaction, and only if it fits in one.
  *
  * @module
  */
@@ -15,7 +14,7 @@ import { hasBudget, type Parts, type Progress } from "./progress.ts";
 const INDEX_ROWS_MAX = 1_000_000;
 
 /**
- * Builds the indexes of tables that are not being filled.
+ * Builds the postponed indexes of tables that are not being filled.
  *
  * @param parts What to work with.
  * @param progress Where the sync is; its row moves on.
@@ -33,7 +32,7 @@ export async function buildIndexes(
   for (const table of namesIn(unindexed)) {
     if (table === filling || progress.tooLarge.has(table)) continue;
     if (!hasBudget(budget)) return;
-    // Whatever comes of it, the queue goes on: the next sync tries again.
+    // The queue goes on even if this fails: the next sync tries again.
     progress.tooLarge.add(table);
     const row = await replica.buildIndexes(
       table,
@@ -48,7 +47,7 @@ export async function buildIndexes(
       log("warn", "index", {
         table,
         message:
-          `not built: more than ${INDEX_ROWS_MAX} rows, too long for a Bunny Database's transaction; run its CREATE INDEX statements by hand`,
+          `not built: more than ${INDEX_ROWS_MAX} rows take too long for a transaction of a Bunny Database; run the CREATE INDEX statements by hand`,
       });
     } else {
       progress.row = row;

@@ -1,5 +1,9 @@
 /**
- * Ring 2. What the next page of a walk may hold, and the replica keys it needs.
+ * Ring 2. What the next page of a walk may hold, and which of the replica's
+ * keys the source needs for it.
+ *
+ * Promise: the replica is asked for keys only if the page will be handed out,
+ * and for a count of them first if that can be enough.
  *
  * @module
  */
@@ -12,7 +16,14 @@ import { SyncError } from "../errors.ts";
 import type { Pace } from "./batch_size.ts";
 import type { Parts, Progress } from "./progress.ts";
 
-/** Where a page leaves a walk that goes on in the source's order. */
+/**
+ * Where a page leaves a walk that goes on in the source's order: there, the next
+ * page needs no keys of the replica.
+ *
+ * @param page The page.
+ * @returns The fields of the replica's row after it; undefined if the walk goes
+ * on otherwise, or not in this sync.
+ */
 export function pageAfter(
   { kind, walkGen, table, half, upto }: PageHead,
 ): Pick<ReplicaRow, "walk_gen" | "walk_at"> | undefined {
@@ -24,28 +35,42 @@ export function pageAfter(
     : undefined;
 }
 
-/** How much a page may hold. */
+/**
+ * How much a page may hold.
+ *
+ * @param pace What the worker has learned of the replica's speed.
+ * @returns The bounds.
+ */
 export function pageBound(
   { pageSize }: Pace,
 ): Pick<PageRequest, "rows" | "bytes"> {
   return { rows: pageSize.messages, bytes: pageSize.bytes };
 }
 
-/** What the next page may hold, with the replica's keys where it needs them. */
-export async function pageRequest(
-  { replica, pace }: Parts,
-  { row, isScrubbed }: Progress,
+/**
+ * Prepares the request for the next page, with the replica's keys if the source
+ * needs them.
+ *
+ * @param parts What to work with.
+ * @param progress Where the sync is.
+ * @returns The request.
+ * @throws {SyncError} `replica_schema`: the walk's fields in the replica's row
+ * are damaged. Else what the replica throws.
+ */
+export async function requestPage(
+  { replica, pace }: Pick<Parts, "replica" | "pace">,
+  { row, isScrubbed }: Pick<Progress, "row" | "isScrubbed">,
 ): Promise<PageRequest> {
   // A replica of another schema gets no page; its tables may be unknown here.
   const isOurs = row !== null && replica.hasSchema(row);
   if (isOurs && row.damaged) {
     throw new SyncError(
       "replica_schema",
-      "Cannot walk the replica: expected its row as it was left, found fields of the walk that somebody else wrote; the walk starts over",
+      "Cannot walk the replica: expected its row as the worker left it, found fields of the walk that something else wrote; the walk starts over",
     );
   }
   const place = isOurs ? parsePlace(row.walk_at) : null;
-  // The scrub has one page a sync: its keys are not asked for in vain.
+  // The scrub has one page a sync: after it, keys would be read for nothing.
   const wantsKeys = place?.half === "back" &&
     (place.scrubRows === null || !isScrubbed);
   const bound = { ...pageBound(pace), scrub: !isScrubbed };
@@ -53,14 +78,14 @@ export async function pageRequest(
   const { walk_at, walk_gen: walkGen, rebuilding } = row!;
   const at = walk_at!;
   const rebuilt = namesIn(rebuilding);
-  // As many rows as the source has are the same ones.
+  // The walk has put every row of the source here: if the replica has as many,
+  // it has no others.
   const mayCount = place.after === null && !place.isCounted &&
     !rebuilt.includes(place.table);
   const count = mayCount ? await replica.count(place.table, walkGen) : null;
   if (count !== null) return { ...bound, keys: { at, count } };
-  const keysMax = place.scrubRows ?? pace.pageSize.messages;
   const keys = await replica.keys(place, {
-    keysMax,
+    keysMax: place.scrubRows ?? pace.pageSize.messages,
     rebuilding: rebuilt,
     walkGen,
   });

@@ -1,6 +1,9 @@
 /**
  * Ring 2. What the flows work with, and where a sync is.
  *
+ * Promise: what a sync has learned is here alone, so that each step can be read
+ * by itself.
+ *
  * @module
  */
 
@@ -13,84 +16,119 @@ import type { createPlanner } from "../plan/plan.ts";
 import type { Replica } from "../replica/replica.ts";
 import type { Source } from "../source/source.ts";
 import type { Pace } from "./batch_size.ts";
+import type { ClaimedBatch } from "./plan_claim.ts";
 
 /** What one request may spend. */
 export interface Budget {
-  /** Calls to either database that are left. */
+  /** Calls to either database that remain. */
   callsLeft(): number;
-  /** Milliseconds that are left. */
+  /** Milliseconds that remain. */
   msLeft(): number;
 }
 
 /** What the flows work with. */
 export interface Parts {
+  /** The source. */
   readonly source: Source;
+  /** The replica. */
   readonly replica: Replica;
+  /** Plans the messages of a batch. */
   readonly plan: ReturnType<typeof createPlanner>;
+  /** Plans a page. */
   readonly planPage: ReturnType<typeof createPagePlanner>;
+  /** What the request may spend. */
   readonly budget: Budget;
   /** How much a batch may hold; it outlives the sync. */
   readonly pace: Pace;
+  /** The log. */
   readonly log: Log;
-  /** How large the replica may be, in MB; without it, as large as it gets. */
+  /** How large the replica may be, in MB. Default: without a limit. */
   readonly replicaMbMax?: number;
-  /** Posts a JSON text to the alert webhook, where there is one: the status. */
+  /** Posts a JSON text to the alert webhook and returns the HTTP status; null if none is set. */
   readonly alert: ((body: string) => Promise<number>) | null;
   /** Milliseconds of a clock that does not go back. */
   now(): number;
+  /** Waits. */
   sleep(ms: number): Promise<void>;
+  /** Makes a random id. */
   uuid(): string;
 }
 
-/** Calls kept back for the last batch: claim, apply, apply again, park, probe, settle, release. */
+/** Calls kept for the last batch: claim, apply, apply again, park, probe, settle, release. */
 export const CALLS_RESERVED = 7;
 
-/** Whether there is enough left for one more batch. */
+/**
+ * Whether enough remains for one more batch.
+ *
+ * @param budget What the request may spend.
+ * @returns Whether it does.
+ */
 export function hasBudget(budget: Budget): boolean {
   return budget.msLeft() > 0 && budget.callsLeft() > CALLS_RESERVED;
 }
 
 /** Where a sync is. */
 export interface Progress {
+  /** When it began, by the parts' clock. */
+  readonly startedAt: number;
+  /** The replica's row as it was last seen; null if it has none. */
   row: ReplicaRow | null;
-  /** Whether the replica must be asked before anything else. */
+  /** Whether the replica must be probed before anything else. */
   isUnsure: boolean;
-  /** The schema's hash of a replica whose tables are not what it says. */
-  mend: string | null;
-  /** What the batch in hand was claimed with. */
+  /** The schema hash of a replica whose tables are not what that schema says. */
+  brokenSchema: string | null;
+  /** The batch that was claimed and planned while the one before was applied. */
+  ahead: ClaimedBatch | null;
+  /** What the current batch was claimed with. */
   claimedSize: BatchSize;
-  /** How long the replica took to say where it stands, in milliseconds. */
+  /** How long the replica took to answer the probe, in milliseconds. */
   latencyMs: number;
   /** Whether the scrub had its page, or may have none. */
   isScrubbed: boolean;
-  /** What walks found, to be told at the next claim, by table. */
+  /** What walks found, by table; the next claim reports it. */
   walked: Map<string, Walked>;
   /** Tables whose indexes cannot be built now. */
   tooLarge: Set<string>;
+  /** The batch that is too large, and how many messages of it to claim instead. */
   split: { batch: string; messages: number } | null;
+  /** Messages that were settled. */
   processed: number;
+  /** Changes that were parked. */
   parked: number;
+  /** Batches that were applied. */
   batches: number;
   /** Those of them that the replica had lost. */
   replays: number;
   /** Rows that changes wrote or removed, by table. */
   applied: Map<string, number>;
+  /** Failures since the last step that succeeded. */
   failures: number;
   /** What an operator should see to. */
   warnings: string[];
-  /** Whether what is left of the budget is too little for what comes next. */
+  /** Whether too little of the budget remains for what comes next. */
   isSpent: boolean;
 }
 
-/** A sync that has not begun. */
-export function newProgress({ pace }: Pick<Parts, "pace">): Progress {
+/**
+ * The progress of a sync that has not begun.
+ *
+ * @param parts The pace and the clock.
+ * @param options Whether a page of the scrub may ride. Default: true.
+ * @returns The progress.
+ */
+export function newProgress(
+  { pace, now }: Pick<Parts, "pace" | "now">,
+  { scrub = true }: { scrub?: boolean } = {},
+): Progress {
   return {
+    startedAt: now(),
     row: null,
     isUnsure: true,
-    mend: null,
+    brokenSchema: null,
+    ahead: null,
     claimedSize: pace.size,
     latencyMs: 0,
-    isScrubbed: false,
+    isScrubbed: !scrub,
     walked: new Map(),
     tooLarge: new Set(),
     split: null,

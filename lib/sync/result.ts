@@ -1,28 +1,25 @@
 /**
  * Ring 2. What a sync answers, logs and reports to the source.
  *
+ * Promise: it says no more than what the last claim and the replica's row
+ * prove.
+ *
  * @module
  */
 
 import type { Outcome, Queued } from "../chain/claim.ts";
 import { mbOf } from "../replica/capacity.ts";
-import type { Progress } from "./progress.ts";
+import type { Parts, Progress } from "./progress.ts";
 
-/** What a sync did. */
-export interface SyncResult {
-  /** Queue messages dealt with. */
+/** What a sync did so far, as far as one log line holds it. */
+export interface Summary {
+  /** Queue messages that were settled. */
   readonly processed: number;
-  /** Messages left, at most 10,000. */
-  readonly queued: number;
-  /** Whether `queued` is exact, or a lower bound. */
-  readonly queued_exact: boolean;
-  /** Changes set aside by this sync. */
+  /** Changes that were parked. */
   readonly parked: number;
-  /** Batches applied by this sync. */
+  /** Batches that were applied. */
   readonly batches: number;
-  /** Whether the replica has every message that the last batch could see. */
-  readonly drained?: boolean;
-  /** Whether every table was walked: with drained, the replica is equal. */
+  /** Whether every table was walked: with `drained`, the replica is equal. */
   readonly walk_done?: boolean;
   /** The chain the replica follows. */
   readonly epoch?: string;
@@ -30,48 +27,78 @@ export interface SyncResult {
   readonly position?: number;
   /** How much the replica holds, in MB. */
   readonly replica_mb?: number;
+}
+
+/** What a sync did. */
+export interface SyncResult extends Summary {
+  /** Messages that remain, at most 10,000. */
+  readonly queued: number;
+  /** Whether `queued` is exact, or a lower bound. */
+  readonly queued_exact: boolean;
+  /** Whether the replica has every message that the last batch could see. */
+  readonly drained?: boolean;
   /** What an operator should see to. */
   readonly warnings?: readonly string[];
-  /** Set where another sync is at it. */
+  /** Set if another sync holds the lease. */
   readonly busy?: true;
-  /** Set where an operator holds the worker off. */
+  /** Set if an operator has paused the worker. */
   readonly paused?: true;
 }
 
-export function report(
+/**
+ * The result of a sync.
+ *
+ * @param progress Where the sync is.
+ * @param queued What remains, and how many positions must still be replayed.
+ * @returns The result.
+ */
+export function resultOf(
   progress: Progress,
-  queued: Queued & { behind?: number },
+  { queued, queuedExact, behind }: Queued & { behind?: number },
 ): SyncResult {
-  const { row } = progress;
+  const { row, warnings } = progress;
   return {
     ...summaryOf(progress),
-    // A batch that is replayed says so of its own time.
-    ...(row === null
-      ? {}
-      : { drained: row.drained === 1 && queued.behind === 0 }),
-    queued: queued.queued,
-    queued_exact: queued.queuedExact,
-    ...(progress.warnings.length > 0 ? { warnings: progress.warnings } : {}),
+    // A replayed batch says whether it was drained when it was first applied.
+    ...(row === null ? {} : { drained: row.drained === 1 && behind === 0 }),
+    queued,
+    queued_exact: queuedExact,
+    ...(warnings.length > 0 ? { warnings } : {}),
   };
 }
 
+/**
+ * What the source keeps of a sync.
+ *
+ * @param parts The clock.
+ * @param progress Where the sync is.
+ * @param error The code of what ended it.
+ * @returns The outcome.
+ */
 export function outcomeOf(
+  { now }: Pick<Parts, "now">,
   progress: Progress,
-  { ms, error }: { ms: number; error?: string },
+  error?: string,
 ): Outcome {
-  const { processed, parked, batches, replays, applied } = progress;
+  const { processed, parked, batches, replays, applied, startedAt } = progress;
   return {
     processed,
     parked,
     batches,
     replays,
-    ms: Math.round(ms),
+    ms: Math.round(now() - startedAt),
     ...(error ? { error } : {}),
     tables: Object.fromEntries(applied),
   };
 }
 
-export function summaryOf(progress: Progress) {
+/**
+ * What a sync did so far.
+ *
+ * @param progress Where the sync is.
+ * @returns The summary.
+ */
+export function summaryOf(progress: Progress): Summary {
   const { processed, parked, batches, row } = progress;
   return {
     processed,

@@ -1,7 +1,7 @@
 /**
- * Ring 0. What a stop of the source means for the operator.
+ * Ring 0. Explains to the operator why the source hands out nothing.
  *
- * Promise: every refusal names the one command that mends it.
+ * Promise: every explanation names the command that repairs it.
  *
  * @module
  */
@@ -10,9 +10,9 @@ import type { StopCode } from "../chain/claim.ts";
 import { SyncError } from "../errors.ts";
 
 /**
- * The error a stop becomes.
+ * Makes the error for a stop.
  *
- * @param code Why the source hands out nothing.
+ * @param code The code that the source answered.
  * @returns The error.
  *
  * @example
@@ -27,12 +27,12 @@ export function stopError(code: StopCode): SyncError {
     case "replica_foreign":
       return new SyncError(
         code,
-        "Cannot sync: expected a replica of this source, found one of another; check LIBSQL_URL, or POST /nuke to take it over and lose what it holds",
+        "Cannot sync: expected a replica of this source, found one of another source; check LIBSQL_URL, or POST /nuke to take it over and lose what it holds",
       );
     case "replica_ahead":
       return new SyncError(
         code,
-        "Cannot sync: expected a replica at or behind this source's position, found one ahead: the source was restored or cloned; check PGMQ_URL and LIBSQL_URL, or POST /nuke to start the replica over",
+        "Cannot sync: expected a replica at or behind this source's position, found one ahead, as after a restore or in a copy of the source; check PGMQ_URL and LIBSQL_URL, or POST /nuke to start the replica over",
       );
     case "schema_outdated":
       return new SyncError(
@@ -42,7 +42,7 @@ export function stopError(code: StopCode): SyncError {
     case "schema_unknown":
       return new SyncError(
         code,
-        "Cannot sync: expected this worker's schema.json at the source, found none such; run the migration written by deno task schema, then deploy the worker",
+        "Cannot sync: expected this worker's schema.json at the source, found another; run the migration written by deno task schema, then deploy the worker",
       );
   }
 }

@@ -1,8 +1,8 @@
 /**
  * Ring 2. The verbs backfill and verify: a walk over every cell.
  *
- * Promise: a walk compares at exact positions of the chain, so what it calls
- * different is different, however busy the source.
+ * Promise: a walk compares at exact positions of the chain, so that what it
+ * reports as different is different, however busy the source is.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import { sync } from "./sync.ts";
 export interface WalkResult extends SyncResult {
   /** The walk's number. */
   readonly walk: number;
-  /** Whether every table is through; else the next /sync goes on. */
+  /** Whether every table was walked; if not, the next /sync goes on. */
   readonly done: boolean;
   /** Rows missing, different or ghosts; for a backfill, rows it wrote. */
   readonly differences: number;
@@ -25,19 +25,28 @@ export interface WalkResult extends SyncResult {
   readonly tables: Record<string, Omit<Walked, "table" | "walkGen">>;
 }
 
+/** What to walk. */
+export interface WalkRequest {
+  /** Whether it writes what differs, or compares. */
+  readonly kind: "backfill" | "verify";
+  /** One table. Default: all tables. */
+  readonly table?: string;
+  /** Whether a verify repairs what it finds. Default: false. */
+  readonly repair?: boolean;
+}
+
 /**
- * Asks for a walk, and goes as far as the budget does.
+ * Requests a walk, and goes on with it as far as the budget allows.
  *
  * @param parts What to work with.
- * @param request Whether it mends (`backfill`, or `verify` with repair), and
- * one table where not all are meant.
+ * @param request The kind, the table, and whether to repair.
  * @returns What was found so far.
- * @throws {SyncError} `bad_request` where schema.json has no such table, and
+ * @throws {SyncError} `bad_request`: schema.json does not list the table. Else
  * what a sync throws.
  */
 export async function walk(
   parts: Parts,
-  request: { kind: "backfill" | "verify"; table?: string; repair?: boolean },
+  request: WalkRequest,
 ): Promise<WalkResult> {
   const { kind, table = null, repair = false } = request;
   const requested = await parts.source.requestWalk({ kind, table, repair });

@@ -1,0 +1,156 @@
+/**
+ * Ring 2. Asks the source what comes next.
+ *
+ * Promise: once a sync is over, its claims only settle; and what was claimed
+ * ahead is used only if the batch before it was applied whole.
+ *
+ * @module
+ */
+
+import type { BatchSize } from "../chain/claim.ts";
+import type { ReplicaRow } from "../chain/row.ts";
+import { parsePlace } from "../chain/walk_place.ts";
+import { pageAfter, pageBound, requestPage } from "./page_request.ts";
+import {
+  type ClaimedBatch,
+  planClaim,
+  type PlannedBatch,
+  type PlannedClaim,
+} from "./plan_claim.ts";
+import { hasBudget, type Parts, type Progress } from "./progress.ts";
+import { outcomeOf } from "./result.ts";
+
+/** A claim of this size settles and hands out nothing. */
+export const NOTHING: BatchSize = { messages: 0, bytes: 0 };
+
+/** Less time is not enough for one more batch. */
+const AHEAD_MS_MIN = 1_500;
+const BRIEF_MS = 1_000;
+
+/** How far the chain is followed, and under which lease. */
+export interface Following {
+  /** The lease held. */
+  readonly lease: string;
+  /** Whether batches are applied, or only the moves to the epoch in force. */
+  readonly batches: boolean;
+  /** Whether a page of the scrub may ride on a batch. Default: true. */
+  readonly scrub?: boolean;
+  /** Whether the next sync follows at once if there is more. Default: false. */
+  readonly brief?: boolean;
+  /** Whether a replica of another source is taken over. Default: false. */
+  readonly takeOver?: boolean;
+}
+
+/**
+ * Whether nothing more is applied in this sync.
+ *
+ * @param parts What to work with.
+ * @param progress Where the sync is.
+ * @param following How far the chain is followed.
+ * @returns Whether it is over.
+ */
+export function isOver(
+  { budget, now }: Parts,
+  { isSpent, row, startedAt }: Progress,
+  { batches, brief = false }: Following,
+): boolean {
+  // Writes that never pause would keep a sync for its whole budget. pg_net
+  // would deliver no other webhook meanwhile.
+  const isLate = () =>
+    brief && now() - startedAt > BRIEF_MS && row?.drained === 1 &&
+    !isWalking(row);
+  return !batches || isSpent || !hasBudget(budget) || isLate();
+}
+
+/** Whether a walk is on that an operator or a reader waits for: not the scrub. */
+function isWalking(row: ReplicaRow): boolean {
+  const place = parsePlace(row.walk_at);
+  return place !== null && place.scrubRows === null;
+}
+
+/**
+ * Takes the batch that was claimed ahead, or claims: the source settles what
+ * the replica's row proves, and hands out what comes next.
+ *
+ * @param parts What to work with.
+ * @param progress Where the sync is; what was settled is added.
+ * @param following How far the chain is followed.
+ * @returns What to do next.
+ * @throws {SyncError} The source failed, or the replica when it was asked for
+ * the keys of a page.
+ */
+export async function claimNext(
+  parts: Parts,
+  progress: Progress,
+  following: Following,
+): Promise<PlannedClaim> {
+  const { source, pace } = parts;
+  const { lease, takeOver } = following;
+  const { ahead } = progress;
+  progress.ahead = null;
+  const over = isOver(parts, progress, following);
+  if (ahead !== null && !over) return ahead;
+  const claim = await source.claim({
+    lease,
+    row: progress.row,
+    size: over ? NOTHING : pace.size,
+    ...(progress.split ? { split: progress.split } : {}),
+    ...(takeOver ? { takeOver } : {}),
+    ...(over ? {} : { page: await requestPage(parts, progress) }),
+    walked: [...progress.walked.values()],
+    sync: outcomeOf(parts, progress),
+  });
+  progress.walked.clear();
+  progress.processed += claim.acked;
+  progress.claimedSize = pace.size;
+  return planClaim(parts, claim);
+}
+
+/**
+ * Claims and plans the batch after one that is about to be applied. It does not
+ * if that one is the last or was handed out before, or if little time remains.
+ * A page rides on it if the walk goes on without the replica's keys.
+ *
+ * @param parts What to work with.
+ * @param progress Where the sync is.
+ * @param options The lease held, and the batch about to be applied.
+ * @returns Waits for the answer, after the batch. It returns the next batch if
+ * that may be applied now, else null.
+ */
+export function claimAhead(
+  parts: Parts,
+  progress: Progress,
+  { lease, batch }: { lease: string; batch: PlannedBatch },
+): () => Promise<ClaimedBatch | null> {
+  const { source, budget, pace } = parts;
+  const { drained, kind, reopen, page } = batch;
+  const upto = page === null ? undefined : pageAfter(page);
+  const { size } = pace;
+  const { parked, row } = progress;
+  if (
+    drained && !upto || reopen || kind !== "new" || progress.split !== null ||
+    budget.msLeft() < AHEAD_MS_MIN || !hasBudget(budget)
+  ) return () => Promise.resolve(null);
+  const claim = source.claim({
+    lease,
+    row,
+    size,
+    ahead: batch.batch,
+    ...(upto
+      ? { upto, page: { ...pageBound(pace), scrub: false, keys: null } }
+      : {}),
+  });
+  // A failure is not lost: the next claim meets it again.
+  const claimed = claim.then((next) => planClaim(parts, next))
+    .catch(() => null);
+  return async () => {
+    const next = await claimed;
+    progress.processed += next?.acked ?? 0;
+    const isNext = next?.do === "batch" && next.prev === progress.row?.batch &&
+      next.prev === batch.batch && progress.parked === parked &&
+      batch.parked.length === 0;
+    if (!isNext) return null;
+    progress.claimedSize = size;
+    return next;
+  };
+}

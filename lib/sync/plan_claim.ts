@@ -1,0 +1,57 @@
+/**
+ * Ring 2. From what the source handed out to what the replica is asked for.
+ *
+ * Promise: a planned batch holds no messages and no rows of a page, which take
+ * many times the memory of their plan.
+ *
+ * @module
+ */
+
+import type { Batch, BatchHead, Claim } from "../chain/claim.ts";
+import { touchedBy } from "../chain/walk_place.ts";
+import type { PagePlan } from "../plan/page.ts";
+import type { Plan, RowStep } from "../plan/step.ts";
+import type { Parts } from "./progress.ts";
+
+/** A batch whose messages and page are planned. */
+export interface PlannedBatch extends BatchHead {
+  /** The steps of its messages, and the changes that cannot be applied. */
+  readonly queued: Plan<RowStep>;
+  /** The tables that its messages name. */
+  readonly touched: readonly string[];
+  /** The same of its page. */
+  readonly paged: PagePlan | null;
+}
+
+/** A batch that was handed out and planned. */
+export type ClaimedBatch = PlannedBatch & Pick<Claim, "acked">;
+
+/** A move of the chain, which changes no row of a table; or that there is none. */
+export type ChainMove = Extract<
+  Claim,
+  { readonly do: "bootstrap" | "adopt" | "alter" | "stop" }
+>;
+
+/** What to do next. */
+export type PlannedClaim = Exclude<Claim, Batch> | ClaimedBatch;
+
+/**
+ * Plans the messages and the page of a claim.
+ *
+ * @param parts The planners.
+ * @param claim What the source handed out.
+ * @returns The claim, with plans in place of messages and page.
+ * @throws {SyncError} The page is not what the schema says.
+ */
+export function planClaim(
+  { plan, planPage }: Pick<Parts, "plan" | "planPage">,
+  claim: Claim,
+): PlannedClaim {
+  if (claim.do !== "batch") return claim;
+  const { messages, page, ...batch } = claim;
+  const queued = plan({ ...batch, messages });
+  const touched = touchedBy(messages);
+  const parked = [...batch.parked, ...queued.refusals];
+  const paged = page && planPage(page, { parked });
+  return { ...batch, page: paged && paged.head, queued, touched, paged };
+}
