@@ -21,7 +21,7 @@ import { formatPairs, formatTable } from "./table.ts";
 import type { SourceStatus } from "../source/report.ts";
 import { formatCount, formatMs } from "../status/format.ts";
 import { reportStatus } from "../status/status.ts";
-import type { StatusReport } from "../status/warnings.ts";
+import type { StatusReport } from "../status/status_report.ts";
 
 const USAGE = `Usage: deno task status [--json]
 

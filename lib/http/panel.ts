@@ -1,8 +1,8 @@
 /**
  * Ring 3. The page that an operator opens first.
  *
- * Promise: it holds no data and asks nobody but this worker; what runs in it is
- * what was sent with it.
+ * Promise: it holds no data and calls this worker alone; it runs only the script
+ * that was sent with it.
  *
  * @module
  */
@@ -39,19 +39,19 @@ const wide = (id: string, name: string) =>
   `<div class=wide role=region aria-label="${name}" tabindex=0><table id=${id}></table></div>`;
 
 const BODY =
-  `<header><h1>LibSQL Sync</h1><p id=state role=status></p></header><main><form id=door><label for=secret>The worker's secret</label><input id=secret type=password autocomplete=off required><button>Open</button><p><small>It stays in this tab, and is gone when the tab is.</small></p></form><div id=all hidden><dl id=now></dl><ul id=warnings></ul><div class=verbs role=group aria-label=Verbs><button id=sync>Sync</button><button id=verify>Verify</button><button id=backfill>Backfill</button><output id=said></output><button id=leave>Forget the secret</button></div><div class=two><section><h2>Lag</h2><figure id=lag></figure></section><section><h2>Messages a minute</h2><figure id=rate></figure></section></div><h2>Walk</h2><div id=walk></div><h2>Tables</h2>${
+  `<header><h1>LibSQL Sync</h1><p id=state role=status></p></header><main><form id=door><label for=secret>The worker's secret</label><input id=secret type=password autocomplete=off required><button>Open</button><p><small>It stays in this tab and is deleted with it.</small></p></form><div id=all hidden><dl id=now></dl><ul id=warnings></ul><div class=verbs role=group aria-label=Verbs><button id=sync>Sync</button><button id=verify>Verify</button><button id=backfill>Backfill</button><output id=said></output><button id=leave>Forget the secret</button></div><div class=two><section><h2>Lag</h2><figure id=lag></figure></section><section><h2>Messages a minute</h2><figure id=rate></figure></section></div><h2>Walk</h2><div id=walk></div><h2>Tables</h2>${
     wide("tables", "Tables")
-  }<section id=aside><h2>Parked changes</h2>${
+  }<section id=parked><h2>Parked changes</h2>${
     wide("letters", "Parked changes")
   }<p id=all-letters></p></section><h2>Last syncs</h2>${
     wide("syncs", "Last syncs")
   }</div></main>`;
 
 /**
- * Makes the page, with what a browser may do in it.
+ * Makes the page, and the headers that limit what a browser runs in it.
  *
- * @param nonce A text that nobody can guess, for this answer alone.
- * @returns The page, and its headers.
+ * @param nonce A random text, for this answer alone.
+ * @returns The page and its headers.
  */
 export function panel(
   nonce: string,

@@ -1,15 +1,15 @@
 /**
- * Ring 3. What runs in the operator's browser.
+ * Ring 3. The script that runs in the operator's browser.
  *
- * Promise: it is one function that uses nothing outside itself, as its text is
- * sent; what the worker answers becomes text, never markup.
+ * Promise: it is one function that uses nothing outside itself, because its text
+ * is sent; what the worker answers becomes text, never markup.
  *
  * @module
  */
 
 import type { WorkerStatus } from "../status/status.ts";
 
-/** A browser's element, as far as it is used: Deno's types have none. */
+/** A browser's element, as far as it is used: Deno has no type for it. */
 interface Part {
   hidden: boolean;
   value: string;
@@ -30,7 +30,7 @@ declare const document: {
   getElementById(id: string): Part | null;
 };
 
-/** Shows the status, and asks for the verbs. */
+/** Shows the status, and sends the verbs. */
 export function panelScript(): void {
   const KEY = "libsql-sync";
   const EVERY_MS = 10_000;
@@ -55,7 +55,7 @@ export function panelScript(): void {
     element.append(...children);
     return element;
   };
-  /** Puts what is new in the place of what was there; what is the same stays, with its focus. */
+  /** Replaces what has changed; what has not keeps its elements and their focus. */
   const show = (id: string, data: unknown, build: () => (Part | string)[]) => {
     const text = JSON.stringify(data);
     if (shown[id] === text) return;
@@ -116,7 +116,7 @@ export function panelScript(): void {
       ),
     ),
   ];
-  /** Three hours by the minute: bars, or a line over the minutes that had a sync. */
+  /** Plots three hours by the minute: bars, or a line over the minutes with a sync. */
   const plot = (
     id: string,
     points: readonly (readonly [minute: number, value: number])[],
@@ -210,13 +210,13 @@ export function panelScript(): void {
     say(
       "state",
       (status.replica_position === null
-        ? "No sync has been yet."
+        ? "No sync has run yet."
         : isEqual
         ? "The replica equals the source."
         : status.walk_done
         ? "Changes are on their way."
         : "Tables are being walked.") +
-        (status.fine ? "" : " Somebody has to do something."),
+        (status.fine ? "" : " Attention is needed."),
     );
     document.body.className = status.fine ? isEqual ? "fine" : "" : "attention";
     const facts: [string, Part | string][] = [
@@ -225,7 +225,7 @@ export function panelScript(): void {
         "Queued",
         count(status.queued) + (status.queued_exact ? "" : " or more"),
       ],
-      ["Set aside", count(status.dead_letters)],
+      ["Parked", count(status.dead_letters)],
       ["Last sync", ago(status.last_sync)],
       ["Position", `${status.replica_position ?? "-"} of ${status.position}`],
       ["Epoch", status.epoch.slice(0, 8)],
@@ -271,7 +271,7 @@ export function panelScript(): void {
         walk === null
           ? [
             status.waiting_walks > 0
-              ? `${status.waiting_walks} wait.`
+              ? `${status.waiting_walks} waiting.`
               : "None.",
           ]
           : [
@@ -300,7 +300,7 @@ export function panelScript(): void {
         ago(verified_at),
       ]),
     ));
-    byId("aside").hidden = !letters?.length;
+    byId("parked").hidden = !letters?.length;
     show("letters", letters, () =>
       rowsOf(
         ["Id", "", "Parked", "Table", "Key", "Reason"],
@@ -344,7 +344,7 @@ export function panelScript(): void {
     if (isBusy) return;
     isBusy = true;
     document.body.setAttribute("aria-busy", "true");
-    say("said", "At it.");
+    say("said", "Running.");
     try {
       say("said", await verb());
     } catch (error) {
@@ -370,20 +370,20 @@ export function panelScript(): void {
           const body = await call("POST", `/${verb}`);
           if (body.busy) {
             return body.paused
-              ? "The worker is held off."
-              : "Another sync is at it.";
+              ? "The worker is paused."
+              : "Another sync is running.";
           }
           if (verb === "sync") {
             return `${count(body.processed)} messages, ${
               count(body.queued)
-            } left.`;
+            } remaining.`;
           }
           const { done, differences } = body;
           const found = `${count(differences)} ${
             verb === "verify" ? "different" : "written"
           }`;
           if (done) return `Every row was compared: ${found}.`;
-          say("said", `At it: ${found} so far.`);
+          say("said", `Running: ${found} so far.`);
           await load();
         }
       }));

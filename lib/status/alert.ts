@@ -1,28 +1,27 @@
 /**
- * Ring 0. What the alert webhook is told.
+ * Ring 0. The texts of alerts.
  *
- * Promise: an event is told once, and once more when it is over; what is told
- * holds names and counts, never a row's value.
+ * Promise: they hold names, counts, times and reasons, never a row's value.
  *
  * @module
  */
 
 import type { Alert } from "../chain/alert.ts";
 
-/** What it says when it begins, the advice, and what when it is over. */
+/** The text when it begins, the advice, and the text when it is over. */
 const TEXTS: Record<
   Alert["name"],
   readonly [begins: (detail: string) => string, advice: string, over: string]
 > = {
   parked: [
-    (count) => `changes are set aside: ${count}`,
+    (count) => `parked changes: ${count}`,
     "deno task dlq list",
-    "no change is set aside any more",
+    "no change is parked any more",
   ],
   drift: [
-    (count) => `a walk found rows that differ: ${count}`,
+    (count) => `rows that differ, found by a walk: ${count}`,
     "deno task status",
-    "what differed is mended",
+    "the rows that differed are repaired",
   ],
   stale: [
     (time) => `no sync for ${time}`,
@@ -30,9 +29,9 @@ const TEXTS: Record<
     "syncs are back",
   ],
   rewind: [
-    (count) => `the replica lost batches, which are replayed: ${count}`,
-    "nothing to do where it does not come again",
-    "the replica has what it had lost",
+    (count) => `batches that the replica lost, being replayed: ${count}`,
+    "nothing to do unless it happens again",
+    "the replica has the lost batches again",
   ],
   epoch: [
     (reason) => `the chain was broken: ${reason}`,
@@ -42,9 +41,9 @@ const TEXTS: Record<
 };
 
 /**
- * Writes what a webhook takes, such as Slack's.
+ * Formats alerts as a webhook such as Slack's takes them.
  *
- * @param alerts What began, or is over.
+ * @param alerts The alerts that begin or are over.
  * @returns The JSON's value.
  *
  * @example
@@ -52,8 +51,8 @@ const TEXTS: Record<
  * import { assertEquals } from "@std/assert";
  *
  * assertEquals(formatAlerts([{ name: "parked", detail: "3" }, { name: "drift", detail: null }]).text,
- *   "LibSQL Sync: changes are set aside: 3 (deno task dlq list)\n" +
- *   "LibSQL Sync: over: what differed is mended");
+ *   "LibSQL Sync: parked changes: 3 (deno task dlq list)\n" +
+ *   "LibSQL Sync: over: the rows that differed are repaired");
  * ```
  */
 export function formatAlerts(

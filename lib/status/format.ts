@@ -1,6 +1,8 @@
 /**
  * Ring 0. Counts and lengths of time as people read them.
  *
+ * Promise: the same value always reads the same; no locale plays a part.
+ *
  * @module
  */
 

@@ -1,8 +1,8 @@
 /**
  * Ring 0. The status as OpenMetrics.
  *
- * Promise: names and labels are Prometheus' own kind, and stay; a table's name
- * is the only text of a schema that is shown.
+ * Promise: names and labels follow Prometheus' conventions and do not change; of
+ * a schema, only the tables' names are shown.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import type { WorkerStatus } from "./status.ts";
 export const METRICS_TYPE =
   "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/** A sample's labels, and its value; without one it is left out. */
+/** A sample's labels and its value; it is left out if the value is null. */
 type Sample = readonly [
   labels: Readonly<Record<string, string>>,
   value: number | boolean | null,
@@ -67,13 +67,13 @@ function* familiesOf(status: WorkerStatus): Generator<Family> {
   yield [
     "queued_messages",
     "gauge",
-    "Messages that wait; 10000 stands for as many or more.",
+    "Messages that wait; 10000 means as many or more.",
     one(status.queued),
   ];
   yield [
     "dead_letters",
     "gauge",
-    "Changes that are set aside; 10001 stands for as many or more.",
+    "Parked changes; 10001 means as many or more.",
     one(status.dead_letters),
   ];
   yield [
@@ -115,7 +115,7 @@ function* familiesOf(status: WorkerStatus): Generator<Family> {
   yield [
     "last_cron_timestamp_seconds",
     "gauge",
-    "When the cron's job last came through.",
+    "When the cron's job last ran.",
     one(
       status.heartbeat.ticked_at === null
         ? null
@@ -125,7 +125,7 @@ function* familiesOf(status: WorkerStatus): Generator<Family> {
   yield [
     "heartbeat_stale",
     "gauge",
-    "Whether nothing went the whole way from the cron to the replica for 25 minutes.",
+    "Whether no call came from the cron through to the replica for 25 minutes.",
     one(status.heartbeat.stale),
   ];
   yield [
@@ -159,7 +159,7 @@ function* familiesOf(status: WorkerStatus): Generator<Family> {
   yield [
     "changes_parked",
     "counter",
-    "Changes that were set aside.",
+    "Changes that were parked.",
     one(totals.parked),
   ];
   yield [
@@ -171,19 +171,19 @@ function* familiesOf(status: WorkerStatus): Generator<Family> {
   yield [
     "batches_replayed",
     "counter",
-    "Batches that were applied again because the replica had lost them.",
+    "Batches that were applied again after the replica had lost them.",
     one(totals.replays),
   ];
   yield [
     "walk_rows",
     "gauge",
-    "Rows that the walk under way has compared.",
+    "Rows that the current walk has compared.",
     one(walk?.rows ?? 0),
   ];
   yield [
     "paused",
     "gauge",
-    "Whether an operator holds the worker off.",
+    "Whether an operator has paused the worker.",
     one(status.paused),
   ];
   yield [
@@ -198,7 +198,7 @@ function* familiesOf(status: WorkerStatus): Generator<Family> {
   yield [
     "attention_needed",
     "gauge",
-    "Things that somebody has to see to: /status tells them.",
+    "Warnings that an operator has to act on; /status lists them.",
     one(status.warnings.filter(({ level }) => level === "attention").length),
   ];
   const each = (
@@ -225,7 +225,7 @@ function* familiesOf(status: WorkerStatus): Generator<Family> {
   yield [
     "table_verified_timestamp_seconds",
     "gauge",
-    "When a walk was last through with the table.",
+    "When a walk last finished the table.",
     each(({ verified_at }) =>
       verified_at === null ? null : Date.parse(verified_at) / 1000
     ),

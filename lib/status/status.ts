@@ -1,7 +1,8 @@
 /**
- * Ring 0. How source and replica stand, and what somebody has to do about it.
+ * Ring 0. Makes the status from what the source reports.
  *
- * Promise: it is fine only where nobody has to do anything.
+ * Promise: it is fine only if no operator has to act; every age is measured by
+ * the source's clock.
  *
  * @module
  */
@@ -12,17 +13,19 @@ import type {
   SourceStatus,
   Walk,
 } from "../source/report.ts";
-import { type StatusReport, type WalkReport, warningsOf } from "./warnings.ts";
+import type { StatusReport, WalkReport } from "./status_report.ts";
+import { warningsOf } from "./warnings.ts";
 
-/** What the worker tells of itself, the source and the replica. */
+/** How the worker, the source and the replica stand. */
 export interface WorkerStatus extends StatusReport, History {
-  /** The build. */
+  /** The worker's build; null if it has none. */
   readonly version: string | null;
+  /** `lag_ms` in seconds. */
   readonly lag_seconds: number;
 }
 
 /**
- * Puts together how source and replica stand.
+ * Makes the status of source and replica.
  *
  * @param status What the source answered.
  * @param options The source's time in milliseconds since 1970, and the hash of
@@ -86,7 +89,7 @@ export function reportStatus(
 }
 
 /**
- * Puts together what the worker tells.
+ * Makes the status of the worker, with what its syncs did.
  *
  * @param source What the source answered.
  * @param options The hash of the worker's schema, and its build.
@@ -113,7 +116,7 @@ export function describeWorker(
   };
 }
 
-/** Where a walk is. */
+/** Where a walk is, from the replica's row. */
 function placeOf(walkAt: string | null): { table: string; half: string } {
   const { table, half } = JSON.parse(walkAt ?? "{}");
   return { table: String(table ?? "-"), half: String(half ?? "-") };

@@ -1,127 +1,93 @@
 /**
  * Ring 0. What needs attention, and what to do about it.
  *
- * Promise: it is fine only if nothing needs to be done.
+ * Promise: this is the one place that judges a status; nothing that an operator
+ * has to act on is a mere note.
  *
  * @module
  */
 
-import type { Found, Heartbeat, SourceStatus } from "../source/report.ts";
+import type { SourceStatus } from "../source/report.ts";
 import { formatCount, formatMs } from "./format.ts";
+import type { StatusReport, WalkReport, Warning } from "./status_report.ts";
 
-/** Without a sync for so long, something does not call the worker. */
+/** After this long without a sync, something fails to call the worker. */
 const STALE_MS = 30 * 60_000;
-
 const DAY_MS = 24 * 3_600_000;
 
-/** Something to know, and what to do about it. */
-export interface Warning {
-  /** "attention": somebody has to do something; "note": it mends itself. */
-  readonly level: "attention" | "note";
-  readonly found: string;
-  readonly advice: string | null;
-}
+/** A report that is not judged yet. */
+export type Facts = Omit<StatusReport, "fine" | "warnings">;
 
-/** A walk in short. */
-export interface WalkReport {
-  readonly walk: number;
-  readonly kind: string;
-  readonly repair: boolean;
-  readonly ended_at: string | null;
-  readonly ended_ms_ago: number | null;
-  readonly rows: number;
-  readonly differences: number;
-  readonly tables: Readonly<Record<string, Found>>;
-}
+const attention = (found: string, advice: string): Warning => ({
+  level: "attention",
+  found,
+  advice,
+});
 
-/** How source and replica stand. */
-export interface StatusReport {
-  readonly fine: boolean;
-  readonly epoch: string;
-  readonly position: number;
-  readonly replica_position: number | null;
-  /** Whether the last batch took every change there was. */
-  readonly drained: boolean;
-  /** Whether every table was walked: with drained, the replica is equal. */
-  readonly walk_done: boolean;
-  /** As of when the replica is what the source was. */
-  readonly source_time: string | null;
-  readonly lag_ms: number;
-  readonly queued: number;
-  readonly queued_exact: boolean;
-  readonly dead_letters: number;
-  readonly last_sync: string | null;
-  readonly last_sync_ms_ago: number | null;
-  readonly heartbeat: Heartbeat;
-  readonly syncing: boolean;
-  readonly paused: boolean;
-  readonly walk: (WalkReport & { table: string; half: string }) | null;
-  readonly waiting_walks: number;
-  readonly last_full_pass: WalkReport | null;
-  readonly schema: {
-    readonly here: string;
-    readonly source: string | null;
-    readonly replica: string | null;
-  };
-  readonly last_epoch: {
-    reason: string;
-    begun_at: string;
-    begun_ms_ago: number;
-  };
-  readonly warnings: readonly Warning[];
-}
+const note = (found: string, advice: string | null = null): Warning => ({
+  level: "note",
+  found,
+  advice,
+});
 
-const SILENT = {
-  cron: ": the cron is silent",
-  worker: ": nothing behind the cron answers",
-  nobody: "",
-};
-
-/** What there is to know, the worst first. */
+/**
+ * Judges a status.
+ *
+ * @param report How source and replica stand.
+ * @param status What the source answered.
+ * @returns The warnings: first the source's catalog, then the way of a change.
+ */
 export function* warningsOf(
-  report: Omit<StatusReport, "fine" | "warnings">,
+  report: Facts,
   status: SourceStatus,
 ): Generator<Warning> {
-  const attention = (found: string, advice: string): Warning => ({
-    level: "attention",
-    found,
-    advice,
-  });
-  const note = (found: string, advice: string | null = null): Warning => ({
-    level: "note",
-    found,
-    advice,
-  });
-  const { schema, last_full_pass: pass, last_sync_ms_ago: idle } = report;
   for (const { name, found, advice } of status.catalog) {
     yield attention(`${name}: ${found}.`, advice);
   }
+  yield* ofCalls(report);
+  yield* ofLetters(report);
+  yield* ofSchemas(report);
+  if (report.last_full_pass !== null) yield* ofPass(report.last_full_pass);
+  yield* ofEpochs(report, status);
+}
+
+/** Whether the worker is called. */
+function* ofCalls(report: Facts): Generator<Warning> {
+  const { heartbeat, last_sync_ms_ago: idle } = report;
   if (report.paused) {
     yield attention(
-      "The worker is held off: changes stay queued.",
+      "The worker is paused: changes stay queued.",
       "select libsql_sync.resume();",
     );
   } else if (idle === null) {
     yield attention("No worker has called yet.", "deno task doctor");
-  } else if (report.heartbeat.stale || idle > STALE_MS) {
+  } else if (heartbeat.stale || idle > STALE_MS) {
     const waits = report.queued > 0 || report.walk !== null ||
       report.waiting_walks > 0;
+    const where = {
+      cron: ": the cron is silent",
+      worker: ": the cron calls, but no worker answers",
+      nowhere: "",
+    }[heartbeat.silent ?? "nowhere"];
     const found = `The last sync was ${formatMs(idle)} ago${
       waits ? ", though there is work" : ""
-    }${SILENT[report.heartbeat.silent ?? "nobody"]}.`;
-    yield waits || report.heartbeat.stale
-      ? attention(found, "deno task doctor")
-      : note(found, "deno task doctor");
+    }${where}.`;
+    const warn = waits || heartbeat.stale ? attention : note;
+    yield warn(found, "deno task doctor");
   }
-  if (report.dead_letters > 0) {
-    const count = report.dead_letters > 10_000
-      ? "More than 10,000"
-      : formatCount(report.dead_letters);
-    yield attention(
-      `${count} changes are set aside.`,
-      "deno task dlq list",
-    );
-  }
+}
+
+function* ofLetters({ dead_letters }: Facts): Generator<Warning> {
+  if (dead_letters === 0) return;
+  const count = dead_letters > 10_000
+    ? "More than 10,000 changes are"
+    : dead_letters === 1
+    ? "1 change is"
+    : `${formatCount(dead_letters)} changes are`;
+  yield attention(`${count} parked.`, "deno task dlq list");
+}
+
+function* ofSchemas({ schema }: Facts): Generator<Warning> {
   if (schema.source !== schema.here) {
     yield attention(
       "schema.json here is not the one in force at the source.",
@@ -134,29 +100,37 @@ export function* warningsOf(
       "deploy the worker with that schema.json: its next sync alters the replica",
     );
   }
-  if (pass !== null) {
-    const where = Object.entries(pass.tables)
-      .filter(([, { differing, ghosts }]) => differing + ghosts > 0)
-      .map(([name]) => name).join(", ");
-    const found = `The last full pass found ${
-      formatCount(pass.differences)
-    } differences, in ${where}`;
-    if (pass.differences > 0 && !pass.repair) {
-      yield attention(`${found}.`, "deno task verify --repair");
-    } else if (pass.differences > 0 && pass.kind !== "backfill") {
-      yield note(`${found}, and mended them.`);
-    }
-    for (const [name, { failed }] of Object.entries(pass.tables)) {
-      if (failed) {
-        yield attention(
-          `The last full pass could not read table ${name} (SQLSTATE ${failed}).`,
-          "deno task doctor",
-        );
-      }
+}
+
+/** What the last walk over all tables found. */
+function* ofPass(
+  { tables, differences, repair, kind }: WalkReport,
+): Generator<Warning> {
+  const names = Object.entries(tables)
+    .filter(([, { differing, ghosts }]) => differing + ghosts > 0)
+    .map(([name]) => name).join(", ");
+  const found = `The last full pass found ${
+    formatCount(differences)
+  } differences, in ${names}`;
+  if (differences > 0 && !repair) {
+    yield attention(`${found}.`, "deno task verify --repair");
+  } else if (differences > 0 && kind !== "backfill") {
+    yield note(`${found}, and repaired them.`);
+  }
+  for (const [name, { failed }] of Object.entries(tables)) {
+    if (failed) {
+      yield attention(
+        `The last full pass could not read table ${name} (SQLSTATE ${failed}).`,
+        "deno task doctor",
+      );
     }
   }
-  const begun = report.last_epoch.begun_ms_ago;
-  const { replica } = status;
+}
+
+/** Whether the replica follows the source's chain, and is filled. */
+function* ofEpochs(report: Facts, status: SourceStatus): Generator<Warning> {
+  const { begun_ms_ago: begun, reason } = report.last_epoch;
+  const { replica, refill } = status;
   if (replica !== null && replica.epoch !== status.epoch) {
     const found = `The replica does not follow the epoch that began ${
       formatMs(begun)
@@ -165,17 +139,15 @@ export function* warningsOf(
       ? attention(found, "deno task doctor")
       : note(found, "the next sync makes it follow");
   }
-  if (
-    begun < DAY_MS && !/^(installed|nuke)$/.test(report.last_epoch.reason)
-  ) {
+  if (begun < DAY_MS && !/^(installed|nuke)$/.test(reason)) {
     yield note(
-      `A new epoch began ${formatMs(begun)} ago: ${report.last_epoch.reason}.`,
-      "the walk mends what was lost meanwhile",
+      `A new epoch began ${formatMs(begun)} ago: ${reason}.`,
+      "the walk repairs what was lost",
     );
   }
   if (replica !== null && !report.walk_done && report.walk === null) {
-    yield status.refill || report.waiting_walks > 0
-      ? note("Not every table was walked yet.", "the next syncs do it")
+    yield refill || report.waiting_walks > 0
+      ? note("Not every table was walked yet.", "the next syncs walk them")
       : note(
         "The replica was emptied and is not filled.",
         "deno task backfill",

@@ -89,7 +89,7 @@ Deno.test("the alert webhook is told of a parked change once, and once more when
     await stack.sql`insert into item values (3, 'a secret name', 0.5)`;
     await post("/sync");
     assertEquals(hook.told.map(({ text }) => text), [
-      "LibSQL Sync: changes are set aside: 1 (deno task dlq list)",
+      "LibSQL Sync: parked changes: 1 (deno task dlq list)",
     ]);
     assertEquals(hook.take(), ["parked"]);
     await stack.sql`insert into item values (4, 'another', 0.5)`;
@@ -100,7 +100,7 @@ Deno.test("the alert webhook is told of a parked change once, and once more when
     await post("/sync");
     assertMatch(
       hook.told[0]!.text,
-      /^LibSQL Sync: over: no change is set aside/,
+      /^LibSQL Sync: over: no change is parked/,
     );
     assertEquals(hook.take(), ["parked over"]);
     await post("/sync");
@@ -116,8 +116,8 @@ Deno.test("the alert webhook is told again by the next sync when it failed, and 
     assertEquals([status, body.parked], [200, 1]);
     assertEquals(hook.take(), ["parked"]);
     assert(
-      log.some(({ event, told, status }) =>
-        event === "alert" && told === false && status === 500
+      log.some(({ event, sent, status }) =>
+        event === "alert" && sent === false && status === 500
       ),
     );
     hook.status = 204;

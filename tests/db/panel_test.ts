@@ -108,7 +108,7 @@ Deno.test("the page asks for the secret, keeps it in its tab alone, and shows wh
     /stripe_info\s+\["77"\]\s+column is_good_plan: expected true or false/,
   );
   assertEquals(await page.locator("#all b").count(), 0, "no markup of theirs");
-  assertMatch(await page.locator("#warnings").innerText(), /set aside/);
+  assertMatch(await page.locator("#warnings").innerText(), /parked/);
   for (const name of [/^Lag over three hours/, /^Messages a minute over/]) {
     const plot = page.getByRole("img", { name });
     assert(await plot.locator("rect").count() >= 170);
@@ -136,13 +136,13 @@ Deno.test("the page's buttons sync, verify, backfill and redrive, by the keyboar
   await redrive.waitFor();
   assertEquals(await redrive.count(), 1);
   await redrive.click();
-  await page.locator("#aside").waitFor({ state: "hidden" });
+  await page.locator("#parked").waitFor({ state: "hidden" });
   assertEquals(await stack.deadLetters(), []);
   await stack.sql`update orgs set name = 'later'`;
   const said = page.locator("#said");
   await page.getByRole("button", { name: "Sync" }).focus();
   await page.keyboard.press("Enter");
-  await said.getByText(/^1 messages, 0 left\.$/).waitFor();
+  await said.getByText(/^1 messages, 0 remaining\.$/).waitFor();
   // What is redrawn leaves the keyboard where it was.
   assertEquals(await page.evaluate("document.activeElement.id"), "sync");
 
@@ -161,8 +161,8 @@ Deno.test("the page's buttons sync, verify, backfill and redrive, by the keyboar
   // A worker that fails is told, and the page goes on.
   await stack.sql`select libsql_sync.pause()`;
   await page.getByRole("button", { name: "Sync" }).click();
-  await said.getByText("The worker is held off.").waitFor();
-  await page.locator("#warnings").getByText("held off").waitFor();
+  await said.getByText("The worker is paused.").waitFor();
+  await page.locator("#warnings").getByText("is paused").waitFor();
   await context.close();
 });
 
