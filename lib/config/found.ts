@@ -1,15 +1,15 @@
 /**
  * Ring 0. What an error about a setting may say of what was found.
  *
- * Promise: no part of a value is shown but a scheme from a closed list.
+ * Promise: of a value, only its length and a scheme from a closed list are shown.
  *
  * @module
  */
 
-/** Takes the sentence that tells what is wrong with a setting. */
+/** Takes the sentence that says what is wrong with a setting. */
 export type Report = (problem: string) => void;
 
-/** The schemes an error may name; another might be part of a secret. */
+/** The schemes that an error may name; another could be part of a secret. */
 const SCHEMES = [
   "libsql",
   "https",
@@ -27,7 +27,7 @@ const SCHEMES = [
  * Finds the scheme of what may be a URL.
  *
  * @param text The text.
- * @returns The scheme in lower case, where there is one.
+ * @returns The scheme in lower case, if there is one.
  *
  * @example
  * ```ts

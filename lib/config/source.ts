@@ -10,12 +10,27 @@
 import { foundScheme, lengthOf, type Report, schemeOf } from "./found.ts";
 import { parsePostgresUrl } from "../postgres/url.ts";
 
+/** The settings of the source. */
+export interface PgmqSettings {
+  /** PostgreSQL's connection string, or PostgREST's address without a slash at the end. */
+  readonly pgmqUrl: string;
+  /** The key of the gateway in front of PostgREST; empty if it asks for none. */
+  readonly pgmqApiKey: string;
+  /** The JWT for PostgREST; empty for a connection string. */
+  readonly pgmqToken: string;
+  /** PEM of the CA that PostgreSQL's certificate is verified by; empty for the well-known ones. */
+  readonly pgmqCa: string;
+}
+
 /**
  * Reads and checks the settings of the source.
  *
- * @param read Reads a setting; empty where it is not set.
- * @param report Told of each problem.
- * @returns The settings, which may be used where nothing was reported.
+ * PGMQ_API_KEY and PGMQ_TOKEN are read if PGMQ_URL is https:// or http://,
+ * PGMQ_CA if it is not.
+ *
+ * @param read Reads a setting; empty if it is not set.
+ * @param report Takes each problem.
+ * @returns The settings, which may be used if nothing was reported.
  *
  * @example
  * ```ts
@@ -29,9 +44,9 @@ import { parsePostgresUrl } from "../postgres/url.ts";
 export function parsePgmq(
   read: (name: string) => string,
   report: Report,
-) {
-  const pgmqApiKey = read("PGMQ_API_KEY");
-  const pgmqToken = read("PGMQ_TOKEN");
+): PgmqSettings {
+  const pgmqUrl = read("PGMQ_URL").trim();
+  const isRest = /^https?$/.test(schemeOf(pgmqUrl) ?? "");
   const ca = parseCa(read("PGMQ_CA"));
   if (ca === null) {
     report(
@@ -40,17 +55,29 @@ export function parsePgmq(
       } of something else; copy the file of your database's CA.`,
     );
   }
-  const pgmqUrl = read("PGMQ_URL").trim();
-  const scheme = schemeOf(pgmqUrl);
-  if (scheme !== "https" && scheme !== "http") {
-    const hasCa = read("PGMQ_CA") !== "";
+  if (isRest) {
     return {
-      pgmqUrl: parsePgmqUrl(pgmqUrl, { hasCa, report }),
-      pgmqApiKey: "",
-      pgmqToken: "",
-      pgmqCa: ca ?? "",
+      pgmqUrl: parseRestUrl(pgmqUrl, report),
+      ...parseRestKeys(read, report),
+      pgmqCa: "",
     };
   }
+  const hasCa = read("PGMQ_CA") !== "";
+  return {
+    pgmqUrl: parsePgmqUrl(pgmqUrl, { hasCa, report }),
+    pgmqApiKey: "",
+    pgmqToken: "",
+    pgmqCa: ca ?? "",
+  };
+}
+
+/** The gateway's key and the worker's token, neither of which may be a master key. */
+function parseRestKeys(
+  read: (name: string) => string,
+  report: Report,
+): Pick<PgmqSettings, "pgmqApiKey" | "pgmqToken"> {
+  const pgmqApiKey = read("PGMQ_API_KEY");
+  const pgmqToken = read("PGMQ_TOKEN");
   if (
     !/^[\x21-\x7e]*$/.test(pgmqApiKey) || pgmqApiKey.startsWith("sb_secret_")
   ) {
@@ -69,15 +96,10 @@ export function parsePgmq(
           : role === null
           ? `${lengthOf(pgmqToken)} of something else`
           : "service_role"
-      }; https:// in PGMQ_URL needs it, and never the service key.`,
+      }; https:// in PGMQ_URL needs it; never use the service key.`,
     );
   }
-  return {
-    pgmqUrl: parseRestUrl(pgmqUrl, report),
-    pgmqApiKey,
-    pgmqToken,
-    pgmqCa: "",
-  };
+  return { pgmqApiKey, pgmqToken };
 }
 
 function parseRestUrl(text: string, report: Report): string {
@@ -89,9 +111,9 @@ function parseRestUrl(text: string, report: Report): string {
     url.username + url.password + url.search + url.hash !== ""
   ) {
     report(
-      `PGMQ_URL must be the address of PostgREST where it is https://: found ${
+      `PGMQ_URL must be the address of PostgREST if it is https://: found ${
         url === null
-          ? `text of ${lengthOf(text)} that is no URL`
+          ? `${lengthOf(text)} that cannot be parsed as a URL`
           : isBare
           ? "a Supabase project without a path"
           : "a user, a password, a query or a fragment too"
@@ -102,7 +124,7 @@ function parseRestUrl(text: string, report: Report): string {
   return url.origin + url.pathname.replace(/\/+$/, "");
 }
 
-/** The role a JWT names; null where it is none. */
+/** The role that a JWT names; null if there is none. */
 function roleIn(token: string): string | null {
   const [, claims] = /^[\w-]+\.([\w-]+)\.[\w-]+$/.exec(token) ?? [];
   try {
@@ -115,9 +137,9 @@ function roleIn(token: string): string | null {
 }
 
 /**
- * Certificates as PEM, from PEM or base64 as it survives a dashboard: without
- * its line ends, with "\n" for them, or encoded once more. Null where it is
- * something else.
+ * Certificates as PEM, from PEM or base64 as a dashboard may store it: without
+ * line ends, with "\n" for them, or encoded once more. Null if it is something
+ * else.
  */
 function parseCa(given: string): string | null {
   let text = given.replace(/\\n/g, "\n").trim();
@@ -170,7 +192,7 @@ function parsePgmqUrl(
   }
   const url = URL.parse(text);
   if (url === null) {
-    return refuse(`text of ${lengthOf(text)} that is no URL`, escape);
+    return refuse(`${lengthOf(text)} that cannot be parsed as a URL`, escape);
   }
   if (url.hostname === "") {
     return refuse("no host", "name it after the user and the password");

@@ -200,7 +200,11 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
   ["LIBSQL_URL", "wss://replica.example.com", "found wss://"],
   ["LIBSQL_URL", "postgres://u:hunter2@h/d", "found postgres://"],
   ["LIBSQL_URL", "hunter2://x", "found another scheme"],
-  ["LIBSQL_URL", "https://", "text of 8 characters that is no URL"],
+  [
+    "LIBSQL_URL",
+    "https://",
+    "found 8 characters that cannot be parsed as a URL",
+  ],
   [
     "LIBSQL_URL",
     "libsql://u:hunter2@replica.example.com",
@@ -217,11 +221,15 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
     "found a user, a password, a query or a fragment",
   ],
   ["LIBSQL_URL", "https://replica.example.com/hunter2", "found a path too"],
-  ["LIBSQL_AUTH_TOKEN", "hunter2\n", "found 8 characters, some of them others"],
+  [
+    "LIBSQL_AUTH_TOKEN",
+    "hunter2\n",
+    "found 8 characters, not all of them such",
+  ],
   [
     "LIBSQL_AUTH_TOKEN",
     "Bearer hunter2",
-    "found 14 characters, some of them others",
+    "found 14 characters, not all of them such",
   ],
   ["PGMQ_URL", "mysql://hunter2.example.com", "found mysql://"],
   ["PGMQ_URL", "postgres://h/d?sslmode=hunter2", "an unknown sslmode"],
@@ -237,7 +245,7 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
   [
     "PGMQ_URL",
     "postgres://u:hunter2#x@h/d",
-    "that is no URL; in the user and the password, write # / ? @ : and %",
+    "that cannot be parsed as a URL; in the user and the password, write # / ? @ : and %",
   ],
   ["PGMQ_URL", "postgres://u:hunter2%@h/d", "found a stray %"],
   ["PGMQ_URL", "postgres:///hunter2?host=/tmp", "found no host"],
@@ -254,9 +262,13 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
   [
     "WEBHOOK_SIGNATURE",
     "hunter2\u00e9",
-    "found 8 characters, some of them others",
+    "found 8 characters, not all of them such",
   ],
-  ["WEBHOOK_SIGNATURE", "hun\nter2", "found 8 characters, some of them others"],
+  [
+    "WEBHOOK_SIGNATURE",
+    "hun\nter2",
+    "found 8 characters, not all of them such",
+  ],
   [
     "WEBHOOK_SIGNATURE",
     "hunter2, hunter2-hunter2-hunter2",
