@@ -8,9 +8,13 @@
 
 import type { Config } from "./config/config.ts";
 import { withParts } from "./connect/connect.ts";
-import { describeWays, tryWays } from "./connect/try_connections.ts";
+import {
+  describeConnections,
+  tryConnections,
+} from "./connect/try_connections.ts";
 import { limitConcurrency } from "./http/concurrency.ts";
 import { createHandler } from "./http/handler.ts";
+import type { Flows } from "./http/routes.ts";
 import type { Log } from "./log.ts";
 import { parseSchema, type Schema, schemaHash } from "./schema.ts";
 import { formatMetrics } from "./status/metrics.ts";
@@ -85,6 +89,9 @@ export function createWorker(
     log("info", name, { ...counts as Record<string, string>, ms });
     return result;
   };
+  const walkAs =
+    (kind: "backfill" | "verify"): Flows["verify"] => (settings, query) =>
+      run(kind, settings, (parts) => walk(parts, { kind, ...query }));
   /** Asks the source alone, and sends the alerts that are due. */
   const look = (settings: Config, letters: boolean): Promise<WorkerStatus> =>
     open(settings, async (parts, here) => {
@@ -98,21 +105,11 @@ export function createWorker(
       sync: (settings) => run("sync", settings, sync),
       nuke: (settings, query) =>
         run("nuke", settings, (parts) => nuke(parts, query)),
-      backfill: (settings, query) =>
-        run(
-          "backfill",
-          settings,
-          (parts) => walk(parts, { kind: "backfill", ...query }),
-        ),
-      verify: (settings, query) =>
-        run(
-          "verify",
-          settings,
-          (parts) => walk(parts, { kind: "verify", ...query }),
-        ),
+      backfill: walkAs("backfill"),
+      verify: walkAs("verify"),
       async doctor(settings) {
-        const ways = await tryWays(settings);
-        const says = describeWays(ways);
+        const ways = await tryConnections(settings);
+        const says = describeConnections(ways);
         log("info", "doctor", { says });
         return { says, ways };
       },

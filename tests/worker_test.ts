@@ -24,6 +24,8 @@ Deno.test("createWorker() answers each request with what is wrong in schema.json
     assertEquals(/schema\.json/.test(message), true, message);
     return [response.status, error];
   };
+  // It idles before its first request: nothing may be rejected meanwhile.
+  await new Promise((resolve) => setTimeout(resolve));
   for (const path of ["/sync", "/sync", "/verify"]) {
     assertEquals(await ask(path, "POST"), [500, "schema_invalid"]);
   }

@@ -26,9 +26,9 @@ import { oneLine } from "./table.ts";
 import { parseConfig } from "../config/config.ts";
 import { openDatabase } from "../connect/connect.ts";
 import {
-  describeWays,
-  type Tried,
-  tryWays,
+  describeConnections,
+  type TriedConnection,
+  tryConnections,
 } from "../connect/try_connections.ts";
 import { SyncError } from "../errors.ts";
 import { INSPECT } from "../replica/layout.ts";
@@ -239,7 +239,7 @@ async function lookAtWays(
   { pgmqUrl }: Settings,
   add: (finding: Finding) => void,
 ): Promise<void> {
-  const ways = await tryWays({
+  const ways = await tryConnections({
     pgmqUrl,
     pgmqApiKey: "",
     pgmqToken: "",
@@ -267,8 +267,8 @@ async function lookAtItsWays(
   add(waysOf("ways from the worker", answer.body.ways));
 }
 
-function waysOf(name: string, ways: readonly Tried[]): Finding {
-  const found = describeWays(ways);
+function waysOf(name: string, ways: readonly TriedConnection[]): Finding {
+  const found = describeConnections(ways);
   return ways.some(({ chosen, works }) => chosen && !works)
     ? failure(
       name,

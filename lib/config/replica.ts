@@ -63,23 +63,17 @@ function parseDatabase(
 ): Omit<LibsqlSettings, "libsqlMaxMb"> {
   const own = read("LIBSQL_URL").trim();
   const linked = read("BUNNY_DATABASE_URL").trim();
-  if (own === "" && linked !== "") {
-    const libsqlUrl = parseLibsqlUrl("BUNNY_DATABASE_URL", linked, report);
-    const token = "BUNNY_DATABASE_AUTH_TOKEN";
-    return {
-      libsqlUrl,
-      libsqlAuthToken: parseToken(token, read(token), { libsqlUrl, report }),
-    };
-  }
-  const libsqlUrl = parseLibsqlUrl("LIBSQL_URL", own, report);
+  const pair = own === "" && linked !== "" ? "BUNNY_DATABASE" : "LIBSQL";
+  const libsqlUrl = parseLibsqlUrl(`${pair}_URL`, own || linked, report);
   const isLinked = libsqlUrl !== "" &&
     libsqlUrl === parseLibsqlUrl("", linked, () => {});
-  const token = isLinked && read("LIBSQL_AUTH_TOKEN") === ""
-    ? "BUNNY_DATABASE_AUTH_TOKEN"
-    : "LIBSQL_AUTH_TOKEN";
+  const tokenPair = isLinked && read("LIBSQL_AUTH_TOKEN") === ""
+    ? "BUNNY_DATABASE"
+    : pair;
+  const name = `${tokenPair}_AUTH_TOKEN`;
   return {
     libsqlUrl,
-    libsqlAuthToken: parseToken(token, read(token), { libsqlUrl, report }),
+    libsqlAuthToken: parseToken(name, read(name), { libsqlUrl, report }),
   };
 }
 
@@ -103,12 +97,9 @@ function parseLibsqlUrl(name: string, text: string, report: Report): string {
   }
   const url = URL.parse(text.replace(/^libsql:/i, "https:"));
   if (url === null) {
-    return refuse(`${lengthOf(text)} that cannot be parsed as a URL`, copy);
+    return refuse(`${lengthOf(text)} that are not a URL`, copy);
   }
-  if (
-    url.username !== "" || url.password !== "" || url.search !== "" ||
-    url.hash !== ""
-  ) {
+  if (url.username + url.password + url.search + url.hash !== "") {
     return refuse(
       "a user, a password, a query or a fragment too",
       "leave them out: the token has a variable of its own",

@@ -57,8 +57,8 @@ export function parsePgmq(
   }
   if (isRest) {
     return {
-      pgmqUrl: parseRestUrl(pgmqUrl, report),
       ...parseRestKeys(read, report),
+      pgmqUrl: parseRestUrl(pgmqUrl, report),
       pgmqCa: "",
     };
   }
@@ -113,7 +113,7 @@ function parseRestUrl(text: string, report: Report): string {
     report(
       `PGMQ_URL must be the address of PostgREST if it is https://: found ${
         url === null
-          ? `${lengthOf(text)} that cannot be parsed as a URL`
+          ? `${lengthOf(text)} that are not a URL`
           : isBare
           ? "a Supabase project without a path"
           : "a user, a password, a query or a fragment too"
@@ -192,7 +192,7 @@ function parsePgmqUrl(
   }
   const url = URL.parse(text);
   if (url === null) {
-    return refuse(`${lengthOf(text)} that cannot be parsed as a URL`, escape);
+    return refuse(`${lengthOf(text)} that are not a URL`, escape);
   }
   if (url.hostname === "") {
     return refuse("no host", "name it after the user and the password");

@@ -39,7 +39,7 @@ export async function readBounded(
       bytes += value.byteLength;
       if (bytes > bytesMax) {
         reader.cancel().catch(() => {});
-        throw new RangeError(`expected at most ${bytesMax} bytes, found more`);
+        throw new RangeError(`more than ${bytesMax} bytes`);
       }
       chunks.push(value);
     }

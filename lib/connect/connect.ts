@@ -1,16 +1,13 @@
 /**
  * Ring 3. Opens what one request needs, and closes it.
  *
- * Promise: every call to either database is counted, and none waits without
- * end.
+ * Promise: every call to either database is counted and bounded in time.
  *
  * @module
  */
 
 import type { Carrier } from "../chain/claim.ts";
 import type { Config } from "../config/config.ts";
-import { fetchWithin } from "./bounded_fetch.ts";
-import { openCarrier } from "./open_carrier.ts";
 import type { Log } from "../log.ts";
 import { createPagePlanner } from "../plan/page.ts";
 import { createPlanner } from "../plan/plan.ts";
@@ -20,41 +17,50 @@ import type { Schema } from "../schema.ts";
 import { createSource } from "../source/source.ts";
 import { newPace, type Pace } from "../sync/batch_size.ts";
 import type { Parts } from "../sync/progress.ts";
+import { fetchWithin } from "./bounded_fetch.ts";
+import { openCarrier } from "./open_carrier.ts";
 
-/** Bunny allows 50 sub-requests; the rest is for connecting to PostgreSQL. */
+/** Bunny allows 50 sub-requests; the others are for connecting to PostgreSQL. */
 const CALLS_MAX = 45;
-/** What connecting again may count as: a connection, its start, a password's proof. */
+/** What connecting again may count as: the connection, its start, the password's proof. */
 const CONNECT_CALLS = 4;
-/** pg_net sends in batches: a long answer holds up everybody's webhooks. */
+/** pg_net sends in batches: a long answer holds up all other webhooks. */
 const WALL_MS = 8_000;
-/** sqld ends a transaction after 5 s, and lets writers wait as long. */
+/** sqld ends a transaction after 5 s, and lets a writer wait for as long. */
 const REPLICA_TIMEOUT_MS = 10_000;
 const SOURCE_TIMEOUT_MS = 10_000;
-/** More than sqld ever answers with, and little enough for a small worker. */
+/** More than sqld ever answers, and small enough for a worker's memory. */
 const ANSWER_BYTES_MAX = 16 * 1_048_576;
-/** Longer than the longest call, as each claim takes it anew. */
+/** Longer than the longest call: each claim renews the lease. */
 const LEASE_SECONDS = 20;
-/** A webhook that is slow is told again by the next sync. */
+/** If the webhook is slower, the next sync sends again. */
 const ALERT_TIMEOUT_MS = 3_000;
 const ALERT_ANSWER_BYTES_MAX = 65_536;
+
+/** What the parts are made of. */
+export interface PartsOptions {
+  /** The settings. */
+  readonly config: Config;
+  /** schema.json. */
+  readonly schema: Schema;
+  /** Its hash. */
+  readonly hash: string;
+  /** The log. */
+  readonly log: Log;
+  /** What the worker has learned of the replica's speed. Default: nothing. */
+  readonly pace?: Pace;
+}
 
 /**
  * Opens the databases, runs a flow on them, and closes them.
  *
- * @param options The settings, the schema, and where to log; the pace of the
- * worker, where it has one from before.
+ * @param options The settings, the schema, the log and the pace.
  * @param run The flow.
  * @returns What the flow returned.
  * @throws {SyncError} What the flow threw.
  */
 export async function withParts<T>(
-  options: {
-    config: Config;
-    schema: Schema;
-    hash: string;
-    log: Log;
-    pace?: Pace;
-  },
+  options: PartsOptions,
   run: (parts: Parts) => Promise<T>,
 ): Promise<T> {
   const { config, schema, hash, log, pace = newPace() } = options;
@@ -72,18 +78,9 @@ export async function withParts<T>(
       if (connections++ > 0) calls += CONNECT_CALLS;
     },
   });
-  const alert = async (body: string): Promise<number> => {
+  const alert = (body: string) => {
     calls += 1;
-    const request = new Request(config.alertWebhookUrl, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body,
-    });
-    const { status } = await fetchWithin(request, {
-      timeoutMs: ALERT_TIMEOUT_MS,
-      bytesMax: ALERT_ANSWER_BYTES_MAX,
-    });
-    return status;
+    return postAlert(config.alertWebhookUrl, body);
   };
   const counted: Carrier = {
     call(name, request) {
@@ -119,12 +116,27 @@ export async function withParts<T>(
   }
 }
 
+/** Posts an alert; returns the HTTP status. */
+async function postAlert(url: string, body: string): Promise<number> {
+  const request = new Request(url, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body,
+  });
+  const { status } = await fetchWithin(request, {
+    timeoutMs: ALERT_TIMEOUT_MS,
+    bytesMax: ALERT_ANSWER_BYTES_MAX,
+  });
+  return status;
+}
+
 /**
  * Opens the libSQL database.
  *
  * @param config The settings.
- * @param options How long a call may take, in milliseconds; told of each.
- * @returns The database, to be closed at the end.
+ * @param options How long a call may take, in milliseconds; what to call for
+ * each.
+ * @returns The database; close it at the end.
  */
 export function openDatabase(
   config: Pick<Config, "libsqlUrl" | "libsqlAuthToken">,

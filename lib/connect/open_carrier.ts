@@ -1,14 +1,12 @@
 /**
- * Ring 3. Opens the way to the source that the settings name.
+ * Ring 3. Opens the connection to the source that the settings name.
  *
- * Promise: whichever it is, each call is bounded, and nothing is opened before
- * the first one.
+ * Promise: each call is bounded, and nothing is opened before the first one.
  *
  * @module
  */
 
-import type { Config } from "../config/config.ts";
-import { fetchWithin } from "./bounded_fetch.ts";
+import type { PgmqSettings } from "../config/source.ts";
 import {
   createPostgresCarrier,
   type PostgresCarrier,
@@ -16,40 +14,35 @@ import {
 import { openSocket } from "../postgres/socket.ts";
 import { parsePostgresUrl } from "../postgres/url.ts";
 import { createRestCarrier } from "../source/rest_carrier.ts";
+import { fetchWithin } from "./bounded_fetch.ts";
 
-/** One message and a page of one row, each escaped at its worst, and by PostgREST again. */
+/** One message and a page of one row, each escaped at its worst, and again by PostgREST. */
 const ANSWER_BYTES_MAX = 104 * 1_048_576;
-
-/** What names a way to the source. */
-export type Way = Pick<
-  Config,
-  "pgmqUrl" | "pgmqApiKey" | "pgmqToken" | "pgmqCa"
->;
 
 /**
  * Makes the carrier: PostgREST for http:// and https://, else PostgreSQL's own
  * protocol.
  *
- * @param way The settings.
- * @param options How long a call may take, in milliseconds; told of each
- * connection.
- * @returns The carrier; it is closed at the end.
+ * @param settings The settings of the source.
+ * @param options How long a call may take, in milliseconds; what to call for
+ * each connection that is opened.
+ * @returns The carrier; close it at the end.
  */
 export function openCarrier(
-  way: Way,
+  settings: PgmqSettings,
   options: { timeoutMs: number; onConnect?: () => void },
 ): PostgresCarrier {
+  const { pgmqUrl, pgmqApiKey, pgmqToken, pgmqCa: ca } = settings;
   const { timeoutMs, onConnect } = options;
-  if (/^https?:/.test(way.pgmqUrl)) {
+  if (/^https?:/.test(pgmqUrl)) {
     const carrier = createRestCarrier(
       (request) =>
         fetchWithin(request, { timeoutMs, bytesMax: ANSWER_BYTES_MAX }),
-      { url: way.pgmqUrl, apiKey: way.pgmqApiKey, token: way.pgmqToken },
+      { url: pgmqUrl, apiKey: pgmqApiKey, token: pgmqToken },
     );
     return { ...carrier, close: () => Promise.resolve() };
   }
-  const ca = way.pgmqCa;
-  const address = parsePostgresUrl(way.pgmqUrl, { hasCa: ca !== "" });
+  const address = parsePostgresUrl(pgmqUrl, { hasCa: ca !== "" });
   const open = () => {
     onConnect?.();
     return openSocket(address, { ca, timeoutMs });

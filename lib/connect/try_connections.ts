@@ -1,69 +1,72 @@
 /**
- * Ring 3. Tries the ways to both databases, from wherever this runs.
+ * Ring 3. Tries the connections to both databases, from wherever it runs.
  *
- * Promise: nothing is changed, no way is weaker than the settings allow, and
- * what is told holds no secret.
+ * Promise: nothing is changed, no connection is weaker than the settings allow,
+ * and the result holds no secret.
  *
  * @module
  */
 
-import type { Config } from "../config/config.ts";
-import { fetchWithin } from "./bounded_fetch.ts";
-import { openDatabase } from "./connect.ts";
-import { openCarrier, type Way } from "./open_carrier.ts";
+import type { LibsqlSettings } from "../config/replica.ts";
+import type { PgmqSettings } from "../config/source.ts";
 import { SyncError } from "../errors.ts";
 import { parsePostgresUrl, type PostgresAddress } from "../postgres/url.ts";
 import { bare } from "../replica/sql.ts";
+import { fetchWithin } from "./bounded_fetch.ts";
+import { openDatabase } from "./connect.ts";
+import { openCarrier } from "./open_carrier.ts";
 
-/** A way that was tried. */
-export interface Tried {
+/** A connection that was tried. */
+export interface TriedConnection {
+  /** Its name. */
   readonly way: string;
-  /** Whether the settings take it. */
+  /** Whether the worker would use it with these settings. */
   readonly chosen: boolean;
+  /** Whether it works. */
   readonly works: boolean;
   /** How long it took, or what went wrong. */
   readonly found: string;
 }
 
-/** What the ways lead to; libSQL is left out where its address is empty. */
-export type Ends =
-  & Way
-  & Pick<Config, "libsqlUrl" | "libsqlAuthToken">;
+/** Where to connect to. libSQL is not tried if its address is empty. */
+export type ConnectionSettings =
+  & PgmqSettings
+  & Omit<LibsqlSettings, "libsqlMaxMb">;
+
+/** A connection to try. */
+interface Candidate {
+  readonly way: string;
+  readonly chosen: boolean;
+  readonly run: () => Promise<void>;
+}
 
 const REQUESTED = "TLS by request";
 const PLAIN = "plain TCP";
 /** Longer than connecting takes from the other side of the world. */
 const TRY_MS = 5_000;
+const ANSWER_BYTES_MAX = 1_048_576;
 
 /**
- * Tries the ways to the source that the settings allow, and the way to libSQL;
- * all at once, for some seconds at most.
+ * Tries the connections to the source that the settings allow, and the one to
+ * libSQL; all at once, for a few seconds at most.
  *
- * @param config The settings.
- * @returns What came of each.
+ * @param settings The settings.
+ * @returns The result of each.
  */
-export async function tryWays(config: Ends): Promise<Tried[]> {
-  const tries = [
-    ...waysOf(config).map(({ name, chosen, way }) =>
-      attempt({ way: name, chosen }, () => callSource(way))
-    ),
-  ];
-  if (config.libsqlUrl !== "") {
-    const way = { way: "libSQL", chosen: true };
-    tries.push(attempt(way, () => callReplica(config)));
-  }
-  const project = /^https?:/.test(config.pgmqUrl)
-    ? null
-    : projectOf(parsePostgresUrl(config.pgmqUrl));
-  if (project !== null) {
-    const url = `https://${project}.supabase.co/rest/v1/`;
-    const way = { way: "PostgREST (not set up)", chosen: false };
-    tries.push(attempt(way, () => answerOf(url)));
-  }
-  const tried = await Promise.all(tries);
+export async function tryConnections(
+  settings: ConnectionSettings,
+): Promise<TriedConnection[]> {
+  const tried = await Promise.all(
+    [
+      ...sourceCandidates(settings),
+      ...replicaCandidates(settings),
+      ...supabaseCandidates(settings),
+    ].map(attempt),
+  );
   const plain = tried.find(({ way, works }) => way === PLAIN && works);
   const requested = tried.find(({ way }) => way === REQUESTED);
-  // Where TLS is taken if it is offered, it is plain TCP where it is not.
+  // A server that refuses the requested TLS is spoken to over plain TCP, if the
+  // settings allow it.
   if (!requested?.chosen || requested.works || plain === undefined) {
     return tried;
   }
@@ -76,7 +79,7 @@ export async function tryWays(config: Ends): Promise<Tried[]> {
 /**
  * Says in one line what works.
  *
- * @param tried The ways.
+ * @param tried The connections.
  * @returns The line.
  *
  * @example
@@ -84,7 +87,7 @@ export async function tryWays(config: Ends): Promise<Tried[]> {
  * import { assertEquals } from "@std/assert";
  *
  * assertEquals(
- *   describeWays([
+ *   describeConnections([
  *     { way: "PostgREST", chosen: true, works: true, found: "20 ms" },
  *     { way: "libSQL", chosen: true, works: false, found: "HTTP 401" },
  *   ]),
@@ -92,7 +95,9 @@ export async function tryWays(config: Ends): Promise<Tried[]> {
  * );
  * ```
  */
-export function describeWays(tried: readonly Tried[]): string {
+export function describeConnections(
+  tried: readonly TriedConnection[],
+): string {
   return tried.map(({ way, chosen, works, found }) => {
     const mark = chosen ? " (chosen)" : "";
     return works ? `${way} works${mark}` : `${way} does not${mark}: ${found}`;
@@ -103,7 +108,7 @@ export function describeWays(tried: readonly Tried[]): string {
  * Finds the Supabase project behind a connection string's host and user.
  *
  * @param address The address.
- * @returns The project's name in addresses; null where there is none.
+ * @returns The project's name in addresses; null if it is not Supabase's.
  *
  * @example
  * ```ts
@@ -123,18 +128,23 @@ export function projectOf(
       : null);
 }
 
-/** The ways to the source, none of them weaker than what is set. */
-function waysOf(
-  config: Way,
-): { name: string; chosen: boolean; way: Way }[] {
-  const { pgmqUrl, pgmqApiKey, pgmqToken, pgmqCa } = config;
-  if (/^https?:/.test(pgmqUrl)) {
-    return [{ name: "PostgREST", chosen: true, way: config }];
-  }
+function isRest({ pgmqUrl }: PgmqSettings): boolean {
+  return /^https?:/.test(pgmqUrl);
+}
+
+/** The connections to the source, none of them weaker than what is set. */
+function sourceCandidates(settings: PgmqSettings): Candidate[] {
+  const { pgmqUrl, pgmqCa } = settings;
+  const candidate = (way: string, chosen: boolean, variant: PgmqSettings) => ({
+    way,
+    chosen,
+    run: () => callSource(variant),
+  });
+  if (isRest(settings)) return [candidate("PostgREST", true, settings)];
   const { direct, tls, verify } = parsePostgresUrl(pgmqUrl, {
     hasCa: pgmqCa !== "",
   });
-  const variant = (parameters: Record<string, string>): Way => {
+  const variant = (parameters: Record<string, string>): PgmqSettings => {
     const url = new URL(pgmqUrl);
     for (const name of ["sslmode", "ssl", "sslnegotiation"]) {
       url.searchParams.delete(name);
@@ -142,50 +152,60 @@ function waysOf(
     for (const [name, value] of Object.entries(parameters)) {
       url.searchParams.set(name, value);
     }
-    return { pgmqUrl: url.href, pgmqApiKey, pgmqToken, pgmqCa };
+    return { ...settings, pgmqUrl: url.href };
   };
   const sslmode = verify ? "verify-full" : "require";
-  const ways = [
-    {
-      name: "TLS from the first byte",
-      chosen: direct,
-      way: direct ? config : variant({ sslnegotiation: "direct" }),
-    },
-    {
-      name: REQUESTED,
-      chosen: !direct && tls !== "disable",
-      way: variant({ sslmode }),
-    },
+  return [
+    candidate(
+      "TLS from the first byte",
+      direct,
+      direct ? settings : variant({ sslnegotiation: "direct" }),
+    ),
+    candidate(REQUESTED, !direct && tls !== "disable", variant({ sslmode })),
+    ...(tls === "require" ? [] : [
+      candidate(PLAIN, tls === "disable", variant({ sslmode: "disable" })),
+    ]),
   ];
-  if (tls !== "require") {
-    ways.push({
-      name: PLAIN,
-      chosen: tls === "disable",
-      way: variant({ sslmode: "disable" }),
-    });
-  }
-  return ways;
 }
 
-/** Tries one way. */
+function replicaCandidates(settings: ConnectionSettings): Candidate[] {
+  return settings.libsqlUrl === "" ? [] : [{
+    way: "libSQL",
+    chosen: true,
+    run: () => callReplica(settings),
+  }];
+}
+
+/** PostgREST of the same Supabase project, which may be set up instead. */
+function supabaseCandidates(settings: PgmqSettings): Candidate[] {
+  const project = isRest(settings)
+    ? null
+    : projectOf(parsePostgresUrl(settings.pgmqUrl));
+  return project === null ? [] : [{
+    way: "PostgREST (not set up)",
+    chosen: false,
+    run: () => callUrl(`https://${project}.supabase.co/rest/v1/`),
+  }];
+}
+
+/** Tries one connection. */
 async function attempt(
-  way: Pick<Tried, "way" | "chosen">,
-  run: () => Promise<void>,
-): Promise<Tried> {
-  const started = performance.now();
+  { way, chosen, run }: Candidate,
+): Promise<TriedConnection> {
+  const startedAt = performance.now();
   try {
     await run();
-    const ms = Math.round(performance.now() - started);
-    return { ...way, works: true, found: `${ms} ms` };
+    const ms = Math.round(performance.now() - startedAt);
+    return { way, chosen, works: true, found: `${ms} ms` };
   } catch (error) {
     const found = error instanceof SyncError ? error.message : "no answer";
-    return { ...way, works: false, found };
+    return { way, chosen, works: false, found };
   }
 }
 
-/** Gives back a lease that nobody has: every right is needed, nothing changes. */
-async function callSource(way: Way): Promise<void> {
-  const carrier = openCarrier(way, { timeoutMs: TRY_MS });
+/** Releases a lease that does not exist: it needs every right and changes nothing. */
+async function callSource(settings: PgmqSettings): Promise<void> {
+  const carrier = openCarrier(settings, { timeoutMs: TRY_MS });
   try {
     await carrier.call("release", { lease: "" });
   } finally {
@@ -193,8 +213,8 @@ async function callSource(way: Way): Promise<void> {
   }
 }
 
-async function callReplica(config: Ends): Promise<void> {
-  const database = openDatabase(config, { timeoutMs: TRY_MS });
+async function callReplica(settings: ConnectionSettings): Promise<void> {
+  const database = openDatabase(settings, { timeoutMs: TRY_MS });
   try {
     await database.execute(bare("SELECT 1"));
   } catch (error) {
@@ -207,11 +227,11 @@ async function callReplica(config: Ends): Promise<void> {
   }
 }
 
-/** Any answer will do: without a token there is none but a refusal. */
-async function answerOf(url: string): Promise<void> {
+/** Any answer will do, also a refusal: there is no token yet. */
+async function callUrl(url: string): Promise<void> {
   const response = await fetchWithin(new Request(url), {
     timeoutMs: TRY_MS,
-    bytesMax: 1_048_576,
+    bytesMax: ANSWER_BYTES_MAX,
   });
   if (response.status >= 500) {
     throw new SyncError("source_unreachable", `HTTP ${response.status}`);

@@ -9,7 +9,7 @@
 
 import { type ErrorCode, SyncError } from "../errors.ts";
 
-const RETRY_AFTER_S = 5;
+const RETRY_AFTER_S = "5";
 
 /** The list is closed: a new code does not compile until it has a status. */
 const STATUS: Record<ErrorCode, number> = {
@@ -61,7 +61,7 @@ export interface Explained {
 export function explain(error: unknown): Explained {
   const { code, message } = error instanceof SyncError ? error : {
     code: "internal" as const,
-    message: "An unexpected error occurred; the log names its class.",
+    message: "Unexpected error; the log names its class.",
   };
   return {
     code,
@@ -90,12 +90,9 @@ export function respondError(
   headers: Record<string, string> = {},
 ): Response {
   const status = STATUS[code];
-  const retry: Record<string, string> = status === 503
-    ? { "Retry-After": String(RETRY_AFTER_S) }
-    : {};
   return respondJson(status, { success: false, error: code, message }, {
     ...headers,
-    ...retry,
+    ...(status === 503 ? { "Retry-After": RETRY_AFTER_S } : {}),
   });
 }
 

@@ -1,7 +1,7 @@
 /**
  * Ring 1. Whether a request carries a secret, or was signed with one.
  *
- * Promise: how long the answer takes tells nothing about a secret, neither its
+ * Promise: the time an answer takes reveals nothing about a secret, neither its
  * length nor how much of it was right.
  *
  * @module
@@ -10,20 +10,23 @@
 import { timingSafeEqual } from "@std/crypto/timing-safe-equal";
 import { toHex } from "../bytes.ts";
 
-/** What a signature speaks of. */
+/** What a signature covers. */
 export interface SignedRequest {
+  /** The HTTP method. */
   readonly method: string;
-  /** The path with its query, as they stand in the address. */
+  /** The path with its query, as the address has them. */
   readonly path: string;
+  /** The body. */
   readonly body: Uint8Array<ArrayBuffer>;
 }
 
-/** The same of a request that has arrived: its body is read when it counts. */
+/** The same of a request that has arrived. */
 export interface UnreadRequest extends Omit<SignedRequest, "body"> {
+  /** Reads the body; called only to check a signature. */
   readonly readBody: () => Promise<Uint8Array<ArrayBuffer>>;
 }
 
-/** `late`: signed with a secret, at a time too far from ours. */
+/** `late`: signed with a secret, but too long before or after our time. */
 export type Verdict = "authentic" | "late" | "wrong";
 
 const TOLERANCE_S = 300;
@@ -34,18 +37,17 @@ const SIGNATURE = /^t=(\d{1,12})((?:,v1=[0-9a-f]{64}){1,4})$/;
  * Judges what a request sent: a secret as it is, or
  * `t=<unix seconds>,v1=<hex HMAC-SHA-256 of "t.METHOD.path?query.body">`.
  *
- * A signature holds for 5 minutes either way, and whoever saw it may send it
- * again as long. That is no harm to /sync, /backfill and /verify, which bring
- * the replica nearer to the source whoever asks; /nuke takes the epoch to end
- * for this, after which the same request is refused. A plain secret can be sent
- * again for ever. A header sent twice arrives as one text joined by ", ", and so
- * is wrong even when each of them is right.
+ * A signature is valid for 5 minutes before and after its time; until then, an
+ * eavesdropper can send the request again. That does no harm: /sync, /backfill
+ * and /verify only bring the replica nearer to the source, and a /nuke that
+ * names the epoch to end works once. A header that is sent twice arrives as one
+ * text joined by ", ", and is wrong even if each part is right.
  *
- * @param given What the header holds, null when there is none.
- * @param options The secrets of which one must be right (an empty one never
- * is), what was asked for, and the time in milliseconds since 1970.
+ * @param given The header's text; null if it was not sent.
+ * @param options The secrets, one of which must be right (an empty one never
+ * is), the request, and the time in milliseconds since 1970.
  * @returns The verdict.
- * @throws What `readBody` throws, which is asked for a signature only.
+ * @throws What `readBody` throws.
  */
 export async function judge(
   given: string | null,
@@ -83,10 +85,10 @@ export async function judge(
 /**
  * Signs a request.
  *
- * @param secrets The secrets, each of which makes one signature; four at most.
- * @param request What is asked for.
+ * @param secrets The secrets, at most four; each makes one signature.
+ * @param request The request.
  * @param now The time in milliseconds since 1970.
- * @returns What the header shall hold.
+ * @returns The text for the header.
  */
 export async function sign(
   secrets: readonly string[],
@@ -101,7 +103,7 @@ export async function sign(
   return parts.join(",");
 }
 
-/** The signature of one secret, in hexadecimal digits. */
+/** The signature made with one secret, in hexadecimal digits. */
 async function mac(
   secret: string,
   time: string,

@@ -149,7 +149,7 @@ async function authenticate(
   throw new SyncError(
     "unauthorized",
     verdict === "late"
-      ? `The header ${SIGNATURE_HEADER} is signed correctly, but its time is more than 5 minutes off this clock: set the sender's clock, or sign again.`
+      ? `The signature in ${SIGNATURE_HEADER} is more than 5 minutes off this clock: set the sender's clock, or sign again.`
       : `The header ${SIGNATURE_HEADER} must hold the webhook's secret, or this request's signature made with it.`,
   );
 }

@@ -9,42 +9,49 @@
 
 import { SyncError } from "../errors.ts";
 
-/** Checks a field's text and returns its value. */
-type Parse<T> = (name: string, text: string) => T;
+/** What a field's text must be, and what value it stands for. */
+export interface FieldKind<T> {
+  /** Matches the texts that are allowed. */
+  readonly pattern: RegExp;
+  /** Says which those are. */
+  readonly must: string;
+  /** Returns the value of such a text. */
+  readonly parse: (text: string) => T;
+}
 
-const flag: Parse<boolean> = (name, text) => {
-  if (text === "true" || text === "false") return text === "true";
-  throw new SyncError("bad_request", `${name} must be true or false.`);
+const FLAG: FieldKind<boolean> = {
+  pattern: /^(true|false)$/,
+  must: "be true or false",
+  parse: (text) => text === "true",
 };
 
 /** PostgreSQL stores no U+0000 in a text. */
-const text: Parse<string> = (name, text) => {
-  if (!text.includes("\0")) return text;
-  throw new SyncError("bad_request", `${name} must not contain U+0000.`);
+const TEXT: FieldKind<string> = {
+  pattern: /^[^\0]*$/,
+  must: "not contain U+0000",
+  parse: String,
 };
 
-const id: Parse<string> = (name, text) => {
-  if (/^[0-9]{1,18}$/.test(text)) return text;
-  throw new SyncError(
-    "bad_request",
-    `${name} must be the number of a dead letter.`,
-  );
+const NUMBER: FieldKind<string> = {
+  pattern: /^[0-9]{1,18}$/,
+  must: "be the number of a dead letter",
+  parse: String,
 };
 
-/** Every field, with the check that its text must pass. */
-const FIELDS = {
+/** Every field: whose it is, its default, and its kind. */
+export const FIELDS = {
   /** backfill, verify: one table. Default: all tables. */
-  table: text,
+  table: TEXT,
   /** verify: whether it repairs what it finds. Default: false. */
-  repair: flag,
+  repair: FLAG,
   /** nuke: whether the next syncs fill the replica again. Default: true. */
-  refill: flag,
+  refill: FLAG,
   /** nuke: the epoch to end. Default: the one in force. */
-  epoch: text,
+  epoch: TEXT,
   /** status: whether it lists the newest dead letters, with their keys. Default: false. */
-  letters: flag,
+  letters: FLAG,
   /** redrive: the dead letter to try again. Default: all of them. */
-  id,
+  id: NUMBER,
 };
 
 /** The name of a field. */
@@ -52,7 +59,7 @@ export type FieldName = keyof typeof FIELDS;
 
 /** The fields of one request. */
 export type Query = {
-  readonly [name in FieldName]?: ReturnType<typeof FIELDS[name]>;
+  readonly [name in FieldName]?: ReturnType<typeof FIELDS[name]["parse"]>;
 };
 
 /**
@@ -89,7 +96,11 @@ export function parseQuery(
         `The query expects ${names.join(" and ")}, each at most once.`,
       );
     }
-    fields[name] = FIELDS[name](name, value);
+    const { pattern, must, parse } = FIELDS[name];
+    if (!pattern.test(value)) {
+      throw new SyncError("bad_request", `${name} must ${must}.`);
+    }
+    fields[name] = parse(value);
   }
   return fields;
 }

@@ -33,23 +33,35 @@ export interface Flows {
 export interface Route {
   /** The methods, as the header Allow lists them. */
   readonly allow: string;
-  /** The flow; `/` and `/health` have none and need no signature. */
+  /** The flow. A path without one needs no signature. */
   readonly flow?: keyof Flows;
   /** The query's fields. If there are none, a query is ignored. */
   readonly query?: readonly FieldName[];
 }
 
+const OPEN: Route = { allow: "GET, HEAD" };
+
+/** Makes the paths of flows that are called by one method. */
+const by = (allow: string) =>
+(
+  flow: keyof Flows,
+  ...query: FieldName[]
+): [string, Route] => [`/${flow}`, { allow, flow, query }];
+
+const get = by("GET");
+const post = by("POST");
+
 /** Every path. */
-export const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
-  ["/", { allow: "GET, HEAD" }],
-  ["/health", { allow: "GET, HEAD" }],
-  ["/ok", { allow: "GET, HEAD" }],
-  ["/sync", { allow: "POST", flow: "sync" }],
-  ["/nuke", { allow: "POST", flow: "nuke", query: ["refill", "epoch"] }],
-  ["/backfill", { allow: "POST", flow: "backfill", query: ["table"] }],
-  ["/verify", { allow: "POST", flow: "verify", query: ["table", "repair"] }],
-  ["/doctor", { allow: "GET", flow: "doctor" }],
-  ["/redrive", { allow: "POST", flow: "redrive", query: ["id"] }],
-  ["/status", { allow: "GET", flow: "status", query: ["letters"] }],
-  ["/metrics", { allow: "GET", flow: "metrics" }],
+export const ROUTES: ReadonlyMap<string, Route> = new Map([
+  ["/", OPEN],
+  ["/health", OPEN],
+  ["/ok", OPEN],
+  post("sync"),
+  post("nuke", "refill", "epoch"),
+  post("backfill", "table"),
+  post("verify", "table", "repair"),
+  post("redrive", "id"),
+  get("doctor"),
+  get("status", "letters"),
+  get("metrics"),
 ]);

@@ -7,6 +7,7 @@
  * @module
  */
 
+import type { TableCounts } from "../source/report.ts";
 import type { WorkerStatus } from "./status.ts";
 
 /** The media type of what {@linkcode formatMetrics} returns. */
@@ -35,7 +36,8 @@ type Family = readonly [
  */
 export function formatMetrics(status: WorkerStatus): string {
   const lines: string[] = [];
-  for (const [name, type, help, samples] of familiesOf(status)) {
+  const families = [standing, done, byTable].flatMap((of) => of(status));
+  for (const [name, type, help, samples] of families) {
     const full = `libsql_sync_${name}`;
     lines.push(`# TYPE ${full} ${type}`, `# HELP ${full} ${help}`);
     const suffix = { gauge: "", counter: "_total", info: "_info" }[type];
@@ -51,184 +53,180 @@ export function formatMetrics(status: WorkerStatus): string {
   return [...lines, "# EOF", ""].join("\n");
 }
 
-function* familiesOf(status: WorkerStatus): Generator<Family> {
-  const one = (value: number | boolean | null): Sample[] => [[{}, value]];
-  const { totals, schema, tables, walk } = status;
-  const [last] = status.syncs;
-  yield ["build", "info", "The worker's build.", [
-    [{ version: status.version ?? "unknown" }, 1],
-  ]];
-  yield [
-    "lag_seconds",
-    "gauge",
-    "Age of the oldest change that is not in the replica; 0 when drained.",
-    one(status.lag_seconds),
-  ];
-  yield [
-    "queued_messages",
-    "gauge",
-    "Messages that wait; 10000 means as many or more.",
-    one(status.queued),
-  ];
-  yield [
-    "dead_letters",
-    "gauge",
-    "Parked changes; 10001 means as many or more.",
-    one(status.dead_letters),
-  ];
-  yield [
-    "drained",
-    "gauge",
-    "Whether the last batch took every change there was.",
-    one(status.drained),
-  ];
-  yield [
-    "walk_done",
-    "gauge",
-    "Whether every table was walked: with drained, the replica is equal.",
-    one(status.walk_done),
-  ];
-  yield [
-    "source_position",
-    "gauge",
-    "Batches of this epoch that are settled at the source.",
-    one(status.position),
-  ];
-  yield [
-    "replica_position",
-    "gauge",
-    "Batches of this epoch that the replica has.",
-    one(status.replica_position),
-  ];
-  yield [
-    "epoch_start_timestamp_seconds",
-    "gauge",
-    "When this epoch began.",
-    one(Date.parse(status.last_epoch.begun_at) / 1000),
-  ];
-  yield [
-    "last_sync_timestamp_seconds",
-    "gauge",
-    "When the source last saw the replica's row.",
-    one(status.last_sync === null ? null : Date.parse(status.last_sync) / 1000),
-  ];
-  yield [
-    "last_cron_timestamp_seconds",
-    "gauge",
-    "When the cron's job last ran.",
-    one(
-      status.heartbeat.ticked_at === null
-        ? null
-        : Date.parse(status.heartbeat.ticked_at) / 1000,
+/** A family of one sample. */
+function single(
+  type: "gauge" | "counter",
+  name: string,
+  help: string,
+  value: number | boolean | null,
+): Family {
+  return [name, type, help, [[{}, value]]];
+}
+
+function secondsOf(time: string | null): number | null {
+  return time === null ? null : Date.parse(time) / 1000;
+}
+
+/** How the worker, the source and the replica stand. */
+function standing(status: WorkerStatus): Family[] {
+  const { schema, heartbeat, last_epoch, warnings } = status;
+  const gauge = single.bind(null, "gauge");
+  return [
+    ["build", "info", "The worker's build.", [
+      [{ version: status.version ?? "unknown" }, 1],
+    ]],
+    gauge(
+      "lag_seconds",
+      "Age of the oldest change that is not in the replica; 0 when drained.",
+      status.lag_seconds,
     ),
-  ];
-  yield [
-    "heartbeat_stale",
-    "gauge",
-    "Whether no call came from the cron through to the replica for 25 minutes.",
-    one(status.heartbeat.stale),
-  ];
-  yield [
-    "last_sync_success",
-    "gauge",
-    "Whether the last sync that ended succeeded.",
-    one(last === undefined ? null : last.error === null),
-  ];
-  yield [
-    "last_sync_duration_seconds",
-    "gauge",
-    "How long the last sync that ended took.",
-    one(last === undefined ? null : last.ms / 1000),
-  ];
-  yield ["syncs", "counter", "Syncs by how they ended.", [
-    [{ outcome: "success" }, totals.syncs - totals.failed],
-    [{ outcome: "failure" }, totals.failed],
-  ]];
-  yield [
-    "sync_duration_seconds",
-    "counter",
-    "Seconds that syncs took.",
-    one(totals.ms / 1000),
-  ];
-  yield [
-    "messages_processed",
-    "counter",
-    "Messages that left the queue.",
-    one(totals.processed),
-  ];
-  yield [
-    "changes_parked",
-    "counter",
-    "Changes that were parked.",
-    one(totals.parked),
-  ];
-  yield [
-    "batches_applied",
-    "counter",
-    "Batches that were applied.",
-    one(totals.batches),
-  ];
-  yield [
-    "batches_replayed",
-    "counter",
-    "Batches that were applied again after the replica had lost them.",
-    one(totals.replays),
-  ];
-  yield [
-    "walk_rows",
-    "gauge",
-    "Rows that the current walk has compared.",
-    one(walk?.rows ?? 0),
-  ];
-  yield [
-    "paused",
-    "gauge",
-    "Whether an operator has paused the worker.",
-    one(status.paused),
-  ];
-  yield [
-    "schema_agrees",
-    "gauge",
-    "Whether worker, source and replica have the same schema.",
-    one(
+    gauge(
+      "queued_messages",
+      "Messages that wait; 10000 means as many or more.",
+      status.queued,
+    ),
+    gauge(
+      "dead_letters",
+      "Parked changes; 10001 means as many or more.",
+      status.dead_letters,
+    ),
+    gauge(
+      "drained",
+      "Whether the last batch took every change there was.",
+      status.drained,
+    ),
+    gauge(
+      "walk_done",
+      "Whether every table was walked: with drained, the replica is equal.",
+      status.walk_done,
+    ),
+    gauge(
+      "source_position",
+      "Batches of this epoch that are settled at the source.",
+      status.position,
+    ),
+    gauge(
+      "replica_position",
+      "Batches of this epoch that the replica has.",
+      status.replica_position,
+    ),
+    gauge(
+      "epoch_start_timestamp_seconds",
+      "When this epoch began.",
+      secondsOf(last_epoch.begun_at),
+    ),
+    gauge(
+      "last_sync_timestamp_seconds",
+      "When the source last saw the replica's row.",
+      secondsOf(status.last_sync),
+    ),
+    gauge(
+      "last_cron_timestamp_seconds",
+      "When the cron's job last ran.",
+      secondsOf(heartbeat.ticked_at),
+    ),
+    gauge(
+      "heartbeat_stale",
+      "Whether no call came from the cron through to the replica for 25 minutes.",
+      heartbeat.stale,
+    ),
+    gauge(
+      "walk_rows",
+      "Rows that the current walk has compared.",
+      status.walk?.rows ?? 0,
+    ),
+    gauge(
+      "paused",
+      "Whether an operator has paused the worker.",
+      status.paused,
+    ),
+    gauge(
+      "schema_agrees",
+      "Whether worker, source and replica have the same schema.",
       schema.here === schema.source &&
         (schema.replica === null || schema.replica === schema.source),
     ),
-  ];
-  yield [
-    "attention_needed",
-    "gauge",
-    "Warnings that an operator has to act on; /status lists them.",
-    one(status.warnings.filter(({ level }) => level === "attention").length),
-  ];
-  const each = (
-    value: (table: WorkerStatus["tables"][number]) => number | null,
-  ): Sample[] => tables.map((table) => [{ table: table.name }, value(table)]);
-  yield [
-    "table_rows",
-    "gauge",
-    "Rows at the source, as its planner estimates them.",
-    each(({ rows }) => rows),
-  ];
-  yield [
-    "table_rows_applied",
-    "counter",
-    "Rows that changes wrote or removed.",
-    each(({ applied }) => applied),
-  ];
-  yield [
-    "table_drift_rows",
-    "counter",
-    "Rows that verifies and scrubs found different.",
-    each(({ drift }) => drift),
-  ];
-  yield [
-    "table_verified_timestamp_seconds",
-    "gauge",
-    "When a walk last finished the table.",
-    each(({ verified_at }) =>
-      verified_at === null ? null : Date.parse(verified_at) / 1000
+    gauge(
+      "attention_needed",
+      "Warnings that an operator has to act on; /status lists them.",
+      warnings.filter(({ level }) => level === "attention").length,
     ),
+  ];
+}
+
+/** What syncs did. */
+function done({ totals, syncs: [last] }: WorkerStatus): Family[] {
+  const counter = single.bind(null, "counter");
+  return [
+    single(
+      "gauge",
+      "last_sync_success",
+      "Whether the last sync that ended succeeded.",
+      last === undefined ? null : last.error === null,
+    ),
+    single(
+      "gauge",
+      "last_sync_duration_seconds",
+      "How long the last sync that ended took.",
+      last === undefined ? null : last.ms / 1000,
+    ),
+    ["syncs", "counter", "Syncs by how they ended.", [
+      [{ outcome: "success" }, totals.syncs - totals.failed],
+      [{ outcome: "failure" }, totals.failed],
+    ]],
+    counter(
+      "sync_duration_seconds",
+      "Seconds that syncs took.",
+      totals.ms / 1000,
+    ),
+    counter(
+      "messages_processed",
+      "Messages that left the queue.",
+      totals.processed,
+    ),
+    counter("changes_parked", "Changes that were parked.", totals.parked),
+    counter(
+      "batches_applied",
+      "Batches that were applied.",
+      totals.batches,
+    ),
+    counter(
+      "batches_replayed",
+      "Batches that were applied again after the replica had lost them.",
+      totals.replays,
+    ),
+  ];
+}
+
+/** What was done to each table. */
+function byTable({ tables }: WorkerStatus): Family[] {
+  const each = (value: (table: TableCounts) => number | null): Sample[] =>
+    tables.map((table) => [{ table: table.name }, value(table)]);
+  return [
+    [
+      "table_rows",
+      "gauge",
+      "Rows at the source, as its planner estimates them.",
+      each(({ rows }) => rows),
+    ],
+    [
+      "table_rows_applied",
+      "counter",
+      "Rows that changes wrote or removed.",
+      each(({ applied }) => applied),
+    ],
+    [
+      "table_drift_rows",
+      "counter",
+      "Rows that verifies and scrubs found different.",
+      each(({ drift }) => drift),
+    ],
+    [
+      "table_verified_timestamp_seconds",
+      "gauge",
+      "When a walk last finished the table.",
+      each(({ verified_at }) => secondsOf(verified_at)),
+    ],
   ];
 }
 

@@ -13,6 +13,7 @@ import type { StatusReport, WalkReport, Warning } from "./status_report.ts";
 
 /** After this long without a sync, something fails to call the worker. */
 const STALE_MS = 30 * 60_000;
+const DOCTOR = "deno task doctor";
 const DAY_MS = 24 * 3_600_000;
 
 /** A report that is not judged yet. */
@@ -60,7 +61,7 @@ function* ofCalls(report: Facts): Generator<Warning> {
       "select libsql_sync.resume();",
     );
   } else if (idle === null) {
-    yield attention("No worker has called yet.", "deno task doctor");
+    yield attention("No worker has called yet.", DOCTOR);
   } else if (heartbeat.stale || idle > STALE_MS) {
     const waits = report.queued > 0 || report.walk !== null ||
       report.waiting_walks > 0;
@@ -73,18 +74,16 @@ function* ofCalls(report: Facts): Generator<Warning> {
       waits ? ", though there is work" : ""
     }${where}.`;
     const warn = waits || heartbeat.stale ? attention : note;
-    yield warn(found, "deno task doctor");
+    yield warn(found, DOCTOR);
   }
 }
 
 function* ofLetters({ dead_letters }: Facts): Generator<Warning> {
   if (dead_letters === 0) return;
   const count = dead_letters > 10_000
-    ? "More than 10,000 changes are"
-    : dead_letters === 1
-    ? "1 change is"
-    : `${formatCount(dead_letters)} changes are`;
-  yield attention(`${count} parked.`, "deno task dlq list");
+    ? "more than 10,000"
+    : formatCount(dead_letters);
+  yield attention(`Parked changes: ${count}.`, "deno task dlq list");
 }
 
 function* ofSchemas({ schema }: Facts): Generator<Warning> {
@@ -121,7 +120,7 @@ function* ofPass(
     if (failed) {
       yield attention(
         `The last full pass could not read table ${name} (SQLSTATE ${failed}).`,
-        "deno task doctor",
+        DOCTOR,
       );
     }
   }
@@ -136,7 +135,7 @@ function* ofEpochs(report: Facts, status: SourceStatus): Generator<Warning> {
       formatMs(begun)
     } ago.`;
     yield begun > STALE_MS
-      ? attention(found, "deno task doctor")
+      ? attention(found, DOCTOR)
       : note(found, "the next sync makes it follow");
   }
   if (begun < DAY_MS && !/^(installed|nuke)$/.test(reason)) {

@@ -23,6 +23,14 @@ const SLOW_MS = 2_000;
 /** Tries that find one row of a batch. */
 const TRIES_MIN = 4;
 
+/** A batch that is about to be written. */
+interface Attempt {
+  readonly batch: PlannedBatch;
+  readonly steps: readonly Step[];
+  /** What of it cannot be applied. */
+  readonly changes: readonly Refusal[];
+}
+
 /**
  * Parks what of a batch cannot be applied, and applies the rest.
  *
@@ -41,18 +49,16 @@ export async function applyBatch(
   const changes = [...queued.refusals, ...paged?.refusals ?? []];
   // Before the apply: another worker that finds the batch applied must know
   // what it lacks.
-  if (changes.length > 0 && !await park(parts, progress, { batch, changes })) {
-    return;
-  }
+  const attempt = { batch, steps, changes };
+  if (changes.length > 0 && !await park(parts, progress, attempt)) return;
   const startedAt = parts.now();
   try {
-    const parked = [...batch.parked, ...changes];
-    await write(parts, progress, { batch, steps, parked });
+    await write(parts, progress, attempt);
   } catch (error) {
     if (!(error instanceof SyncError)) throw error;
     const ms = parts.now() - startedAt;
     if (error.code === "replica_refused") {
-      return await parkRefused(parts, progress, { batch, steps, error, ms });
+      return await parkRefused(parts, progress, { ...attempt, error, ms });
     }
     if (error.code === "replica_unreachable" && ms > SLOW_MS) {
       halve(parts, progress, batch);
@@ -67,12 +73,9 @@ export async function applyBatch(
 async function write(
   parts: Parts,
   progress: Progress,
-  { batch, steps, parked }: {
-    batch: PlannedBatch;
-    steps: readonly Step[];
-    parked: readonly Refusal[];
-  },
+  { batch, steps, changes }: Attempt,
 ): Promise<void> {
+  const parked = [...batch.parked, ...changes];
   const before = progress.row!;
   const { row, walked } = await parts.replica.apply(batch, steps, {
     parked: withoutLetter(batch, parked).length,
@@ -132,12 +135,7 @@ function learnPace(
 async function parkRefused(
   parts: Parts,
   progress: Progress,
-  { batch, steps, error, ms }: {
-    batch: PlannedBatch;
-    steps: readonly Step[];
-    error: SyncError;
-    ms: number;
-  },
+  { batch, steps, error, ms }: Attempt & { error: SyncError; ms: number },
 ): Promise<void> {
   const { replica, budget } = parts;
   const at = replica.refusedStep(error);

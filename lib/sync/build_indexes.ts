@@ -47,7 +47,7 @@ export async function buildIndexes(
       log("warn", "index", {
         table,
         message:
-          `not built: more than ${INDEX_ROWS_MAX} rows take too long for a transaction of a Bunny Database; run the CREATE INDEX statements by hand`,
+          `not built: more than ${INDEX_ROWS_MAX} rows are too many for one transaction; run the CREATE INDEX statements by hand`,
       });
     } else {
       progress.row = row;

@@ -27,39 +27,23 @@ export const NOTHING: BatchSize = { messages: 0, bytes: 0 };
 const AHEAD_MS_MIN = 1_500;
 const BRIEF_MS = 1_000;
 
-/** How far the chain is followed, and under which lease. */
-export interface Following {
-  /** The lease held. */
-  readonly lease: string;
-  /** Whether batches are applied, or only the moves to the epoch in force. */
-  readonly batches: boolean;
-  /** Whether a page of the scrub may ride on a batch. Default: true. */
-  readonly scrub?: boolean;
-  /** Whether the next sync follows at once if there is more. Default: false. */
-  readonly brief?: boolean;
-  /** Whether a replica of another source is taken over. Default: false. */
-  readonly takeOver?: boolean;
-}
-
 /**
  * Whether nothing more is applied in this sync.
  *
  * @param parts What to work with.
  * @param progress Where the sync is.
- * @param following How far the chain is followed.
  * @returns Whether it is over.
  */
 export function isOver(
   { budget, now }: Parts,
-  { isSpent, row, startedAt }: Progress,
-  { batches, brief = false }: Following,
+  { isSpent, row, startedAt, following }: Progress,
 ): boolean {
+  const { batches, brief = false } = following;
+  if (!batches || isSpent || !hasBudget(budget)) return true;
   // Writes that never pause would keep a sync for its whole budget. pg_net
   // would deliver no other webhook meanwhile.
-  const isLate = () =>
-    brief && now() - startedAt > BRIEF_MS && row?.drained === 1 &&
+  return brief && now() - startedAt > BRIEF_MS && row?.drained === 1 &&
     !isWalking(row);
-  return !batches || isSpent || !hasBudget(budget) || isLate();
 }
 
 /** Whether a walk is on that an operator or a reader waits for: not the scrub. */
@@ -74,7 +58,6 @@ function isWalking(row: ReplicaRow): boolean {
  *
  * @param parts What to work with.
  * @param progress Where the sync is; what was settled is added.
- * @param following How far the chain is followed.
  * @returns What to do next.
  * @throws {SyncError} The source failed, or the replica when it was asked for
  * the keys of a page.
@@ -82,13 +65,11 @@ function isWalking(row: ReplicaRow): boolean {
 export async function claimNext(
   parts: Parts,
   progress: Progress,
-  following: Following,
 ): Promise<PlannedClaim> {
   const { source, pace } = parts;
-  const { lease, takeOver } = following;
-  const { ahead } = progress;
+  const { ahead, following: { lease, takeOver } } = progress;
   progress.ahead = null;
-  const over = isOver(parts, progress, following);
+  const over = isOver(parts, progress);
   if (ahead !== null && !over) return ahead;
   const claim = await source.claim({
     lease,
@@ -113,20 +94,20 @@ export async function claimNext(
  *
  * @param parts What to work with.
  * @param progress Where the sync is.
- * @param options The lease held, and the batch about to be applied.
+ * @param batch The batch about to be applied.
  * @returns Waits for the answer, after the batch. It returns the next batch if
  * that may be applied now, else null.
  */
 export function claimAhead(
   parts: Parts,
   progress: Progress,
-  { lease, batch }: { lease: string; batch: PlannedBatch },
+  batch: PlannedBatch,
 ): () => Promise<ClaimedBatch | null> {
   const { source, budget, pace } = parts;
   const { drained, kind, reopen, page } = batch;
   const upto = page === null ? undefined : pageAfter(page);
   const { size } = pace;
-  const { parked, row } = progress;
+  const { parked, row, following: { lease } } = progress;
   if (
     drained && !upto || reopen || kind !== "new" || progress.split !== null ||
     budget.msLeft() < AHEAD_MS_MIN || !hasBudget(budget)

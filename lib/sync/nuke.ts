@@ -7,7 +7,6 @@
  * @module
  */
 
-import type { Lease } from "../chain/claim.ts";
 import { SyncError } from "../errors.ts";
 import type { Parts } from "./progress.ts";
 import { followChain } from "./sync.ts";
@@ -40,23 +39,20 @@ export async function nuke(
   parts: Parts,
   options: NukeOptions,
 ): Promise<{ message: string }> {
+  const { source, log } = parts;
   const lease = parts.uuid();
-  const answer = await parts.source.lease(lease);
+  const answer = await source.lease(lease);
   const epoch = await beginEpoch(parts, answer.epoch, { ...options, lease });
-  parts.log("warn", "nuke", { epoch });
-  const held = await waitForLease(parts, { lease, answer, epoch });
-  if (held === "followed") return DONE;
+  log("warn", "nuke", { epoch });
+  if (answer.do === "busy" && await isFollowed(parts, { lease, epoch })) {
+    return DONE;
+  }
   const { busy } = await followChain(parts, {
     lease,
     batches: false,
     takeOver: true,
   });
-  if (busy) {
-    throw new SyncError(
-      "nuke_pending",
-      "Cannot nuke yet: another sync took over; the new epoch is recorded and the next /sync empties the replica",
-    );
-  }
+  if (busy) throw pending("another sync took over");
   return DONE;
 }
 
@@ -66,16 +62,14 @@ async function beginEpoch(
   epoch: string,
   { lease, epoch: expected, refill = true }: NukeOptions & { lease: string },
 ): Promise<string> {
-  const refuseOther = async () => {
-    if (expected === undefined || expected === epoch) return;
-    await source.release(lease);
-    throw new SyncError(
-      "epoch_moved",
-      `Cannot nuke: expected the epoch in force, ${epoch}, found another; nothing was done`,
-    );
-  };
-  await refuseOther();
-  for (let tries = 1;; tries++) {
+  for (let tries = 0; tries < RESETS_MAX; tries++) {
+    if (expected !== undefined && expected !== epoch) {
+      await source.release(lease);
+      throw new SyncError(
+        "epoch_moved",
+        `Cannot nuke: expected the epoch in force, ${epoch}, found another; nothing was done`,
+      );
+    }
     const reset = await source.reset({
       expected: epoch,
       wipe: true,
@@ -84,31 +78,32 @@ async function beginEpoch(
     });
     epoch = reset.epoch;
     if (reset.do === "begun") return epoch;
-    await refuseOther();
-    if (tries === RESETS_MAX) {
-      throw new SyncError(
-        "nuke_pending",
-        "Cannot nuke: another worker keeps beginning new epochs; try again",
-      );
+  }
+  throw new SyncError(
+    "nuke_pending",
+    "Cannot nuke: another worker keeps beginning new epochs; try again",
+  );
+}
+
+/** Waits for the lease; returns whether the sync that holds it has followed the new epoch. */
+async function isFollowed(
+  { source, budget, sleep }: Parts,
+  { lease, epoch }: { lease: string; epoch: string },
+): Promise<boolean> {
+  for (;;) {
+    if (budget.msLeft() <= 0 || budget.callsLeft() <= CALLS_MIN) {
+      throw pending("another sync holds the lease");
     }
+    await sleep(WAIT_MS);
+    const answer = await source.lease(lease);
+    if (answer.do !== "busy") return false;
+    if (answer.epoch === epoch && answer.followed) return true;
   }
 }
 
-/** Waits until the lease is held, or the sync that holds it has followed the new epoch. */
-async function waitForLease(
-  { source, budget, sleep }: Parts,
-  { lease, answer, epoch }: { lease: string; answer: Lease; epoch: string },
-): Promise<"held" | "followed"> {
-  while (answer.do === "busy") {
-    if (answer.epoch === epoch && answer.followed) return "followed";
-    if (budget.msLeft() <= 0 || budget.callsLeft() <= CALLS_MIN) {
-      throw new SyncError(
-        "nuke_pending",
-        "Cannot nuke yet: another sync holds the lease; the new epoch is recorded and the next /sync empties the replica",
-      );
-    }
-    await sleep(WAIT_MS);
-    answer = await source.lease(lease);
-  }
-  return "held";
+function pending(found: string): SyncError {
+  return new SyncError(
+    "nuke_pending",
+    `Cannot nuke yet: ${found}; the new epoch is recorded and the next /sync empties the replica`,
+  );
 }

@@ -66,7 +66,7 @@ export async function requestPage(
   if (isOurs && row.damaged) {
     throw new SyncError(
       "replica_schema",
-      "Cannot walk the replica: expected its row as the worker left it, found fields of the walk that something else wrote; the walk starts over",
+      "Cannot walk the replica: expected its row as the worker left it, found the fields of the walk changed; the walk starts over",
     );
   }
   const place = isOurs ? parsePlace(row.walk_at) : null;

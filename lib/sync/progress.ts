@@ -67,8 +67,24 @@ export function hasBudget(budget: Budget): boolean {
   return budget.msLeft() > 0 && budget.callsLeft() > CALLS_RESERVED;
 }
 
+/** How far the chain is followed, and under which lease. */
+export interface Following {
+  /** The lease held. */
+  readonly lease: string;
+  /** Whether batches are applied, or only the moves to the epoch in force. */
+  readonly batches: boolean;
+  /** Whether a page of the scrub may ride on a batch. Default: true. */
+  readonly scrub?: boolean;
+  /** Whether the next sync follows at once if there is more. Default: false. */
+  readonly brief?: boolean;
+  /** Whether a replica of another source is taken over. Default: false. */
+  readonly takeOver?: boolean;
+}
+
 /** Where a sync is. */
 export interface Progress {
+  /** The lease, and how far the chain is followed. */
+  readonly following: Following;
   /** When it began, by the parts' clock. */
   readonly startedAt: number;
   /** The replica's row as it was last seen; null if it has none. */
@@ -113,14 +129,15 @@ export interface Progress {
  * The progress of a sync that has not begun.
  *
  * @param parts The pace and the clock.
- * @param options Whether a page of the scrub may ride. Default: true.
+ * @param following The lease, and how far the chain is followed.
  * @returns The progress.
  */
 export function newProgress(
   { pace, now }: Pick<Parts, "pace" | "now">,
-  { scrub = true }: { scrub?: boolean } = {},
+  following: Following,
 ): Progress {
   return {
+    following,
     startedAt: now(),
     row: null,
     isUnsure: true,
@@ -128,7 +145,7 @@ export function newProgress(
     ahead: null,
     claimedSize: pace.size,
     latencyMs: 0,
-    isScrubbed: !scrub,
+    isScrubbed: following.scrub === false,
     walked: new Map(),
     tooLarge: new Set(),
     split: null,

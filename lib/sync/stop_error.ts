@@ -27,12 +27,12 @@ export function stopError(code: StopCode): SyncError {
     case "replica_foreign":
       return new SyncError(
         code,
-        "Cannot sync: expected a replica of this source, found one of another source; check LIBSQL_URL, or POST /nuke to take it over and lose what it holds",
+        "Cannot sync: expected a replica of this source, found another source's; check LIBSQL_URL, or POST /nuke to take it over and lose what it holds",
       );
     case "replica_ahead":
       return new SyncError(
         code,
-        "Cannot sync: expected a replica at or behind this source's position, found one ahead, as after a restore or in a copy of the source; check PGMQ_URL and LIBSQL_URL, or POST /nuke to start the replica over",
+        "Cannot sync: expected a replica at or behind this source's position, found one ahead: the source was restored or copied; check PGMQ_URL and LIBSQL_URL, or POST /nuke to start the replica over",
       );
     case "schema_outdated":
       return new SyncError(

@@ -11,15 +11,14 @@ import { SyncError } from "../errors.ts";
 import { hasRoom, noRoom, roomWarnings } from "../replica/capacity.ts";
 import { applyBatch } from "./apply.ts";
 import { buildIndexes } from "./build_indexes.ts";
-import {
-  claimAhead,
-  claimNext,
-  type Following,
-  isOver,
-  NOTHING,
-} from "./claim_next.ts";
+import { claimAhead, claimNext, isOver, NOTHING } from "./claim_next.ts";
 import type { ChainMove, PlannedBatch } from "./plan_claim.ts";
-import { newProgress, type Parts, type Progress } from "./progress.ts";
+import {
+  type Following,
+  newProgress,
+  type Parts,
+  type Progress,
+} from "./progress.ts";
 import { outcomeOf, resultOf, summaryOf, type SyncResult } from "./result.ts";
 import { sendAlerts } from "./send_alerts.ts";
 import { stopError } from "./stop_error.ts";
@@ -37,18 +36,18 @@ const RETRY_CALLS = 3;
  * the source, or the two do not belong together.
  */
 export async function sync(parts: Parts): Promise<SyncResult> {
-  const lease = parts.uuid();
-  const answer = await parts.source.lease(lease);
+  const following = { lease: parts.uuid(), batches: true };
+  const answer = await parts.source.lease(following.lease);
   if (answer.do === "busy") {
     const { paused } = answer;
     return {
-      ...resultOf(newProgress(parts), answer),
+      ...resultOf(newProgress(parts, following), answer),
       busy: true,
       ...(paused ? { paused } as const : {}),
     };
   }
   const { scrub, brief } = answer;
-  return await followChain(parts, { lease, batches: true, scrub, brief });
+  return await followChain(parts, { ...following, scrub, brief });
 }
 
 /**
@@ -67,7 +66,7 @@ export async function followChain(
   try {
     for (;;) {
       try {
-        const result = await takeStep(parts, progress, following);
+        const result = await takeStep(parts, progress);
         if (result !== null) return result;
         progress.failures = 0;
       } catch (error) {
@@ -75,7 +74,7 @@ export async function followChain(
       }
     }
   } catch (error) {
-    await giveUp(parts, progress, { lease: following.lease, error });
+    await giveUp(parts, progress, error);
     throw error;
   }
 }
@@ -84,18 +83,16 @@ export async function followChain(
 async function takeStep(
   parts: Parts,
   progress: Progress,
-  following: Following,
 ): Promise<SyncResult | null> {
   const { source, log, replicaMbMax } = parts;
-  const { lease } = following;
   // The replica comes first: the source then judges what it proves.
   if (progress.isUnsure) await probe(parts, progress);
-  if (!isOver(parts, progress, following)) await buildIndexes(parts, progress);
-  const claim = await claimNext(parts, progress, following);
+  if (!isOver(parts, progress)) await buildIndexes(parts, progress);
+  const claim = await claimNext(parts, progress);
   progress.warnings = roomWarnings(progress.row, replicaMbMax);
   switch (claim.do) {
     case "batch":
-      await applyAndClaimAhead(parts, progress, { lease, batch: claim });
+      await applyAndClaimAhead(parts, progress, claim);
       return null;
     case "idle":
     case "settled":
@@ -106,7 +103,7 @@ async function takeStep(
       return resultOf(progress, claim);
     case "busy":
       return {
-        ...resultOf(progress, await source.release(lease)),
+        ...resultOf(progress, await source.release(progress.following.lease)),
         busy: true,
       };
     case "none":
@@ -141,9 +138,9 @@ async function probe(
 async function applyAndClaimAhead(
   parts: Parts,
   progress: Progress,
-  { lease, batch }: { lease: string; batch: PlannedBatch },
+  batch: PlannedBatch,
 ): Promise<void> {
-  const next = claimAhead(parts, progress, { lease, batch });
+  const next = claimAhead(parts, progress, batch);
   try {
     // Moves of the chain can free room; a batch cannot.
     if (!hasRoom(progress.row, parts.replicaMbMax)) {
@@ -204,10 +201,10 @@ async function waitForRetry(
 async function giveUp(
   parts: Parts,
   progress: Progress,
-  { lease, error }: { lease: string; error: unknown },
+  error: unknown,
 ): Promise<void> {
   const { source, log } = parts;
-  const { row, split } = progress;
+  const { row, split, following: { lease } } = progress;
   const code = error instanceof SyncError ? error.code : "internal";
   log("error", "sync", { ...summaryOf(progress), code });
   // Split what was too large now: the next sync would fail as late as this one.

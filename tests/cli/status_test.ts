@@ -52,7 +52,7 @@ Deno.test("formatStatus() tells a person all there is in few lines", () => {
     "backfill 3   rows  different  ghosts",
     "apps        1,000          0       0",
     "",
-    "! 2 changes are parked.",
+    "! Parked changes: 2.",
     "  -> deno task dlq list",
   ]);
 });

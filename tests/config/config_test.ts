@@ -203,7 +203,7 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
   [
     "LIBSQL_URL",
     "https://",
-    "found 8 characters that cannot be parsed as a URL",
+    "found 8 characters that are not a URL",
   ],
   [
     "LIBSQL_URL",
@@ -245,7 +245,7 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
   [
     "PGMQ_URL",
     "postgres://u:hunter2#x@h/d",
-    "that cannot be parsed as a URL; in the user and the password, write # / ? @ : and %",
+    "that are not a URL; in the user and the password, write # / ? @ : and %",
   ],
   ["PGMQ_URL", "postgres://u:hunter2%@h/d", "found a stray %"],
   ["PGMQ_URL", "postgres:///hunter2?host=/tmp", "found no host"],

@@ -110,7 +110,7 @@ Deno.test("parsePgmq() tells what is wrong with PostgREST's address", () => {
       ["https://hunter2.supabase.co", "without a path"],
       ["https://u:hunter2@h.example.com/rest/v1", "a user, a password"],
       ["https://h.example.com/rest/v1?apikey=hunter2", "a query"],
-      ["https://hunter2:x/rest", "cannot be parsed as a URL"],
+      ["https://hunter2:x/rest", "are not a URL"],
     ] as const
   ) {
     const { problems } = parse({ PGMQ_URL, PGMQ_TOKEN: TOKEN });

@@ -6,7 +6,8 @@ import postgres from "postgres";
 import type { Carrier } from "../../lib/chain/claim.ts";
 import type { Json } from "../../lib/chain/json.ts";
 import { parsePgmq } from "../../lib/config/source.ts";
-import { openCarrier, type Way } from "../../lib/connect/open_carrier.ts";
+import type { PgmqSettings } from "../../lib/config/source.ts";
+import { openCarrier } from "../../lib/connect/open_carrier.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { until } from "./support/chain.ts";
@@ -49,7 +50,7 @@ interface Setup {
   readonly carrier: Carrier;
   /** As superuser. */
   readonly sql: postgres.Sql;
-  readonly way: Way;
+  readonly way: PgmqSettings;
 }
 
 let database: Promise<string> | null = null;

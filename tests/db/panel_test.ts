@@ -108,7 +108,10 @@ Deno.test("the page asks for the secret, keeps it in its tab alone, and shows wh
     /stripe_info\s+\["77"\]\s+column is_good_plan: expected true or false/,
   );
   assertEquals(await page.locator("#all b").count(), 0, "no markup of theirs");
-  assertMatch(await page.locator("#warnings").innerText(), /parked/);
+  assertMatch(
+    await page.locator("#warnings").innerText(),
+    /Parked changes: 1\./,
+  );
   for (const name of [/^Lag over three hours/, /^Messages a minute over/]) {
     const plot = page.getByRole("img", { name });
     assert(await plot.locator("rect").count() >= 170);

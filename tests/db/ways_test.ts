@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { parseConfig } from "../../lib/config/config.ts";
-import { tryWays } from "../../lib/connect/try_connections.ts";
+import { tryConnections } from "../../lib/connect/try_connections.ts";
 import { serveBunny } from "../../lib/dev/bunny.ts";
 import { bundleWorker } from "./support/bundle.ts";
 import { standing } from "./support/chain.ts";
@@ -89,7 +89,7 @@ Deno.test("GET /doctor tells each way that works from there, and why another doe
   assertEquals(await standing(stack), before);
 });
 
-Deno.test("tryWays() tries none that is weaker than what is set, and waits for none without end", async () => {
+Deno.test("tryConnections() tries none that is weaker than what is set, and waits for none without end", async () => {
   // Takes connections, and says nothing.
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const open: Deno.Conn[] = [];
@@ -110,7 +110,7 @@ Deno.test("tryWays() tries none that is weaker than what is set, and waits for n
       "?sslmode=verify-full",
       "?sslnegotiation=direct",
       "?sslmode=disable",
-    ].map((query) => tryWays(config(query))),
+    ].map((query) => tryConnections(config(query))),
   );
   listener.close();
   await served;

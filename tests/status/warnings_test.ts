@@ -42,18 +42,18 @@ const CASES: [
     "attention",
     /^The worker is paused: /,
   ],
-  ["a dead letter", { dead_letters: 1 }, "attention", /^1 change is parked\.$/],
+  ["a dead letter", { dead_letters: 1 }, "attention", /^Parked changes: 1\.$/],
   [
     "dead letters",
     { dead_letters: 10_000 },
     "attention",
-    /^10,000 changes are parked\.$/,
+    /^Parked changes: 10,000\.$/,
   ],
   [
     "more dead letters than are counted",
     { dead_letters: 10_001 },
     "attention",
-    /^More than 10,000 changes are parked\.$/,
+    /^Parked changes: more than 10,000\.$/,
   ],
   [
     "no worker",

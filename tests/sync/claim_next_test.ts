@@ -1,8 +1,9 @@
 import { assertEquals } from "@std/assert";
 import type { ReplicaRow } from "../../lib/chain/row.ts";
 import { newPace } from "../../lib/sync/batch_size.ts";
-import { type Following, isOver } from "../../lib/sync/claim_next.ts";
+import { isOver } from "../../lib/sync/claim_next.ts";
 import {
+  type Following,
   newProgress,
   type Parts,
   type Progress,
@@ -27,16 +28,19 @@ function over(
     callsLeft?: number;
   },
 ): boolean {
-  const begun = newProgress({ pace: newPace(), now: () => 0 });
+  const begun = newProgress(
+    { pace: newPace(), now: () => 0 },
+    { lease: "", batches: true, ...following },
+  );
   const parts = {
     now: () => ms,
     budget: { msLeft: () => msLeft, callsLeft: () => callsLeft },
   } as Parts;
-  return isOver(
-    parts,
-    { ...begun, row: row && { ...ROW, ...row }, ...progress },
-    { lease: "", batches: true, ...following },
-  );
+  return isOver(parts, {
+    ...begun,
+    row: row && { ...ROW, ...row },
+    ...progress,
+  });
 }
 
 Deno.test("isOver() goes on while there is time, and calls beyond those kept for the last batch", () => {

@@ -6,7 +6,10 @@ import { ROW } from "./filled_row.ts";
 
 /** A sync that began at 1,000. */
 function progressOf(change: Partial<Progress> = {}): Progress {
-  const progress = newProgress({ pace: newPace(), now: () => 1_000 });
+  const progress = newProgress(
+    { pace: newPace(), now: () => 1_000 },
+    { lease: "", batches: true },
+  );
   return { ...progress, row: ROW, ...change };
 }
 
