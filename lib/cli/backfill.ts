@@ -1,41 +1,34 @@
 /**
- * Ring 3. `deno task backfill`: fills the replica, or fills it up.
- *
- * Promise: it ends when the walk it asked for is through every table;
- * interrupted, the walk goes on with the cron's syncs.
+ * Ring 3. `deno task backfill`: fills the replica.
  *
  * @module
  */
 
-import { parseCall, readSettings, runCommand, SETTINGS } from "./command.ts";
-import { createWatcher, printWalk, runWalk } from "./verify.ts";
+import { type Command, parseCall, runCommand } from "./command.ts";
+import { runWalk } from "./run_walk.ts";
+import { SETTINGS } from "./settings.ts";
 
 const USAGE = `Usage: deno task backfill [--table <name>] [--json]
 
-Walks over every row of every table and writes what the replica lacks or has
-otherwise, while changes keep flowing. A new replica is filled without it.
+Walks over every row of every table and writes those that the replica lacks or
+has with other values, while changes keep flowing. A new replica is filled
+without this command.
 
-  --table <name>  one table
-  --json          the result as JSON, no progress
+  --table <name>  only this table
+  --json          print the result as JSON, and no progress
 
 ${SETTINGS}backfill`;
 
-async function run(args: readonly string[]): Promise<number> {
-  const { flags } = parseCall(args, { table: "text", json: "switch" });
-  const settings = readSettings((name) => Deno.env.get(name), [
-    "PGMQ_URL",
-    "WORKER_URL",
-    "WEBHOOK_SIGNATURE",
-  ]);
-  const isJson = "json" in flags;
-  const report = await runWalk(
-    settings,
-    { kind: "backfill", table: flags.table, repair: true },
-    createWatcher({ isJson }),
-  );
-  return printWalk(report, { isJson });
-}
+/** The command. */
+export const command: Command = {
+  usage: USAGE,
+  run: async (args) => {
+    const { flags } = parseCall(args, { table: "text", json: "switch" });
+    return await runWalk(
+      { kind: "backfill", table: flags.table, repair: true },
+      { isJson: "json" in flags },
+    );
+  },
+};
 
-if (import.meta.main) {
-  Deno.exit(await runCommand({ usage: USAGE, run }, Deno.args));
-}
+if (import.meta.main) Deno.exit(await runCommand(command, Deno.args));

@@ -1,68 +1,50 @@
 /**
- * Ring 3. What PostgreSQL's catalog says about tables, in schema.json's words.
+ * Ring 3. Reads tables from PostgreSQL's catalog.
  *
- * Promise: it reads the catalog and nothing else, never a row, so that any role
- * will do.
+ * Promise: it reads the catalog and never a row, so any role can run it.
  *
  * @module
  */
 
-import postgres from "postgres";
+import {
+  type CatalogRow,
+  type CatalogTable,
+  tableOf,
+} from "./catalog_table.ts";
+import { type Connection, openSource, type Query } from "./query_source.ts";
 import { SyncError } from "../errors.ts";
-import { completePostgresUrl } from "../postgres/url.ts";
-import type { ColumnType, Schema, Table } from "../schema.ts";
 
-/** A table as PostgreSQL has it. */
-export interface CatalogTable {
-  readonly name: string;
-  /** What keeps it from being replicated, its key aside; null where nothing does. */
-  readonly problem: string | null;
-  /** Its unique keys without a nullable column, the best one first. */
-  readonly keys: readonly (readonly string[])[];
-  /** Its columns, in its order. */
-  readonly columns: readonly {
-    readonly name: string;
-    readonly type: ColumnType;
-    /** PostgreSQL's word for the type. */
-    readonly typeName: string;
-    readonly notNull: boolean;
-    /** Whether it can do without fractions. */
-    readonly maybeInteger: boolean;
-  }[];
-  /** The columns of its plain indexes, the keys' among them. */
-  readonly indexes: readonly (readonly string[])[];
-}
-
-/** What `--check` compares with. */
+/** PostgreSQL's side of a comparison with schema.json. */
 export interface Catalog {
+  /** The tables asked for, in their order. */
   readonly tables: readonly CatalogTable[];
-  /** The hash of the schema in force; null where it is not installed. */
+  /** The hash of the schema in force; null if the migration was not run. */
   readonly installed: string | null;
-  /** Whether the role may read that. */
+  /** Whether the role may read which schema is in force. */
   readonly mayReadInstalled: boolean;
 }
 
 /**
- * Reads tables of PostgreSQL's schema public, and which schema is in force.
+ * Reads tables of PostgreSQL's schema public, and which schema.json is in force.
  *
  * @param url The connection string.
  * @param names The tables.
  * @returns A table for each name, in their order.
- * @throws {SyncError} `config_invalid` or `source_unreachable`: the connection
- * string is none, or leads nowhere.
+ * @throws {SyncError} `config_invalid` if the text is not a connection string,
+ * `source_unreachable` if PostgreSQL does not answer.
  */
 export async function readCatalog(
   url: string,
   names: readonly string[],
 ): Promise<Catalog> {
-  const sql = connect(url);
+  const source = connect(url);
   try {
-    const rows = await sql.unsafe<{ table: CatalogRow }[]>(TABLES, [
+    const rows = await source.query<{ table: CatalogRow }>(TABLES, [
       JSON.stringify(names),
     ]);
     return {
       tables: rows.map(({ table }) => tableOf(table)),
-      ...await readInstalled(sql),
+      ...await readInstalled(source.query),
     };
   } catch (error) {
     if (error instanceof SyncError) throw error;
@@ -75,112 +57,15 @@ export async function readCatalog(
       { cause: error },
     );
   } finally {
-    await sql.end({ timeout: 1 });
+    await source.close();
   }
 }
 
-/**
- * Compares schema.json with the catalog.
- *
- * A column that is not listed is no difference, nor is TEXT for a column of
- * another type: it holds whatever there is.
- *
- * @param schema The schema.
- * @param catalog Its tables in the catalog.
- * @returns A sentence for each difference.
- */
-export function differences(schema: Schema, { tables }: Catalog): string[] {
-  return schema.tables.flatMap((listed) => {
-    const found = tables.find(({ name }) => name === listed.name);
-    const where = `table ${JSON.stringify(listed.name)}`;
-    if (found === undefined || found.problem !== null) {
-      return [`${where}: ${found?.problem ?? "is not in PostgreSQL"}`];
-    }
-    return [
-      ...columnDifferences(listed, found).map((text) => `${where}, ${text}`),
-      ...(isKey(listed.key, found) ? [] : [
-        `${where}: its key (${
-          listed.key.join(", ")
-        }) is not unique and not null in PostgreSQL`,
-      ]),
-    ];
-  });
-}
-
-/**
- * Says what keeps a table from being replicated.
- *
- * @param table The table.
- * @returns The words after its name; null where nothing does.
- */
-export function refusalOf({ problem, keys }: CatalogTable): string | null {
-  if (problem !== null || keys.length > 0) return problem;
-  return "has no primary key, and no unique key whose columns are all not null";
-}
-
-/**
- * Writes a table of the catalog as schema.json's value.
- *
- * @param table The table, which has a key.
- * @returns The value.
- */
-export function tableValue(table: CatalogTable): {
-  key: string | string[];
-  columns: Record<string, ColumnType>;
-  indexes: (string | string[])[];
-} {
-  const [key] = table.keys;
-  const seen = new Set([String(key)]);
-  const indexes = table.indexes.filter((columns) => {
-    const isNew = !seen.has(String(columns));
-    seen.add(String(columns));
-    return isNew;
-  });
-  return {
-    key: oneOrMany(key!),
-    columns: Object.fromEntries(
-      table.columns.map(({ name, type }) => [name, type]),
-    ),
-    indexes: indexes.map(oneOrMany),
-  };
-}
-
-function oneOrMany(names: readonly string[]): string | string[] {
-  return names.length === 1 ? names[0]! : [...names];
-}
-
-function columnDifferences(listed: Table, found: CatalogTable): string[] {
-  return listed.columns.flatMap(({ name, type }) => {
-    const where = `column ${JSON.stringify(name)}`;
-    const column = found.columns.find((column) => column.name === name);
-    if (column === undefined) return [`${where}: PostgreSQL does not have it`];
-    const agrees = type === "TEXT" || type === column.type ||
-      (type === "INTEGER" && column.maybeInteger);
-    return agrees ? [] : [
-      `${where}: ${type} is listed, and PostgreSQL's type ${column.typeName} is ${column.type}`,
-    ];
-  });
-}
-
-/** What libsql_sync.usable_key() says. */
-function isKey(key: readonly string[], found: CatalogTable): boolean {
-  const isNotNull = (name: string) =>
-    found.columns.some((column) => column.name === name && column.notNull);
-  return key.every(isNotNull) &&
-    found.keys.some((unique) => unique.every((name) => key.includes(name)));
-}
-
-function connect(url: string): postgres.Sql {
+function connect(url: string): Connection {
   try {
-    return postgres(completePostgresUrl(url), {
-      max: 1,
-      prepare: false,
-      fetch_types: false,
-      connect_timeout: 10,
-      onnotice: () => {},
-    });
+    return openSource(url);
   } catch {
-    // The driver's words would show the password.
+    // The driver's own message would show the password.
     throw new SyncError(
       "config_invalid",
       "Cannot use PGMQ_URL: expected postgres://user:password@host:port/database, found another text",
@@ -189,52 +74,21 @@ function connect(url: string): postgres.Sql {
 }
 
 async function readInstalled(
-  sql: postgres.Sql,
+  query: Query,
 ): Promise<Pick<Catalog, "installed" | "mayReadInstalled">> {
-  const [there] = await sql.unsafe(
+  const [schemas] = await query<{ may: boolean }>(
     `select has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') as may
      from pg_namespace n join pg_class c on c.relnamespace = n.oid and c.relname = 'schemas'
      where n.nspname = 'libsql_sync'`,
   );
-  if (there === undefined) return { installed: null, mayReadInstalled: true };
-  if (!there.may) return { installed: null, mayReadInstalled: false };
-  const [newest] = await sql.unsafe(
+  if (schemas === undefined) {
+    return { installed: null, mayReadInstalled: true };
+  }
+  if (!schemas.may) return { installed: null, mayReadInstalled: false };
+  const [newest] = await query<{ hash: string }>(
     "select hash from libsql_sync.schemas order by generation desc limit 1",
   );
   return { installed: newest?.hash ?? null, mayReadInstalled: true };
-}
-
-/** What the query below gives for a name. */
-type CatalogRow = {
-  name: string;
-  kind: string | null;
-  partition: boolean;
-  inherits: boolean;
-  keys: string[][];
-  columns: CatalogTable["columns"];
-  indexes: string[][];
-};
-
-function tableOf(row: CatalogRow): CatalogTable {
-  const { name, keys, columns, indexes } = row;
-  return { name, problem: problemOf(row), keys, columns, indexes };
-}
-
-const KINDS: Record<string, string> = {
-  v: "is a view",
-  m: "is a materialized view",
-  f: "is a foreign table",
-};
-
-/** The same refusals, in the same words, as libsql_sync.attach_problem(). */
-function problemOf(row: CatalogRow): string | null {
-  if (row.kind === null) return "is not in PostgreSQL's schema public";
-  if (row.kind !== "r" && row.kind !== "p") {
-    return KINDS[row.kind] ?? "is no table";
-  }
-  if (row.inherits) return "takes part in table inheritance";
-  if (row.partition) return "is a partition: list the partitioned table";
-  return null;
 }
 
 // Domains are followed to what they stand for. A numeric's modifier holds

@@ -1,7 +1,7 @@
 /**
- * Ring 3. The few calls of Bunny's API that a deployment makes.
+ * Ring 3. The calls of Bunny's API that a deployment makes.
  *
- * Promise: a key goes to Bunny alone, and no answer's words are shown.
+ * Promise: a key is sent to Bunny alone, and no text of an answer is shown.
  *
  * @module
  */
@@ -10,34 +10,39 @@ import { CommandError } from "./command.ts";
 
 /** How to reach one script. */
 export interface Script {
-  /** https://api.bunny.net, but for tests. */
+  /** https://api.bunny.net, except in tests. */
   readonly apiUrl: string;
+  /** The script's number. */
   readonly id: string;
-  /** The account's key; needed for secrets and the list of releases. */
+  /** The account's key, needed for secrets and the list of releases; or "". */
   readonly accessKey: string;
-  /** The script's own key, which can upload and publish alone. */
+  /** The script's own key, which can only upload and publish; or "". */
   readonly deploymentKey: string;
 }
 
-/** A release, as far as we look at it. */
+/** A release: the part that a deployment reads. */
 export interface Release {
+  /** Its name. */
   readonly uuid: string;
+  /** Whether it is published now. */
   readonly isLive: boolean;
+  /** The note it was published with. */
   readonly note: string;
   /** When it was made: ISO 8601. */
   readonly made: string;
 }
 
-/** Uploads take their time on slow lines. */
+/** An upload is slow on a slow line. */
 const TIMEOUT_MS = 60_000;
 /** Bunny's own numbers: 1 is live, 0 archived. */
 const LIVE = 1;
 
 /**
- * Uploads code; it serves nobody before it is published.
+ * Uploads code; it serves no request before it is published.
  *
  * @param script The script.
  * @param code The bundle.
+ * @throws {CommandError} If Bunny refuses.
  */
 export async function upload(script: Script, code: string): Promise<void> {
   await call(script, {
@@ -49,10 +54,11 @@ export async function upload(script: Script, code: string): Promise<void> {
 }
 
 /**
- * Publishes the code uploaded last, or a release of before.
+ * Publishes the code uploaded last, or an earlier release.
  *
  * @param script The script.
- * @param what A note to find it by, or the release's name.
+ * @param what A note to recognize it by, or the release's name.
+ * @throws {CommandError} If Bunny refuses.
  */
 export async function publish(
   script: Script,
@@ -72,6 +78,7 @@ export async function publish(
  *
  * @param script The script.
  * @param secret Its name and value.
+ * @throws {CommandError} If Bunny refuses.
  */
 export async function putSecret(
   script: Script,
@@ -91,6 +98,7 @@ export async function putSecret(
  *
  * @param script The script.
  * @returns The releases that are not deleted, as Bunny orders them.
+ * @throws {CommandError} If Bunny refuses.
  */
 export async function listReleases(script: Script): Promise<Release[]> {
   const answer = await call(script, {
@@ -113,7 +121,7 @@ export async function listReleases(script: Script): Promise<Release[]> {
   }));
 }
 
-/** One call; its JSON, null where the answer has none. */
+/** Makes one call; resolves to its JSON, or null if the answer has none. */
 async function call(
   script: Script,
   request: {
@@ -125,7 +133,7 @@ async function call(
   },
 ): Promise<unknown> {
   const { action, method, path, body, byAccount = false } = request;
-  // The key that can do less, where it can do this.
+  // The key that can do less is preferred.
   const isAccount = byAccount || script.deploymentKey === "";
   const name = isAccount ? "BUNNY_ACCESS_KEY" : "BUNNY_DEPLOYMENT_KEY";
   const key = isAccount ? script.accessKey : script.deploymentKey;

@@ -1,8 +1,8 @@
 /**
- * Ring 3. What is uploaded: built, stamped with its version, checked and tried.
+ * Ring 3. The bundle: built, stamped with its version, checked and tried.
  *
- * Promise: what does not start with a name and a server as Bunny's is not
- * handed out.
+ * Promise: a bundle that passed has answered with its version in an isolate
+ * like Bunny's.
  *
  * @module
  */
@@ -11,30 +11,35 @@ import { fileURLToPath } from "node:url";
 import { serveBunny } from "../dev/bunny.ts";
 import { MODULES } from "../dev/bunny_limits.ts";
 import { CommandError } from "./command.ts";
+import { sha256 } from "./sha256.ts";
 
-/** What is uploaded. */
+/** A script to upload. */
 export interface Bundle {
+  /** Its code. */
   readonly text: string;
-  /** What /health shall tell. */
+  /** The version with which its /health answers. */
   readonly version: string;
+  /** The size of its code. */
   readonly bytes: number;
 }
 
-/** main.ts holds it, once. */
+/** The text in main.ts that the version replaces. */
 const PLACEHOLDER = "unstamped-build";
+/** Enough of the hash to tell two builds apart. */
+const VERSION_DIGITS = 12;
 /** Bunny takes scripts of 10 MB. */
 const BYTES_MAX = 10_000_000;
-/** What we aim at: each isolate parses it before its first answer. */
+/** Our own goal: each isolate parses the code before its first answer. */
 const BYTES_AIM = 150 * 1024;
 const ROOT = new URL("../../", import.meta.url);
 const DIST = new URL("dist.js", ROOT);
 
 /**
- * Builds dist.js and puts its version into it: the hash of all that it is made
- * of, schema.json too.
+ * Builds dist.js and puts its version into it: a hash of the code, which
+ * includes schema.json.
  *
  * @returns The bundle, which is in dist.js as well.
- * @throws {CommandError} Where it cannot be built.
+ * @throws {CommandError} If it cannot be built.
  */
 export async function buildBundle(): Promise<Bundle> {
   await runDeno(["task", "build"], "Cannot build dist.js");
@@ -48,7 +53,7 @@ export async function buildBundle(): Promise<Bundle> {
  *
  * @param text What was built.
  * @returns The bundle.
- * @throws {CommandError} Where there is no one place for it.
+ * @throws {CommandError} If the text has not exactly one place for it.
  */
 export async function stampBundle(text: string): Promise<Bundle> {
   const [before, after, ...more] = text.split(PLACEHOLDER);
@@ -59,14 +64,7 @@ export async function stampBundle(text: string): Promise<Bundle> {
       }; see main.ts`,
     );
   }
-  const digest = await crypto.subtle.digest(
-    "SHA-256",
-    new TextEncoder().encode(text),
-  );
-  const version = Array.from(
-    new Uint8Array(digest, 0, 6),
-    (byte) => byte.toString(16).padStart(2, "0"),
-  ).join("");
+  const version = (await sha256(text)).slice(0, VERSION_DIGITS);
   const stamped = before + version + after;
   return {
     text: stamped,
@@ -76,13 +74,13 @@ export async function stampBundle(text: string): Promise<Bundle> {
 }
 
 /**
- * Checks what Bunny asks of a script: its size, and that it imports nothing but
- * the builtins it documents.
+ * Checks Bunny's limits for a script: its size, and that it imports only the
+ * modules that Bunny documents.
  *
  * @param bundle The bundle.
- * @returns A warning where it is larger than we aim at, else null; and what it
- * imports.
- * @throws {CommandError} Where Bunny would not take or run it.
+ * @returns A warning if it is larger than our own goal, else null; and the names
+ * of the modules that it imports.
+ * @throws {CommandError} If Bunny would not accept or run it.
  */
 export async function checkBundle(
   bundle: Bundle,
@@ -97,7 +95,7 @@ export async function checkBundle(
   for (const { specifier, isDynamic } of imports) {
     if (isDynamic || !MODULES.includes(specifier)) {
       throw new CommandError(
-        `Cannot deploy: expected one file that imports what Bunny documents alone, found ${
+        `Cannot deploy: expected one file that imports only what Bunny documents, found ${
           isDynamic ? "a module loaded later" : "an import"
         }: ${specifier}`,
       );
@@ -111,7 +109,7 @@ export async function checkBundle(
   };
 }
 
-/** Every import, by Deno's own parser: a pattern would find some in texts. */
+/** Lists the imports by Deno's own parser: a pattern would find some in texts. */
 async function importsOf(
   text: string,
 ): Promise<{ specifier: string; isDynamic?: boolean }[]> {
@@ -122,18 +120,17 @@ async function importsOf(
     );
     const { modules: [module] } = JSON.parse(out);
     if (module.error !== undefined) {
-      throw new CommandError("Cannot deploy: the bundle is no JavaScript");
+      throw new CommandError("Cannot deploy: the bundle is not JavaScript");
     }
     return module.dependencies ?? [];
   });
 }
 
 /**
- * Runs a bundle in an isolate like Bunny's, without settings, and asks it for
- * /health.
+ * Runs a bundle in an isolate like Bunny's, without settings, and calls /health.
  *
  * @param bundle The bundle.
- * @throws {CommandError} Where it does not answer with its version.
+ * @throws {CommandError} If it does not answer with its version.
  */
 export async function tryBundle({ text, version }: Bundle): Promise<void> {
   await withFolder({ "dist.js": text }, async (folder) => {
@@ -150,14 +147,14 @@ export async function tryBundle({ text, version }: Bundle): Promise<void> {
 const HEALTH_MS_MAX = 15_000;
 
 /**
- * Asks a worker for its version.
+ * Asks a worker's /health for its version.
  *
  * @param workerUrl Its address.
- * @returns The version, or in words what was answered instead.
+ * @returns The version, or words for what was answered instead.
  */
 export async function healthOf(workerUrl: string): Promise<string> {
   try {
-    // The query passes by what a cache kept from another server.
+    // A new query each time, so that no cache answers.
     const url = `${workerUrl}/health?${crypto.randomUUID()}`;
     const response = await fetch(url, {
       redirect: "manual",
@@ -165,16 +162,18 @@ export async function healthOf(workerUrl: string): Promise<string> {
     });
     const text = await response.text();
     if (response.status !== 200 || text !== "OK") {
-      return `HTTP ${response.status} of something else`;
+      return `HTTP ${response.status} with another body`;
     }
     const version = response.headers.get("x-libsql-sync-version") ?? "";
-    return /^[\w-]{1,40}$/.test(version) ? version : "a worker without version";
+    return /^[\w-]{1,40}$/.test(version)
+      ? version
+      : "a worker without a version";
   } catch {
     return "no answer";
   }
 }
 
-/** Where Deno keeps its cache; nothing else of the environment. */
+/** The variables by which Deno finds its cache, and no others. */
 function ownSettings(): Record<string, string> {
   const names = ["HOME", "DENO_DIR", "PATH", "USERPROFILE", "LOCALAPPDATA"];
   return Object.fromEntries(
@@ -185,7 +184,7 @@ function ownSettings(): Record<string, string> {
   );
 }
 
-/** Runs Deno to its end and returns what it printed. */
+/** Runs Deno and returns what it printed. */
 async function runDeno(args: string[], failed: string): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args,
@@ -201,7 +200,7 @@ async function runDeno(args: string[], failed: string): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
-/** Writes files into a folder for as long as something runs. */
+/** Writes files into a folder that exists while a function runs. */
 async function withFolder<T>(
   files: Record<string, string>,
   run: (folder: string) => Promise<T>,

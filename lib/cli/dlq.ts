@@ -1,23 +1,23 @@
 /**
- * Ring 3. `deno task dlq`: the changes that were set aside.
+ * Ring 3. `deno task dlq`: the changes that were parked, each as a dead letter.
  *
- * Promise: what a message holds is printed by `show` alone; elsewhere only
- * table, key and reason.
+ * Promise: only `show` prints what a message holds; the others print table, key
+ * and reason.
  *
  * @module
  */
 
 import {
+  type Call,
+  type Command,
   CommandError,
   parseCall,
   printJson,
-  type Query,
-  readSettings,
   runCommand,
-  SETTINGS,
   UsageError,
-  withSource,
 } from "./command.ts";
+import { type Query, withSource } from "./query_source.ts";
+import { readSettings, SETTINGS } from "./settings.ts";
 import { formatPairs, formatTable, oneLine } from "./table.ts";
 import { formatMs } from "../status/format.ts";
 
@@ -26,20 +26,23 @@ const USAGE = `Usage: deno task dlq list [--json]
        deno task dlq redrive [<id> ...]
        deno task dlq discard <id> ... | --yes
 
-Changes that could not be applied: dead letters. Each keeps its table, key and
-reason, and the rows around it went on.
+A change that cannot be applied is parked as a dead letter, with its table, key
+and reason; all other rows are applied.
 
-  list     the open ones, at most 1,000
-  show     one, with its message where it has no key: this prints row values
-  redrive  try all or these again: the row as it is now, with the next sync
-  discard  put these away, or all of them with --yes; the row stays as it is in
-           the replica until its next change or the next walk
+  list     the open dead letters, at most 1,000
+  show     one dead letter, with its message if it has no key: this prints row
+           values
+  redrive  try these, or all, again with the next sync: each row as it is then
+  discard  close these, or all with --yes; the row stays as it is in the replica
+           until its next change or the next walk
 
 ${SETTINGS}dlq list`;
 
 const LIST_MAX = 1_000;
-const KEY_MAX = 40;
-const REASON_MAX = 100;
+const IDS_MAX = 10_000;
+const TABLE_CHARACTERS_MAX = 63;
+const KEY_CHARACTERS_MAX = 40;
+const REASON_CHARACTERS_MAX = 100;
 
 /** A dead letter. */
 interface Letter {
@@ -55,35 +58,30 @@ const COLUMNS = `id::text, to_json(parked_at) #>> '{}' as parked_at,
   (extract(epoch from clock_timestamp() - parked_at) * 1000)::float8 as age_ms,
   table_name, key, reason`;
 
-async function list(query: Query, isJson: boolean): Promise<number> {
+async function list(query: Query, isJson: boolean): Promise<void> {
   const letters = await query<Letter>(
     `select ${COLUMNS} from libsql_sync.dead_letters() order by id limit ${
       LIST_MAX + 1
     }`,
   );
   const shown = letters.slice(0, LIST_MAX);
-  if (isJson) printJson(shown);
-  else if (shown.length === 0) console.log("There are no dead letters.");
-  else {
-    const rows = shown.map((letter) => [
-      letter.id,
-      `${formatMs(letter.age_ms)} ago`,
-      oneLine(letter.table_name ?? "-", 63),
-      letter.key === null ? "-" : oneLine(JSON.stringify(letter.key), KEY_MAX),
-      oneLine(letter.reason ?? "-", REASON_MAX),
-    ]);
-    const heading = ["id", "parked", "table", "key", "reason"];
-    for (const line of formatTable(heading, rows)) console.log(line);
-    if (letters.length > LIST_MAX) console.log("... and more");
-  }
-  return 0;
+  if (isJson) return printJson(shown);
+  if (shown.length === 0) return console.log("There are no dead letters.");
+  const rows = shown.map((letter) => [
+    letter.id,
+    `${formatMs(letter.age_ms)} ago`,
+    oneLine(letter.table_name ?? "-", TABLE_CHARACTERS_MAX),
+    letter.key === null
+      ? "-"
+      : oneLine(JSON.stringify(letter.key), KEY_CHARACTERS_MAX),
+    oneLine(letter.reason ?? "-", REASON_CHARACTERS_MAX),
+  ]);
+  const heading = ["id", "parked", "table", "key", "reason"];
+  for (const line of formatTable(heading, rows)) console.log(line);
+  if (letters.length > LIST_MAX) console.log("... and more");
 }
 
-async function show(
-  query: Query,
-  id: string,
-  isJson: boolean,
-): Promise<number> {
+async function show(query: Query, id: string, isJson: boolean): Promise<void> {
   const [letter] = await query<Letter & { message: unknown }>(
     `select ${COLUMNS}, message from libsql_sync.dead_letters() where id = $1::bigint`,
     [id],
@@ -91,95 +89,93 @@ async function show(
   if (letter === undefined) {
     throw new CommandError(`Cannot show ${id}: there is no such dead letter`);
   }
-  if (isJson) printJson(letter);
-  else {
-    const { message } = letter;
-    const lines = formatPairs([
-      ["id", letter.id],
-      ["parked", `${letter.parked_at} (${formatMs(letter.age_ms)} ago)`],
-      ["table", letter.table_name ?? "-"],
-      ["key", letter.key === null ? "-" : JSON.stringify(letter.key)],
-      ["reason", letter.reason ?? "-"],
-      ["message", message === null ? "-" : JSON.stringify(message)],
-    ]);
-    for (const line of lines) console.log(line);
-  }
-  return 0;
+  if (isJson) return printJson(letter);
+  const { message } = letter;
+  const lines = formatPairs([
+    ["id", letter.id],
+    ["parked", `${letter.parked_at} (${formatMs(letter.age_ms)} ago)`],
+    ["table", letter.table_name ?? "-"],
+    ["key", letter.key === null ? "-" : JSON.stringify(letter.key)],
+    ["reason", letter.reason ?? "-"],
+    ["message", message === null ? "-" : JSON.stringify(message)],
+  ]);
+  for (const line of lines) console.log(line);
 }
 
-/** Runs one of the two that change something; null means all. */
-async function settle(
+/** Redrives or discards dead letters; without ids all of them. */
+async function change(
   query: Query,
   verb: "redrive" | "discard",
-  ids: readonly string[] | null,
-): Promise<number> {
+  ids: readonly string[],
+): Promise<void> {
   const [row] = await query<{ n: number }>(
     `select libsql_sync.${verb}($1::text::bigint[]) as n`,
-    [ids === null ? null : `{${ids.join(",")}}`],
+    [ids.length === 0 ? null : `{${ids.join(",")}}`],
   );
   const done = row!.n;
   console.log(
     verb === "redrive"
-      ? `${done} tried again with the next sync: deno task dlq list shows what stays.`
-      : `${done} put away.`,
+      ? `${done} will be tried again with the next sync: deno task dlq list shows those that stay parked.`
+      : `${done} discarded.`,
   );
-  if (ids !== null && done < new Set(ids).size) {
+  if (done < new Set(ids).size) {
     throw new CommandError(
       verb === "redrive"
-        ? "Some are not tried: expected open dead letters of tables that schema.json lists, found others"
-        : "Some are not put away: expected open dead letters, found others",
+        ? "Some will not be tried again: expected open dead letters of tables that schema.json lists, found other ids"
+        : "Some were not discarded: expected open dead letters, found other ids",
     );
   }
-  return 0;
 }
 
-async function run(args: readonly string[]): Promise<number> {
-  const { flags, words } = parseCall(args, {
-    json: "switch",
-    yes: "switch",
-  }, { wordsMax: 10_000 });
-  const [verb, ...ids] = words;
+/** What was asked for. */
+interface Asked {
+  readonly verb: "list" | "show" | "redrive" | "discard";
+  readonly ids: readonly string[];
+  readonly isJson: boolean;
+}
+
+/** Reads the verb and the ids that it takes. */
+function parseAsked({ flags, words: [verb, ...ids] }: Call): Asked {
   for (const id of ids) {
     if (!/^[1-9][0-9]{0,17}$/.test(id)) {
       throw new UsageError(
-        `expected the number of a dead letter, found ${oneLine(id, 40)}`,
+        `expected the id of a dead letter, found ${oneLine(id, 40)}`,
       );
     }
   }
-  const isFit = verb === "list"
-    ? ids.length === 0
-    : verb === "show"
-    ? ids.length === 1
-    : verb === "discard"
-    ? (ids.length > 0) !== ("yes" in flags)
-    : verb === "redrive";
-  if (
-    !isFit || ("yes" in flags && verb !== "discard") ||
-    ("json" in flags && verb !== "list" && verb !== "show")
-  ) {
-    throw new UsageError(
-      verb === "discard"
-        ? "discard expects ids, or --yes for all of them"
-        : "expected list, show <id>, redrive or discard",
-    );
+  const isJson = "json" in flags;
+  const isAll = "yes" in flags;
+  switch (verb) {
+    case "list":
+      if (ids.length === 0 && !isAll) return { verb, ids, isJson };
+      break;
+    case "show":
+      if (ids.length === 1 && !isAll) return { verb, ids, isJson };
+      break;
+    case "redrive":
+      if (!isAll && !isJson) return { verb, ids, isJson };
+      break;
+    case "discard":
+      if ((ids.length > 0) !== isAll && !isJson) return { verb, ids, isJson };
+      throw new UsageError("discard expects ids, or --yes for all of them");
   }
-  const { pgmqUrl } = readSettings((name) => Deno.env.get(name), ["PGMQ_URL"]);
-  return await withSource(pgmqUrl, (query) => {
-    switch (verb) {
-      case "list":
-        return list(query, "json" in flags);
-      case "show":
-        return show(query, ids[0]!, "json" in flags);
-      default:
-        return settle(
-          query,
-          verb as "redrive" | "discard",
-          ids.length === 0 ? null : ids,
-        );
-    }
-  });
+  throw new UsageError("expected list, show <id>, redrive or discard");
 }
 
-if (import.meta.main) {
-  Deno.exit(await runCommand({ usage: USAGE, run }, Deno.args));
+async function run(args: readonly string[]): Promise<number> {
+  const { verb, ids, isJson } = parseAsked(
+    parseCall(args, { json: "switch", yes: "switch" }, { wordsMax: IDS_MAX }),
+  );
+  const { pgmqUrl } = readSettings((name) => Deno.env.get(name), ["PGMQ_URL"]);
+  await withSource(pgmqUrl, async (query) => {
+    if (verb === "list") await list(query, isJson);
+    else if (verb === "show") await show(query, ids[0]!, isJson);
+    else await change(query, verb, ids);
+  });
+  return 0;
 }
+
+/** The command. */
+export const command: Command = { usage: USAGE, run };
+
+if (import.meta.main) Deno.exit(await runCommand(command, Deno.args));

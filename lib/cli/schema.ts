@@ -10,7 +10,9 @@
 
 import { SyncError } from "../errors.ts";
 import { parseSchema, type Schema, schemaHash, schemaText } from "../schema.ts";
-import type { CatalogTable } from "./catalog.ts";
+import { findDifferences } from "./catalog_differences.ts";
+import { type CatalogTable, refusalOf, tableValue } from "./catalog_table.ts";
+import { type Command, runCommand, UsageError } from "./command.ts";
 
 const FOLDER = "supabase/migrations/";
 const SETUP = "20251031173352_libsql_replication_setup.sql";
@@ -192,7 +194,7 @@ async function readFrom(
   names: readonly string[],
   task: SchemaTask,
 ): Promise<void> {
-  const { readCatalog, refusalOf, tableValue } = await import("./catalog.ts");
+  const { readCatalog } = await import("./catalog.ts");
   const before = await readValue(task).catch((error) => {
     if (error instanceof Deno.errors.NotFound) return { tables: {} };
     throw error;
@@ -268,11 +270,11 @@ async function check(schema: Schema, task: SchemaTask): Promise<number> {
     );
   }
   if (task.pgmqUrl) {
-    const { differences, readCatalog } = await import("./catalog.ts");
+    const { readCatalog } = await import("./catalog.ts");
     const names = schema.tables.map(({ name }) => name);
     const catalog = await readCatalog(task.pgmqUrl, names);
     found.push(
-      ...differences(schema, catalog).map((text) =>
+      ...findDifferences(schema, catalog.tables).map((text) =>
         `PostgreSQL differs from schema.json: ${text}.`
       ),
     );
@@ -477,14 +479,21 @@ function formatLine(value: unknown): string {
     : JSON.stringify(value);
 }
 
-if (import.meta.main) {
-  Deno.exit(
-    await runSchema(Deno.args, {
+/** The command. */
+export const command: Command = {
+  usage: USAGE,
+  run: async (args) => {
+    if (parseSchemaArgs(args) === null) {
+      throw new UsageError("the arguments are not as the usage says");
+    }
+    return await runSchema(args, {
       root: new URL("../../", import.meta.url),
       pgmqUrl: Deno.env.get("PGMQ_URL"),
       now: Date.now,
       print: (text) => console.log(text),
       printError: (text) => console.error(text),
-    }),
-  );
-}
+    });
+  },
+};
+
+if (import.meta.main) Deno.exit(await runCommand(command, Deno.args));

@@ -1,8 +1,9 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import {
-  describeRefusal,
+  CommandError,
   parseCall,
-  readSettings,
+  readNumber,
+  runCommand,
   UsageError,
 } from "../../lib/cli/command.ts";
 
@@ -17,7 +18,7 @@ Deno.test("parseCall() reads flags and words in any order", () => {
   assertEquals(parseCall(["--table", "-x"], FLAGS).flags, { table: "-x" });
 });
 
-Deno.test("parseCall() refuses what no command knows", () => {
+Deno.test("parseCall() refuses what the command does not know", () => {
   for (
     const [args, said] of [
       [["--what"], "unknown flag --what"],
@@ -38,74 +39,69 @@ Deno.test("parseCall() refuses what no command knows", () => {
   }
 });
 
-Deno.test("readSettings() tells everything that is missing at once, and no secret", () => {
-  const read = (settings: Record<string, string>) =>
-    readSettings((name) => settings[name], [
-      "PGMQ_URL",
-      "WORKER_URL",
-      "WEBHOOK_SIGNATURE",
-    ]);
-  const none = assertThrows(() => read({}), UsageError);
-  for (const name of ["PGMQ_URL", "WORKER_URL", "WEBHOOK_SIGNATURE"]) {
-    assert(none.message.includes(`${name} must be`), none.message);
+Deno.test("readNumber() reads a number in its bounds, and names the flag otherwise", () => {
+  const read = (text: string, hasDecimals = false) =>
+    readNumber({ flags: { n: text }, words: [] }, {
+      name: "n",
+      default: 7,
+      min: 1,
+      max: 100,
+      hasDecimals,
+    });
+  assertEquals(read("1"), 1);
+  assertEquals(read("100"), 100);
+  assertEquals(read("1.5", true), 1.5);
+  for (const text of ["0", "101", "1.5", "-1", "x", "1e1", "0x9", " 5", ""]) {
+    const error = assertThrows(() => read(text), UsageError);
+    assertEquals(error.message, "--n must be a whole number from 1 to 100");
   }
-  assert(!none.message.includes("LIBSQL"));
+  for (const text of ["0.9", "100.1", "1.", ".5", "NaN", "Infinity"]) {
+    const error = assertThrows(() => read(text, true), UsageError);
+    assertEquals(error.message, "--n must be a number from 1 to 100");
+  }
+});
 
-  const good = {
-    PGMQ_URL: "postgres://u:hunter2@h/db",
-    WORKER_URL: "https://x.example/",
-    WEBHOOK_SIGNATURE: "hunter2",
-  };
-  assertEquals(read(good), {
-    pgmqUrl: good.PGMQ_URL,
-    workerUrl: "https://x.example",
-    secrets: ["hunter2"],
-  });
-  for (
-    const url of [
-      "",
-      "x.example",
-      "ftp://x.example",
-      "https://x.example/sync",
-      "https://u:hunter2@x.example",
-      "https://x.example?hunter2",
-    ]
-  ) {
-    const error = assertThrows(
-      () => read({ ...good, WORKER_URL: url, PGMQ_URL: "hunter2" }),
-      UsageError,
+/** Runs a command and keeps what it prints. */
+async function capture(
+  run: () => Promise<number>,
+): Promise<{ code: number; out: string[]; err: string[] }> {
+  const { log, error } = console;
+  const out: string[] = [];
+  const err: string[] = [];
+  console.log = (line: string) => void out.push(line);
+  console.error = (line: string) => void err.push(line);
+  try {
+    return { code: await run(), out, err };
+  } finally {
+    Object.assign(console, { log, error });
+  }
+}
+
+Deno.test("runCommand() makes each outcome an exit code, and prints where it belongs", async () => {
+  const usage = "Usage: deno task x";
+  const run = (outcome: () => number, args: string[] = []) =>
+    capture(() =>
+      runCommand({
+        usage,
+        run: () => Promise.resolve().then(outcome),
+      }, args)
     );
-    assert(error.message.includes("WORKER_URL must be"), url);
-    assert(error.message.includes("PGMQ_URL must be"), url);
-    assert(!error.message.includes("hunter2"), error.message);
-  }
-});
-
-Deno.test("readSettings() leaves alone what a command does not need", () => {
-  const settings = readSettings(
-    (name) => ({ PGMQ_URL: "postgres://h", WORKER_URL: "nonsense" })[name],
-    ["PGMQ_URL"],
-  );
-  assertEquals(settings, {
-    pgmqUrl: "postgres://h",
-    workerUrl: "",
-    secrets: [],
+  const fail = (error: Error) => () => {
+    throw error;
+  };
+  assertEquals(await run(() => 1), { code: 1, out: [], err: [] });
+  assertEquals(await run(fail(new CommandError("It failed."))), {
+    code: 1,
+    out: [],
+    err: ["It failed."],
   });
-});
-
-Deno.test("describeRefusal() tells the worker's own words, or that it was none", () => {
-  const headers = new Headers();
-  assertEquals(
-    describeRefusal({
-      status: 409,
-      headers,
-      body: { error: "replica_foreign", message: "Cannot sync: ..." },
-    }),
-    "The worker answered 409 replica_foreign: Cannot sync: ...",
-  );
-  assert(
-    describeRefusal({ status: 400, headers, body: {} }).endsWith(
-      "found HTTP 400 of something else; check WORKER_URL",
-    ),
-  );
+  assertEquals(await run(fail(new UsageError("unknown flag --what"))), {
+    code: 2,
+    out: [],
+    err: [`unknown flag --what\n\n${usage}`],
+  });
+  for (const help of ["--help", "-h"]) {
+    const helped = await run(fail(new Error("it ran")), ["--json", help]);
+    assertEquals(helped, { code: 0, out: [usage], err: [] });
+  }
 });

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { formatStatus } from "../../lib/cli/status.ts";
+import { formatStatus } from "../../lib/cli/format_status.ts";
 import type { SourceStatus } from "../../lib/source/report.ts";
 import { reportStatus } from "../../lib/status/status.ts";
 import {
@@ -14,7 +14,7 @@ import {
 const report = (status: Partial<SourceStatus>) =>
   reportStatus({ ...FINE, ...status }, { now: NOW, here: HASH });
 
-Deno.test("formatStatus() tells a person all there is in few lines", () => {
+Deno.test("formatStatus() shows a person everything in few lines", () => {
   assertEquals(formatStatus(report({})), [
     "replica         equal to the source as of 2026-11-22T11:55:00.000Z",
     "position        17 of 17, epoch 0a1b2c3d (installed, 2 d 2 h ago)",

@@ -2,11 +2,12 @@
 
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { CommandError, UsageError } from "../../lib/cli/command.ts";
-import { deploy, deploySecrets, rollback } from "../../lib/cli/deploy.ts";
+import { deploy } from "../../lib/cli/deploy.ts";
+import { rollback } from "../../lib/cli/deploy_rollback.ts";
+import { deploySecrets } from "../../lib/cli/deploy_secrets.ts";
 import {
   type Bundle,
   checkBundle,
-  stampBundle,
   tryBundle,
 } from "../../lib/cli/deploy_bundle.ts";
 import {
@@ -49,7 +50,7 @@ const scriptOf = (bunny: BunnyApi) => ({
   deploymentKey: DEPLOYMENT_KEY,
 });
 
-/** A published script that tells a version and nothing else. */
+/** A published script that answers with a version and nothing else. */
 const scriptTelling = (version: string) =>
   `Bunny.v1.serve(() => new Response("OK", { headers: { "x-libsql-sync-version": "${version}" } }));`;
 
@@ -72,7 +73,7 @@ async function publishByHand(bunny: BunnyApi, code: string, note: string) {
   }
 }
 
-Deno.test("deploy uploads, publishes, and ends when the address tells the new version; --dry-run uploads nothing", async () => {
+Deno.test("deploy uploads, publishes, and ends when the address answers with the new version; --dry-run uploads nothing", async () => {
   await using bunny = new BunnyApi();
   await publishByHand(bunny, scriptTelling("0ld"), "by hand");
   bunny.calls.length = 0;
@@ -92,7 +93,10 @@ Deno.test("deploy uploads, publishes, and ends when the address tells the new ve
     .exec(out) ?? [];
   assert(version !== undefined, out);
   assert(dry.out.includes(version), "the same code has the same version");
-  assertMatch(out, new RegExp(`^arrived +/health tells ${version}, `, "m"));
+  assertMatch(
+    out,
+    new RegExp(`^arrived +/health answers version ${version} `, "m"),
+  );
   // The key that can do less did it all.
   assertEquals(bunny.calls, [
     { method: "POST", path: "code", key: "deployment" },
@@ -123,7 +127,10 @@ Deno.test("deploy uploads, publishes, and ends when the address tells the new ve
   assertMatch(again.err, /expected a release before the live one/);
   const forth = await command(account, "rollback", bunny.releases[0]!.Uuid);
   assertEquals(forth.code, 0, forth.err);
-  assertMatch(forth.out, new RegExp(`^arrived +/health tells ${version}`, "m"));
+  assertMatch(
+    forth.out,
+    new RegExp(`^arrived +/health answers version ${version}`, "m"),
+  );
 });
 
 Deno.test("deploy fails when the new version does not arrive, and says what to do", async () => {
@@ -141,12 +148,12 @@ Deno.test("deploy fails when the new version does not arrive, and says what to d
     () => deploy(target, (line) => lines.push(line)),
     CommandError,
   );
-  assertMatch(error.message, /^Published, and not arrived: .* found 0ld\./);
+  assertMatch(error.message, /^Published, but not arrived: .* found 0ld\./);
   assertMatch(error.message, /deno task deploy rollback/);
   assertEquals(lines.at(-1), "published");
 });
 
-Deno.test("rollback() awaits the version that a release's note tells", async () => {
+Deno.test("rollback() waits for the version in the release's note", async () => {
   await using bunny = new BunnyApi();
   for (const version of ["first", "second", "third"]) {
     await publishByHand(
@@ -163,7 +170,10 @@ Deno.test("rollback() awaits the version that a release's note tells", async () 
   for (const version of ["second", "first"]) {
     const lines: string[] = [];
     await rollback(target, { print: (line) => lines.push(line) });
-    assert(lines[1]!.includes(`/health tells ${version}`), lines.join("\n"));
+    assert(
+      lines[1]!.includes(`/health answers version ${version}`),
+      lines.join("\n"),
+    );
   }
   await assertRejects(
     () => rollback(target, { uuid: "none", print: () => {} }),
@@ -172,7 +182,7 @@ Deno.test("rollback() awaits the version that a release's note tells", async () 
   );
 });
 
-Deno.test("a call tells Bunny's status and what to check, and nothing of its answer", async () => {
+Deno.test("a call reports Bunny's status and what to check, and nothing of its answer", async () => {
   await using bunny = new BunnyApi();
   const text = "WEBHOOK_SIGNATURE=hunter2-hunter2-hunter2";
   const set = (script = scriptOf(bunny)) =>
@@ -225,8 +235,8 @@ PORT=8000
   assertEquals(out.split("\n"), [
     "set        WEBHOOK_SIGNATURE",
     "set        PGMQ_URL",
-    "left out   AWS_SECRET_ACCESS_KEY, BUNNY_DATABASE_URL, PORT: the worker reads no such",
-    "In force with the next deployment: deno task deploy",
+    "skipped    AWS_SECRET_ACCESS_KEY, BUNNY_DATABASE_URL, PORT: not settings of the worker",
+    "These take effect with the next deployment: deno task deploy",
     "",
   ]);
   assertEquals([...bunny.secrets], [
@@ -256,7 +266,7 @@ PGMQ_TOKEN=${token}
     const [text, said] of [
       [`PGMQ_URL=https://p.example.com/rest/v1`, /PGMQ_TOKEN must be a JWT/],
       ["PGMQ_URL=mysql://hunter2\nNUKE_SIGNATURE=n", /PGMQ_URL must be/],
-      ["AWS_SECRET_ACCESS_KEY=hunter2", /the file has none of ours/],
+      ["AWS_SECRET_ACCESS_KEY=hunter2", /found none in the file/],
       [`NUKE_SIGNATURE=${"x".repeat(2049)}`, /expected 2048 bytes at most/],
     ] as const
   ) {
@@ -313,17 +323,6 @@ const bundleOf = (text: string): Bundle => ({
   bytes: text.length,
 });
 
-Deno.test("stampBundle() puts the hash of the code into its one place", async () => {
-  const one = await stampBundle('const v="unstamped-build";');
-  assertMatch(one.text, /^const v="[0-9a-f]{12}";$/);
-  assert(one.text.includes(one.version));
-  const other = await stampBundle('const w="unstamped-build";');
-  assert(one.version !== other.version);
-  for (const text of ["", "unstamped-build unstamped-build"]) {
-    await assertRejects(() => stampBundle(text), CommandError, "Cannot stamp");
-  }
-});
-
 Deno.test("checkBundle() refuses what Bunny would not run, and warns of what is large", async () => {
   const good =
     'import a from "node:process"; export * from "node:tls"; // import "x"\n`import("y")`; a;';
@@ -346,7 +345,7 @@ Deno.test("checkBundle() refuses what Bunny would not run, and warns of what is 
       ['import "npm:postgres";', /an import: npm:postgres/],
       ['import "https://x.example/y.js";', /an import: https:/],
       ['await import("node:fs");', /a module loaded later: node:fs/],
-      ["import {", /no JavaScript/],
+      ["import {", /not JavaScript/],
     ] as const
   ) {
     const error = await assertRejects(
@@ -357,22 +356,25 @@ Deno.test("checkBundle() refuses what Bunny would not run, and warns of what is 
   }
 });
 
-Deno.test("tryBundle() refuses what does not serve, or tells another version", async () => {
+Deno.test("tryBundle() refuses a bundle that does not serve, or answers with another version", async () => {
   await tryBundle(bundleOf(scriptTelling("abc")));
   for (
     const [text, found] of [
-      ["", "HTTP 400 of something else"],
-      ["throw new Error('hunter2')", "HTTP 400 of something else"],
+      ["", "HTTP 400 with another body"],
+      ["throw new Error('hunter2')", "HTTP 400 with another body"],
       // There is no such server on Bunny.
       [
         "Deno.serve(() => new Response('OK'))",
-        "HTTP 400 of something else",
+        "HTTP 400 with another body",
       ],
       [scriptTelling("other"), "other"],
-      ["Bunny.v1.serve(() => new Response('OK'))", "a worker without version"],
+      [
+        "Bunny.v1.serve(() => new Response('OK'))",
+        "a worker without a version",
+      ],
       [
         "Bunny.v1.serve(() => new Response('no', { status: 500 }))",
-        "HTTP 500 of something else",
+        "HTTP 500 with another body",
       ],
     ] as const
   ) {

@@ -329,19 +329,19 @@ Deno.test("runSchema() --check says where PostgreSQL differs when a table change
   const of = (text: string) => `PostgreSQL differs from schema.json: ${text}.`;
   assertEquals(found, [
     of(
-      'table "apps", column "retention": INTEGER is listed, and PostgreSQL\'s type text is TEXT',
+      'table "apps", column "retention": schema.json lists INTEGER, and PostgreSQL\'s type text is TEXT',
     ),
     of(
       'table "channel_devices": its key (id) is not unique and not null in PostgreSQL',
     ),
     of('table "channels", column "name": PostgreSQL does not have it'),
     of(
-      'table "channels", column "version": INTEGER is listed, and PostgreSQL\'s type numeric(10,2) is TEXT',
+      'table "channels", column "version": schema.json lists INTEGER, and PostgreSQL\'s type numeric(10,2) is TEXT',
     ),
     of('table "manifest": is not in PostgreSQL\'s schema public'),
     of('table "orgs": is a view'),
     of(
-      'table "stripe_info", column "is_good_plan": BOOLEAN is listed, and PostgreSQL\'s type text is TEXT',
+      'table "stripe_info", column "is_good_plan": schema.json lists BOOLEAN, and PostgreSQL\'s type text is TEXT',
     ),
   ]);
   // Without PGMQ_URL it compares files alone.
