@@ -33,8 +33,11 @@ and reason; all other rows are applied.
   show     one dead letter, with its message if it has no key: this prints row
            values
   redrive  try these, or all, again with the next sync: each row as it is then
-  discard  close these, or all with --yes; the row stays as it is in the replica
-           until its next change or the next walk
+  discard  close these; the row stays as it is in the replica until its next
+           change or the next walk
+
+  --json   print it as JSON
+  --yes    discard all of them
 
 ${SETTINGS}dlq list`;
 

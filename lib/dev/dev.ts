@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { type Command, runCommand } from "../cli/command.ts";
 import { parseFlags, readPorts, USAGE } from "./dev_settings.ts";
 import { type Dev, startDev } from "./dev_stack.ts";
 import { arrival } from "./dev_once.ts";
@@ -36,12 +37,8 @@ function directions(dev: Dev): string {
 }
 
 /** Runs the command and returns its exit code. */
-async function main(args: string[]): Promise<number> {
+async function main(args: readonly string[]): Promise<number> {
   const flags = parseFlags(args);
-  if (flags === null) {
-    console.error(USAGE);
-    return 2;
-  }
   const { ports, problems } = readPorts((name) => Deno.env.get(name));
   if (problems.length > 0) {
     for (const problem of problems) console.error(`Cannot start: ${problem}`);
@@ -95,4 +92,7 @@ async function main(args: string[]): Promise<number> {
   return code;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+/** The command. */
+export const command: Command = { usage: USAGE, run: main };
+
+if (import.meta.main) Deno.exit(await runCommand(command, Deno.args));

@@ -7,20 +7,21 @@
  * @module
  */
 
-/** How the command is used. */
+import { parseCall } from "../cli/command.ts";
+
+/** What --help prints. */
 export const USAGE = `Usage: deno task dev [--fresh] [--once]
 
 Runs everything locally: PostgreSQL with PGMQ and sample tables, sqld, the
 worker, a cron that calls it every 2 seconds, and a small steady traffic.
 
   --fresh   forget the data of earlier runs
-  --once    end when the sample data has arrived and was compared equal:
-            exit code 0, else 1
+  --once    end when the sample data has arrived and was compared: exit code 0
+            if it is equal, else 1
 
-  PORT              the worker's port, 8000 unless set
-  DEV_PG_PORT       PostgreSQL's port, 54322 unless set
-  DEV_LIBSQL_PORT   sqld's port, 8080 unless set
-`;
+  PORT              the worker's port; default 8000
+  DEV_PG_PORT       PostgreSQL's port; default 54322
+  DEV_LIBSQL_PORT   sqld's port; default 8080`;
 
 /** The parts that listen, the variable of each and its port unless set. */
 const PORTS = {
@@ -42,11 +43,12 @@ export interface Flags {
  * Reads the command's arguments.
  *
  * @param args The arguments.
- * @returns The flags; null when there is one we do not know.
+ * @returns The flags.
+ * @throws {UsageError} For an argument that the usage does not name.
  */
-export function parseFlags(args: string[]): Flags | null {
-  if (args.some((arg) => arg !== "--fresh" && arg !== "--once")) return null;
-  return { fresh: args.includes("--fresh"), once: args.includes("--once") };
+export function parseFlags(args: readonly string[]): Flags {
+  const { flags } = parseCall(args, { fresh: "switch", once: "switch" });
+  return { fresh: "fresh" in flags, once: "once" in flags };
 }
 
 /** Whether a port can be listened on, at every address the parts use. */

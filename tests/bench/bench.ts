@@ -7,6 +7,13 @@
  * @module
  */
 
+import {
+  type Command,
+  parseCall,
+  runCommand,
+  UsageError,
+} from "../../lib/cli/command.ts";
+import { oneLine } from "../../lib/cli/table.ts";
 import { childrenOf, killAll } from "../../lib/dev/process_tree.ts";
 import { ALONE } from "./alone.ts";
 import { BUNDLE } from "./bundle.ts";
@@ -49,7 +56,7 @@ export interface Result {
 /**
  * Runs parts of the bench.
  *
- * @param options What, how large, and where progress is told.
+ * @param options The parts, their sizes, and what prints progress.
  * @returns The figures and what they come from.
  * @throws {Error} When a contender fails, or leaves its replica unequal.
  */
@@ -81,27 +88,38 @@ export async function runBench(
   return { figures, details, cost };
 }
 
-/** What the command was asked for; null when it makes no sense. */
+/** The names that --only takes. */
+const NAMES = [
+  ...new Set(PARTS.flatMap(({ name, keys }) => [name, ...keys])),
+];
+
+const USAGE = `Usage: deno task bench [--quick] [--json] [--only NAME[,NAME]]
+
+Measures the worker against the plain algorithm and the physical limit, side by
+side on real databases.
+
+  --quick        small sizes, under a minute
+  --json         print one line of JSON and no table
+  --only NAME    only these parts: ${NAMES.join(", ")}`;
+
 function parseArguments(args: readonly string[]) {
-  let sizes = FULL;
-  let isJson = false;
-  let names: string[] | null = null;
-  for (let at = 0; at < args.length; at++) {
-    const argument = args[at]!;
-    if (argument === "--quick") sizes = QUICK;
-    else if (argument === "--json") isJson = true;
-    else if (argument === "--only" && at + 1 < args.length) {
-      names = args[++at]!.split(",");
-    } else return null;
+  const { flags } = parseCall(args, {
+    quick: "switch",
+    json: "switch",
+    only: "text",
+  });
+  const wanted = flags.only?.split(",") ?? NAMES;
+  const unknown = wanted.find((name) => !NAMES.includes(name));
+  if (unknown !== undefined) {
+    throw new UsageError(`--only does not know ${oneLine(unknown, 40)}`);
   }
-  const isNamed = (name: string) =>
-    PARTS.some((part) => part.name === name || part.keys.includes(name));
-  if (names !== null && !names.every(isNamed)) return null;
-  const parts = PARTS.filter(({ name, keys }) =>
-    names === null ||
-    names.some((wanted) => wanted === name || keys.includes(wanted))
-  );
-  return { sizes, isJson, parts };
+  return {
+    sizes: "quick" in flags ? QUICK : FULL,
+    isJson: "json" in flags,
+    parts: PARTS.filter(({ name, keys }) =>
+      [name, ...keys].some((each) => wanted.includes(each))
+    ),
+  };
 }
 
 /** Numbers for programs, without digits that mean nothing. */
@@ -120,17 +138,7 @@ async function endChildren(): Promise<void> {
 }
 
 async function main(args: readonly string[]): Promise<number> {
-  const wanted = parseArguments(args);
-  if (wanted === null) {
-    console.error(
-      `deno task bench [--quick] [--json] [--only NAME[,NAME]]\nNames: ${
-        PARTS.flatMap(({ name, keys }) => [name, ...keys])
-          .filter((name, at, all) => all.indexOf(name) === at).join(", ")
-      }`,
-    );
-    return 2;
-  }
-  const { sizes, isJson, parts } = wanted;
+  const { sizes, isJson, parts } = parseArguments(args);
   const started = performance.now();
   const seconds = () => Math.round((performance.now() - started) / 1000);
   const log = (line: string) =>
@@ -176,4 +184,7 @@ async function main(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+/** The command. */
+export const command: Command = { usage: USAGE, run: main };
+
+if (import.meta.main) Deno.exit(await runCommand(command, Deno.args));

@@ -283,16 +283,14 @@ PGMQ_TOKEN=${token}
   );
 });
 
-Deno.test("deploy answers a wrong call with exit code 2", async () => {
+Deno.test("deploy answers missing settings and an unreadable file with exit code 2", async () => {
   for (
     const [env, args, said] of [
       [{}, [], /BUNNY_SCRIPT_ID must be/],
-      [{ BUNNY_SCRIPT_ID: "../1" }, [], /BUNNY_SCRIPT_ID must be/],
-      [{ BUNNY_SCRIPT_ID: "1" }, [], /Set BUNNY_DEPLOYMENT_KEY or/],
       [
         { BUNNY_SCRIPT_ID: "1", BUNNY_DEPLOYMENT_KEY: "hunter2\u00e9" },
         [],
-        /A key must be/,
+        /A key must consist of/,
       ],
       [
         { BUNNY_SCRIPT_ID: "1", BUNNY_DEPLOYMENT_KEY: "k" },
@@ -304,9 +302,6 @@ Deno.test("deploy answers a wrong call with exit code 2", async () => {
         ["secrets", "/nowhere"],
         /Cannot read the file/,
       ],
-      [{}, ["secrets"], /expected secrets <file>/],
-      [{}, ["secret", "x"], /expected secrets <file>/],
-      [{}, ["rollback", "--dry-run"], /expected secrets <file>/],
     ] as const
   ) {
     const ran = await command(env, ...args);

@@ -4,9 +4,17 @@
  * @module
  */
 
+import { type Command, parseCall, runCommand } from "../../lib/cli/command.ts";
 import { formatTable } from "../../lib/cli/table.ts";
 import { Servers } from "../db/support/stack.ts";
 import { FULL, type Load, REDUCED, runLoads } from "./loads.ts";
+
+const USAGE = `Usage: deno task load [--quick]
+
+Puts large queues, rows and statements and many requests before a worker, and
+prints what each load took.
+
+  --quick  the sizes of the tests, about a minute`;
 
 const HEADING = [
   "load",
@@ -36,15 +44,23 @@ function rowOf({ what, measured }: Load): (string | number)[] {
   ];
 }
 
-const servers = new Servers();
-const loads: Load[] = [];
-try {
-  const sizes = Deno.args.includes("--quick") ? REDUCED : FULL;
-  await runLoads(servers, sizes, (load) => {
-    loads.push(load);
-    console.error(`${load.what}${load.note && `: ${load.note}`}`);
-  });
-} finally {
-  await servers.stop();
+async function run(args: readonly string[]): Promise<number> {
+  const { flags } = parseCall(args, { quick: "switch" });
+  const servers = new Servers();
+  const loads: Load[] = [];
+  try {
+    await runLoads(servers, "quick" in flags ? REDUCED : FULL, (load) => {
+      loads.push(load);
+      console.error(`${load.what}${load.note && `: ${load.note}`}`);
+    });
+  } finally {
+    await servers.stop();
+  }
+  console.log(formatTable(HEADING, loads.map(rowOf)).join("\n"));
+  return 0;
 }
-console.log(formatTable(HEADING, loads.map(rowOf)).join("\n"));
+
+/** The command. */
+export const command: Command = { usage: USAGE, run };
+
+if (import.meta.main) Deno.exit(await runCommand(command, Deno.args));
