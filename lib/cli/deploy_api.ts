@@ -121,53 +121,36 @@ export async function listReleases(script: Script): Promise<Release[]> {
   }));
 }
 
+/** A call to make. */
+interface ApiCall {
+  /** What it does, as the rest of a sentence. */
+  readonly action: string;
+  readonly method: string;
+  /** Its path, below the script's own. */
+  readonly path: string;
+  readonly body?: unknown;
+  /** Whether only the account's key may make it. */
+  readonly byAccount?: boolean;
+}
+
+/** A key, with the header and the setting that name it. */
+interface Key {
+  readonly header: "AccessKey" | "DeploymentKey";
+  readonly setting: "BUNNY_ACCESS_KEY" | "BUNNY_DEPLOYMENT_KEY";
+  readonly value: string;
+}
+
 /** Makes one call; resolves to its JSON, or null if the answer has none. */
-async function call(
-  script: Script,
-  request: {
-    action: string;
-    method: string;
-    path: string;
-    body?: unknown;
-    byAccount?: boolean;
-  },
-): Promise<unknown> {
-  const { action, method, path, body, byAccount = false } = request;
-  // The key that can do less is preferred.
-  const isAccount = byAccount || script.deploymentKey === "";
-  const name = isAccount ? "BUNNY_ACCESS_KEY" : "BUNNY_DEPLOYMENT_KEY";
-  const key = isAccount ? script.accessKey : script.deploymentKey;
-  if (key === "") throw new CommandError(`Cannot ${action}: set ${name}`);
-  let status: number;
-  let text: string;
-  try {
-    const response = await fetch(
-      `${script.apiUrl}/compute/script/${script.id}/${path}`,
-      {
-        method,
-        headers: {
-          Accept: "application/json",
-          [isAccount ? "AccessKey" : "DeploymentKey"]: key,
-          ...(body === undefined ? {} : { "Content-Type": "application/json" }),
-        },
-        body: body === undefined ? undefined : JSON.stringify(body),
-        redirect: "manual",
-        signal: AbortSignal.timeout(TIMEOUT_MS),
-      },
-    );
-    status = response.status;
-    text = await response.text();
-  } catch (cause) {
-    throw new CommandError(
-      `Cannot ${action}: expected an answer of ${
-        new URL(script.apiUrl).host
-      }, found none`,
-      { cause },
-    );
+async function call(script: Script, request: ApiCall): Promise<unknown> {
+  const { action } = request;
+  const key = keyFor(script, request);
+  if (key.value === "") {
+    throw new CommandError(`Cannot ${action}: set ${key.setting}`);
   }
+  const { status, text } = await send(script, request, key);
   if (status < 200 || status > 299) {
     const advice = status === 401 || status === 403
-      ? `check ${name}`
+      ? `check ${key.setting}`
       : status === 404
       ? "check BUNNY_SCRIPT_ID, and that the key belongs to it"
       : "try again later";
@@ -179,5 +162,47 @@ async function call(
     return JSON.parse(text);
   } catch {
     return null;
+  }
+}
+
+/** Chooses the key that can do less, if it can do this. */
+function keyFor(
+  { accessKey, deploymentKey }: Script,
+  { byAccount = false }: ApiCall,
+): Key {
+  return byAccount || deploymentKey === ""
+    ? { header: "AccessKey", setting: "BUNNY_ACCESS_KEY", value: accessKey }
+    : {
+      header: "DeploymentKey",
+      setting: "BUNNY_DEPLOYMENT_KEY",
+      value: deploymentKey,
+    };
+}
+
+async function send(
+  { apiUrl, id }: Script,
+  { action, method, path, body }: ApiCall,
+  key: Key,
+): Promise<{ status: number; text: string }> {
+  try {
+    const response = await fetch(`${apiUrl}/compute/script/${id}/${path}`, {
+      method,
+      headers: {
+        Accept: "application/json",
+        [key.header]: key.value,
+        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+      },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      redirect: "manual",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    return { status: response.status, text: await response.text() };
+  } catch (cause) {
+    throw new CommandError(
+      `Cannot ${action}: expected an answer of ${
+        new URL(apiUrl).host
+      }, found none`,
+      { cause },
+    );
   }
 }
