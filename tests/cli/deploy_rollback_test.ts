@@ -31,6 +31,7 @@ Deno.test("chooseRelease() refuses when there is no such release", () => {
       [release("a", 1)],
       [release("live", 1, true)],
       [release("live", 1, true), release("later", 2)],
+      [release("live", 1, true), release("same time", 1)],
     ]
   ) {
     assertThrows(
