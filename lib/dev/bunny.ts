@@ -14,6 +14,7 @@ import { LIMITS, MODULES } from "./bunny_limits.ts";
 import { type Told, URL_HEADER } from "./bunny_runtime.ts";
 import { type Child, startChild, withinMs } from "./child.ts";
 import { usageOf } from "./process_tree.ts";
+import { watchFolder } from "./watchdog.ts";
 
 /** What to run. */
 export interface BunnyOptions {
@@ -193,6 +194,7 @@ async function startOnce(
   onEnd: (reason: string) => void,
 ): Promise<Isolate> {
   const folder = await Deno.makeTempDir({ prefix: "isolate-" });
+  watchFolder(folder);
   const mark = `${crypto.randomUUID()} `;
   const told: Partial<Record<keyof Told | string, number>> = {};
   const news = { ...Promise.withResolvers<void>() };

@@ -2,10 +2,12 @@
  * Ring 3. A child process whose output is read line by line, and which can be
  * ended for certain.
  *
- * Promise: after `stop` or `kill` has returned, the process is gone.
+ * Promise: after `stop` or `kill` has returned, the process is gone; it does not
+ * outlive this one either.
  *
  * @module
  */
+import { watchProcess } from "./watchdog.ts";
 
 /** How many of its last lines are kept for error messages. */
 const LINES_KEPT = 20;
@@ -73,6 +75,7 @@ export function startChild(options: ChildOptions): Child {
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  const unwatch = watchProcess(process.pid);
 
   let isRunning = true;
   const last: string[] = [];
@@ -87,6 +90,7 @@ export function startChild(options: ChildOptions): Child {
   ]);
   const ended = process.status.then(async (status) => {
     isRunning = false;
+    unwatch();
     // Grandchildren may hold the pipes open a little longer than the process lives.
     await withinMs(output, DRAIN_MS);
     return status;

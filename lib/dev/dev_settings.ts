@@ -21,7 +21,8 @@ worker, a cron that calls it every 2 seconds, and a small steady traffic.
 
   PORT              the worker's port; default 8000
   DEV_PG_PORT       PostgreSQL's port; default 54322
-  DEV_LIBSQL_PORT   sqld's port; default 8080`;
+  DEV_LIBSQL_PORT   sqld's port; default 8080
+  DEV_FOLDER        where the data is kept; default .dev`;
 
 /** The parts that listen, the variable of each and its port unless set. */
 const PORTS = {

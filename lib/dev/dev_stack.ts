@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { join, relative } from "node:path";
+import { join, relative, resolve } from "node:path";
 import postgres from "postgres";
 import type { Flags, Ports } from "./dev_settings.ts";
 import { startPostgres, SUPERUSER } from "./postgres.ts";
@@ -25,7 +25,9 @@ import { startTicker } from "./ticker.ts";
 import { startWorker } from "./worker_process.ts";
 import schema from "../../schema.json" with { type: "json" };
 
+/** The servers' binaries; the data as well, unless DEV_FOLDER names another folder. */
 const ROOT = join(import.meta.dirname!, "../../.dev");
+const FOLDER = resolve(Deno.env.get("DEV_FOLDER") || ROOT);
 const SIGNATURE = "dev-signature";
 const SEED = 1;
 const ROWS = 4_000;
@@ -60,7 +62,10 @@ export interface Dev {
 /** Removes what earlier runs left, but for the binaries. */
 async function forget(): Promise<void> {
   for (
-    const folder of [reachable(join(ROOT, "postgres")), join(ROOT, "libsql")]
+    const folder of [
+      reachable(join(FOLDER, "postgres")),
+      join(FOLDER, "libsql"),
+    ]
   ) {
     await Deno.remove(folder, { recursive: true }).catch((error) => {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
@@ -70,7 +75,7 @@ async function forget(): Promise<void> {
 
 /** A log file of a part, begun anew. */
 async function openLog(name: string): Promise<(line: string) => void> {
-  const file = await Deno.open(join(ROOT, name), {
+  const file = await Deno.open(join(FOLDER, name), {
     create: true,
     write: true,
     truncate: true,
@@ -120,13 +125,13 @@ async function fillDatabase(
  */
 export async function startDev(options: DevOptions): Promise<Dev> {
   const { flags, ports, print, signal, onStart, onCrash } = options;
-  await Deno.mkdir(ROOT, { recursive: true });
+  await Deno.mkdir(FOLDER, { recursive: true });
   if (flags.fresh) await forget();
 
   const pgLog = await openLog("postgres.log");
   const server = await startPostgres({
     root: ROOT,
-    dataDir: join(ROOT, "postgres"),
+    dataDir: join(FOLDER, "postgres"),
     port: ports.postgres,
     // After a power cut the data may be made again with --fresh.
     settings: { synchronous_commit: "off" },
@@ -137,7 +142,7 @@ export async function startDev(options: DevOptions): Promise<Dev> {
   });
   onStart(server.stop);
   void server.ended.then(() =>
-    onCrash(`PostgreSQL (its log: ${join(ROOT, "postgres.log")})`)
+    onCrash(`PostgreSQL (its log: ${join(FOLDER, "postgres.log")})`)
   );
   print(`PostgreSQL 17 on port ${server.port}`);
 
@@ -146,13 +151,13 @@ export async function startDev(options: DevOptions): Promise<Dev> {
 
   signal.throwIfAborted();
   const sqld = await startSqld({
-    dataDir: join(ROOT, "libsql"),
+    dataDir: join(FOLDER, "libsql"),
     port: ports.libsql,
     log: await openLog("libsql.log"),
   });
   onStart(sqld.stop);
   void sqld.ended.then(() =>
-    onCrash(`sqld (its log: ${join(ROOT, "libsql.log")})`)
+    onCrash(`sqld (its log: ${join(FOLDER, "libsql.log")})`)
   );
   print(`sqld on port ${sqld.port}`);
 
@@ -198,6 +203,6 @@ export async function startDev(options: DevOptions): Promise<Dev> {
     signature: SIGNATURE,
     sidesUrl: sides.url,
     cronEveryMs: CRON_EVERY_MS,
-    folder: relative(Deno.cwd(), ROOT) || ROOT,
+    folder: relative(Deno.cwd(), FOLDER) || FOLDER,
   };
 }

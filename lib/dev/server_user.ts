@@ -9,6 +9,7 @@
  */
 import { createHash } from "node:crypto";
 import { basename, dirname, join, resolve } from "node:path";
+import { watchFolder } from "./watchdog.ts";
 
 /** A user to run a server as. */
 export interface ServerUser {
@@ -97,13 +98,19 @@ export function reachable(path: string): string {
 }
 
 /**
- * Makes a folder for servers that is gone after the test: like
- * `Deno.makeTempDir`, but passable for the user PostgreSQL runs as.
+ * Makes a folder for servers: like `Deno.makeTempDir`, but passable for the user
+ * PostgreSQL runs as, and removed at the latest when this process has ended.
  *
  * @returns Its path.
  */
 export async function makeServerTempDir(): Promise<string> {
-  const folder = await Deno.makeTempDir({ prefix: "libsql-sync-" });
+  const prefix = "libsql-sync-";
+  let folder = await Deno.makeTempDir({ prefix });
+  if (serverUser() !== null && !isReachable(folder)) {
+    await Deno.remove(folder);
+    folder = await Deno.makeTempDir({ dir: COMMON, prefix });
+  }
+  watchFolder(folder);
   await Deno.chmod(folder, 0o711);
   return folder;
 }

@@ -14,7 +14,6 @@ import {
   UsageError,
 } from "../../lib/cli/command.ts";
 import { oneLine } from "../../lib/cli/table.ts";
-import { childrenOf, killAll } from "../../lib/dev/process_tree.ts";
 import { ALONE } from "./alone.ts";
 import { BUNDLE } from "./bundle.ts";
 import { CALLS } from "./calls.ts";
@@ -128,15 +127,6 @@ const rounded = (_: string, value: unknown) =>
     ? Number(value.toPrecision(4))
     : value;
 
-const SIGNALS = ["SIGINT", "SIGTERM"] as const;
-
-/** Ends what this process started: a Ctrl-C in the terminal reaches us alone. */
-async function endChildren(): Promise<void> {
-  const children = await childrenOf(Deno.pid);
-  const theirs = await Promise.all(children.map(childrenOf));
-  await killAll([...children, ...theirs.flat()]);
-}
-
 async function main(args: readonly string[]): Promise<number> {
   const { sizes, isJson, parts } = parseArguments(args);
   const started = performance.now();
@@ -144,21 +134,10 @@ async function main(args: readonly string[]): Promise<number> {
   const log = (line: string) =>
     console.error(`${String(seconds()).padStart(4)} s  ${line}`);
   const loadBefore = Deno.loadavg().map(round);
-  let isInterrupted = false;
-  const onInterrupt = () => {
-    isInterrupted = true;
-    for (const signal of SIGNALS) {
-      Deno.removeSignalListener(signal, onInterrupt);
-    }
-    // Without them the run fails, and cleans up.
-    endChildren();
-  };
-  for (const signal of SIGNALS) Deno.addSignalListener(signal, onInterrupt);
   let result: Result;
   try {
     result = await runBench({ parts, sizes, log });
   } catch (error) {
-    if (isInterrupted) return 130;
     console.error(error);
     return 1;
   }

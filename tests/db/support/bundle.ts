@@ -6,6 +6,7 @@
 
 import { assert } from "@std/assert";
 import { fileURLToPath } from "node:url";
+import { watchFolder } from "../../../lib/dev/watchdog.ts";
 import type { RawSchema } from "./stack.ts";
 
 const ROOT = new URL("../../../", import.meta.url);
@@ -26,10 +27,7 @@ export function bundleWorker(schema?: RawSchema): Promise<string> {
 
 async function build(schema?: RawSchema): Promise<string> {
   const folder = await Deno.makeTempDir({ prefix: "bundle-" });
-  globalThis.addEventListener(
-    "unload",
-    () => Deno.removeSync(folder, { recursive: true }),
-  );
+  watchFolder(folder);
   const { imports, tasks } = JSON.parse(
     await Deno.readTextFile(new URL("deno.json", ROOT)),
   );

@@ -4,7 +4,13 @@
  * @module
  */
 
-import { assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
+import {
+  type Child,
+  freePort,
+  startChild,
+  waitReady,
+} from "../../../lib/dev/child.ts";
 
 const DEADLINE_MS = 20_000;
 
@@ -12,19 +18,19 @@ const DEADLINE_MS = 20_000;
 export class WorkerProcess implements AsyncDisposable {
   private constructor(
     readonly port: number,
-    readonly process: Deno.ChildProcess,
+    readonly process: Child,
   ) {}
 
   static async start(
     file: string,
     env: Record<string, string>,
   ): Promise<WorkerProcess> {
-    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const port = listener.addr.port;
-    listener.close();
+    const port = freePort();
     // The bundle needs nothing beside it: no import map, no packages.
     const config = file.endsWith("main.ts") ? [] : ["--no-config"];
-    const process = new Deno.Command(Deno.execPath(), {
+    const process = startChild({
+      name: "the worker",
+      command: Deno.execPath(),
       args: [
         "run",
         "--quiet",
@@ -34,31 +40,20 @@ export class WorkerProcess implements AsyncDisposable {
         "--allow-sys",
         file,
       ],
-      env: { ...env, PORT: String(port) },
-      stdout: "null",
-      stderr: "inherit",
-    }).spawn();
-    const worker = new WorkerProcess(port, process);
-    for (const end = Date.now() + DEADLINE_MS; Date.now() < end;) {
-      const answer = await fetch(`http://127.0.0.1:${port}/health`).catch(() =>
-        null
-      );
-      if (answer !== null) {
-        assertEquals(await answer.text(), "OK");
-        return worker;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    await worker[Symbol.asyncDispose]();
-    throw new Error("the worker did not answer /health in time");
+      env: { ...Deno.env.toObject(), ...env, PORT: String(port) },
+      cwd: fileURLToPath(new URL("../../../", import.meta.url)),
+      log: (line, stream) => {
+        if (stream === "stderr") console.error(line);
+      },
+    });
+    await waitReady(process, async () => {
+      const answer = await fetch(`http://127.0.0.1:${port}/health`);
+      return await answer.text() === "OK";
+    }, { name: "the worker", deadlineMs: DEADLINE_MS });
+    return new WorkerProcess(port, process);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this.process.kill("SIGKILL");
-    } catch {
-      // It ended by itself.
-    }
-    await this.process.status;
+    await this.process.kill();
   }
 }
