@@ -18,6 +18,7 @@ import {
 import {
   type PostgresServer,
   startPostgres,
+  SUPERUSER,
 } from "../../../lib/dev/postgres.ts";
 import { makeServerTempDir } from "../../../lib/dev/server_user.ts";
 import { type SqldServer, startSqld } from "../../../lib/dev/sqld.ts";
@@ -62,6 +63,7 @@ export type RawSchema = {
 export class Servers {
   #root?: Promise<string>;
   #postgres?: Promise<PostgresServer>;
+  #template?: Promise<string>;
   #made = 0;
 
   constructor(
@@ -103,22 +105,16 @@ export class Servers {
     return `${await this.#ownRoot()}/${++this.#made}`;
   }
 
-  /** A new database that looks like Supabase's, with the migration unless told. */
+  /** A new database that looks like Supabase's, with the migration by default. */
   async database(options: { migrated?: boolean } = {}): Promise<string> {
     const server = await this.postgres();
     const database = `test_${++this.#made}`;
-    await prepareDatabase(server, { database });
-    const url = server.url({ database });
     if (options.migrated ?? true) {
-      const sql = postgres(url, { max: 1, onnotice: () => {} });
-      try {
-        await sql.file(new URL("../../../lib/dev/sample.sql", import.meta.url))
-          .simple();
-      } finally {
-        await sql.end();
-      }
-      await migrate(url);
+      const template = await (this.#template ??= makeTemplate(server));
+      await cloneDatabase(server, { template, database });
       if (TRANSPORT === "rest") await admitToken(server, database);
+    } else {
+      await prepareDatabase(server, { database });
     }
     return database;
   }
@@ -127,6 +123,56 @@ export class Servers {
     await closeWays();
     await (await this.#postgres)?.stop();
     if (this.#root) await Deno.remove(await this.#root, { recursive: true });
+  }
+}
+
+/** Makes the database that others are copies of: a copy takes a third of the time. */
+async function makeTemplate(server: PostgresServer): Promise<string> {
+  const database = "test_template";
+  await prepareDatabase(server, { database });
+  const url = server.url({ database });
+  const sql = postgres(url, { max: 1, onnotice: () => {} });
+  try {
+    await sql.file(new URL("../../../lib/dev/sample.sql", import.meta.url))
+      .simple();
+  } finally {
+    await sql.end();
+  }
+  await migrate(url);
+  return database;
+}
+
+/** Copies the template. The copy has a chain of its own, as each installation has. */
+async function cloneDatabase(
+  server: PostgresServer,
+  options: { template: string; database: string },
+): Promise<void> {
+  const { template, database } = options;
+  const connect = (database: string) =>
+    postgres(server.url({ user: SUPERUSER, database }), {
+      max: 1,
+      fetch_types: false,
+      onnotice: () => {},
+    });
+  const admin = connect("template1");
+  try {
+    await admin`create database ${admin(database)}
+      template ${admin(template)} owner postgres`;
+  } finally {
+    await admin.end();
+  }
+  const sql = connect(database);
+  try {
+    const genesis = crypto.randomUUID();
+    // Foreign keys are not checked: the two tables refer to one another.
+    await sql.unsafe(`
+      set session_replication_role = replica;
+      update libsql_sync.epochs set epoch = '${genesis}';
+      update libsql_sync.chain set epoch = '${genesis}', batch = '${genesis}';
+      update cron.job set database = current_database();
+    `).simple();
+  } finally {
+    await sql.end();
   }
 }
 
