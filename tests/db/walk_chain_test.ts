@@ -1,6 +1,4 @@
 import { assert, assertEquals } from "@std/assert";
-import { compareTables, describeDifferences } from "../../lib/dev/compare.ts";
-import { seededRandom } from "../../lib/dev/random.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { walkAfterBatch } from "../contract/source.ts";
 import {
@@ -14,42 +12,14 @@ import {
   withWorker,
 } from "./support/chain.ts";
 import { configure, type RawSchema, Servers, Stack } from "./support/stack.ts";
+import { LATE, SETUP, startWalk, type WalkOptions } from "./support/walk.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
-const SEED = Number(Deno.env.get("SEED") ?? 7);
-const ROUNDS = Number(Deno.env.get("ROUNDS") ?? 40);
 const ITEM = SCHEMA.tables.item!;
 const PART = SCHEMA.tables.part!;
-const LATE = {
-  key: "id",
-  columns: { id: "INTEGER", note: "TEXT" },
-  indexes: [],
-};
-const SETUP = `
-  create table item (id bigint primary key, name text, size numeric);
-  create table part (item bigint, code text, note text, primary key (item, code));
-  create table late (id bigint primary key, note text);
-`;
-const ROWS = `
-  insert into item select i, 'item ' || i, i from generate_series(1, 50) i;
-  insert into part select i, 'code ' || i, 'note' from generate_series(1, 50) i;
-  insert into late select i, 'late ' || i from generate_series(1, 50) i;
-`;
-
-/** A stack with few rows, that walks by itself and does not scrub. */
-async function start(
-  options: { schema?: RawSchema; setup?: string; walks?: boolean } = {},
-): Promise<Stack> {
-  const stack = await Stack.start(servers, {
-    schema: options.schema ?? SCHEMA,
-    setup: options.setup ?? SETUP + ROWS,
-    walks: options.walks ?? true,
-  });
-  await stack.sql`select libsql_sync.scrub(0)`;
-  return stack;
-}
+const start = (options: WalkOptions = {}) => startWalk(servers, options);
 
 /** Syncs with a worker of a schema until it says that everything is equal. */
 async function walkWith(stack: Stack, schema: RawSchema): Promise<void> {
@@ -366,72 +336,6 @@ Deno.test("a replica in doubt is walked at once, not at the pace of a scrub it f
   assertEquals(walks.length, 2);
 });
 
-Deno.test("keys of any size are read from the replica in answers it can give", async () => {
-  await using stack = await start({
-    schema: {
-      tables: {
-        item: { key: "id", columns: { id: "TEXT", note: "TEXT" }, indexes: [] },
-      },
-    },
-    setup: `
-      create table item (id text primary key, note text);
-      insert into item select lpad(i::text, 30000, 'x'), i from generate_series(1, 600) i;`,
-  });
-  await stack.walk();
-  await stack.client.execute(
-    "INSERT INTO item VALUES ('a ghost', ''), ('z ghost', '')",
-  );
-  const { tables } = await stack.finish("/backfill");
-  assertEquals((tables as { item: { ghosts: number } }).item.ghosts, 2);
-  await stack.assertEqual();
-});
-
-Deno.test("keys alone are looked up for the replica's keys, whatever the size of the rows", async () => {
-  await using stack = await start({
-    setup: `${SETUP}
-      insert into late select i, repeat('a', 1000000) from generate_series(1, 1200) i;`,
-    schema: { tables: { late: LATE } },
-    walks: false,
-  });
-  const page = (half: string) =>
-    stack.sql`
-    select array_to_string(libsql_sync.read_page(w, ${
-      JSON.stringify({
-        walk_gen: 1,
-        walk_at: JSON.stringify({ half, table: "late" }),
-      })
-    }::text::jsonb, jsonb_build_object('rows', 2000, 'bytes', 524288, 'keys', jsonb_build_object(
-      'at', ${
-      JSON.stringify({ half, table: "late" })
-    }::text, 'after', '["1201"]'::jsonb, 'last', true,
-      'keys', (select jsonb_agg(jsonb_build_array(i::text)) from generate_series(1, 1201) i))), 0), '')::json as page
-    from (select (1, 'redrive', array['late'],
-      case when ${half}::text = 'keys' then (select jsonb_agg(jsonb_build_array(i::text)) from generate_series(1, 1201) i) end,
-      true, false, '', now(), null, '{}', 0)::libsql_sync.walks as w) w`;
-  const [back] = await page("back");
-  assertEquals([back!.page.failed, back!.page.ghosts], [undefined, [["1201"]]]);
-  const [keys] = await page("keys");
-  assertEquals([keys!.page.failed, keys!.page.last], [undefined, false]);
-  assert(keys!.page.rows < 5, "a redrive has pages as well");
-});
-
-Deno.test("redrive() of many letters goes through all of them, a page at a time", async () => {
-  await using stack = await start({
-    setup: SETUP +
-      "insert into item select i, repeat('a', 1000), i + 0.5 from generate_series(1, 3000) i;",
-  });
-  await stack.walk();
-  assertEquals((await stack.deadLetters()).length, 3000);
-  await stack.run(
-    "set session_replication_role = replica; update item set size = id; delete from item where id = 2999",
-    { user: "supabase_admin" },
-  );
-  await stack.sql`select libsql_sync.redrive()`;
-  for (let syncs = 0; syncs < 5; syncs++) await stack.sync();
-  assertEquals((await stack.deadLetters()).length, 0);
-  await stack.assertEqual();
-});
-
 Deno.test("a table that is locked is walked when the lock is gone", async () => {
   await using stack = await start();
   const locker = await stack.sql.reserve();
@@ -487,20 +391,6 @@ Deno.test("a page is of the queue's snapshot, though a TRUNCATE is waited for", 
   );
 });
 
-Deno.test("verify() sets nothing aside, whatever a row's size and characters", async () => {
-  await using stack = await start({
-    setup:
-      `${SETUP} insert into item values (1, repeat('"', 4900000), 1), (2, repeat(E'\\n', 3000000), 2)`,
-  });
-  await stack.walk();
-  await stack.assertEqual();
-  const { differences, parked } = await stack.finish("/verify");
-  assertEquals([differences, parked], [0, 0]);
-  await stack.client.execute("UPDATE item SET size = 5 WHERE id = 1");
-  assertEquals((await stack.finish("/verify")).differences, 1);
-  assertEquals(await stack.deadLetters(), []);
-});
-
 Deno.test("a ghost whose key no source could have is taken out", async () => {
   await using stack = await start({
     schema: {
@@ -536,89 +426,6 @@ Deno.test("a ghost whose key no source could have is taken out", async () => {
   assertEquals(await stack.deadLetters(), []);
   await stack.walk();
   await stack.assertEqual();
-});
-
-/** A key's type, what makes the i-th, and how schema.json declares it. */
-const KEYS: Record<string, { type: string; of: string; declared?: string }> = {
-  padded: { type: "char(8)", of: "'k' || i" },
-  bits: { type: "bit(12)", of: "i::bit(12)" },
-  bytes: { type: "bytea", of: "decode(md5(i::text), 'hex')" },
-  moments: {
-    type: "timestamptz",
-    of:
-      "timestamptz '2024-02-29 23:59:59.123456+05:30' + i * interval '1 hour 1 microsecond'",
-  },
-  exact: { type: "numeric", of: "i * 1.10" },
-  doubles: { type: "float8", of: "i * 0.1 - 1" },
-  moods: { type: "mood", of: "('m' || i)::mood" },
-  spans: { type: "interval", of: "i * interval '1 day'" },
-  nets: { type: "inet", of: "'10.0.0.0'::inet + i" },
-  lists: { type: "text[]", of: "array['a b', i::text, null]" },
-  docs: { type: "jsonb", of: "jsonb_build_object('i', i)", declared: "JSON" },
-  texts: { type: "text", of: "'t' || i", declared: "JSON" },
-  ranges: { type: "int4range", of: "int4range(i, i + 5)" },
-};
-
-Deno.test("a walk of small pages reads keys of any type once, and finds no ghosts", async () => {
-  const schema: RawSchema = {
-    tables: Object.fromEntries(
-      Object.entries(KEYS).map(([name, { declared }]) => [name, {
-        key: "id",
-        columns: { id: declared ?? "TEXT", n: "INTEGER" },
-        indexes: [],
-      }]),
-    ),
-  };
-  await using stack = await start({
-    schema,
-    setup: `create type mood as enum (${
-      Array.from({ length: 50 }, (_, i) => `'m${50 - i}'`).join(", ")
-    });` +
-      Object.entries(KEYS).map(([name, { type, of }]) => `
-      create table ${name} (id ${type} primary key, n integer);
-      insert into ${name} select ${of}, i from generate_series(1, 50) i;`)
-        .join(""),
-  });
-  await stack.sql`select libsql_sync.scrub(20)`;
-  const small = async (verb: () => Promise<unknown>) => {
-    await verb();
-    for (let tries = 0; tries < 40; tries++) {
-      const result = await syncWith(stack, ({ source }) => ({
-        source: {
-          claim: (request) =>
-            source.claim(
-              request.page
-                ? { ...request, page: { ...request.page, rows: 20 } }
-                : request,
-            ),
-        },
-      }));
-      const [{ n }] = await stack.sql<[{ n: number }]>`
-        select count(*)::int as n from libsql_sync.walks where ended_at is null and kind <> 'scrub'`;
-      if (result.walk_done && n === 0) return;
-    }
-    throw new Error("the walk does not end");
-  };
-  await small(async () => {});
-  await stack.assertEqual();
-  for (const table of Object.keys(KEYS)) {
-    await stack.client.execute(`UPDATE ${table} SET n = -1 WHERE n = 7`);
-    await stack.client.execute(`DELETE FROM ${table} WHERE n = 9`);
-  }
-  await small(() => stack.sql`select libsql_sync.backfill()`.then());
-  await stack.assertEqual();
-  const { rows } = await stack.client.execute(
-    "SELECT table_name, rows, differing, ghosts FROM _libsql_sync_walks WHERE walk_gen = (SELECT max(walk_gen) FROM _libsql_sync_walks WHERE differing > 0) ORDER BY 1",
-  );
-  assertEquals(
-    rows.map(({ table_name, rows, differing, ghosts }) => [
-      table_name,
-      rows,
-      differing,
-      ghosts,
-    ]),
-    Object.keys(KEYS).sort().map((table) => [table, 50, 2, 0]),
-  );
 });
 
 Deno.test("a table whose only key is an index in another order is walked in that order", async () => {
@@ -724,38 +531,6 @@ Deno.test("no state is called equal while a failover has taken back what closed 
   await stack.assertEqual();
 });
 
-Deno.test("a table of 300 columns is walked, verified and mended", async () => {
-  const names = Array.from({ length: 300 }, (_, i) => `c${i}`);
-  await using stack = await start({
-    schema: {
-      tables: {
-        item: {
-          key: ["c0", "c1"],
-          columns: Object.fromEntries(
-            names.map((name, i) => [name, i % 2 ? "TEXT" : "INTEGER"]),
-          ),
-          indexes: [],
-        },
-      },
-    },
-    setup: `create table item (${
-      names.map((name, i) => `${name} ${i % 2 ? "text" : "bigint"}`).join(", ")
-    }, primary key (c0, c1));
-      insert into item select ${
-      names.map((_, i) => i % 2 ? `'t' || i` : "i").join(", ")
-    } from generate_series(1, 500) i;`,
-  });
-  await stack.walk();
-  await stack.client.execute("UPDATE item SET c299 = NULL WHERE c0 < 10");
-  assertEquals((await stack.finish("/verify")).differences, 9);
-  assertEquals((await stack.finish("/backfill")).differences, 9);
-  await stack.sql`select libsql_sync.scrub(1)`;
-  for (let syncs = 0; syncs < 5; syncs++) await stack.sync();
-  await stack.sql`select libsql_sync.scrub(20000)`;
-  for (let syncs = 0; syncs < 3; syncs++) await stack.sync();
-  await stack.assertEqual();
-});
-
 Deno.test("a table that is rebuilt is put in place under the views and triggers somebody made on it", async () => {
   await using stack = await start();
   await stack.walk();
@@ -783,179 +558,4 @@ Deno.test("a table that is rebuilt is put in place under the views and triggers 
     "SELECT (SELECT count(*) FROM large) AS large, (SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%see') AS triggers",
   );
   assertEquals({ ...rows[0] }, { large: 15, seen: 1, triggers: 2 });
-});
-
-/** Every kind of trouble, in any order; whenever the row says so, both sides are equal. */
-Deno.test("whenever the row says drained and walked, both sides are equal but for open letters", async () => {
-  const random = seededRandom(SEED);
-  const late: RawSchema = { tables: { ...SCHEMA.tables, late: LATE } };
-  await using stack = await start({
-    schema: late,
-    setup: SETUP +
-      "insert into item select i, 'i' || i, i from generate_series(1, 120) i; insert into part select i, 'c', 'n' from generate_series(1, 60) i;",
-  });
-  const { sql } = stack;
-  await sql`select libsql_sync.scrub(15)`;
-  const said: string[] = [];
-  let checks = 0;
-  /** The source stands still while a sync runs, so every applied batch can be judged. */
-  const check = async (row: { drained: number; walk_done: number }) => {
-    if (row.drained !== 1 || row.walk_done !== 1) return;
-    // The source may be ahead of a batch that is issued again or replayed.
-    const [{ n }] = await sql<[{ n: number }]>`
-      select count(*)::int as n from pgmq.q_replicate_data_libsql q where not exists (
-        select from libsql_sync.batches b cross join unnest(b.msg_ids) r
-        where b.state = 'pending' and q.msg_id >= lower(r) and q.msg_id < upper(r))`;
-    const [{ behind }] = await sql<[{ behind: boolean }]>`
-      select exists (select from libsql_sync.batches b, libsql_sync.chain c where b.epoch = c.epoch
-        and b.position > ${Number((await stack.row()).position)}) as behind`;
-    const [{ reopen }] = await sql<
-      [{ reopen: boolean }]
-    >`select reopen from libsql_sync.chain`;
-    if (n > 0 || behind || reopen) return;
-    checks += 1;
-    const { differences } = await compareTables({
-      sql,
-      client: stack.client,
-      schema: late,
-    });
-    const letters =
-      await sql`select table_name, key from libsql_sync.dead_letters()`;
-    const pending =
-      await sql`select parked from libsql_sync.batches where state = 'pending'`;
-    const open = new Set([
-      ...letters.map((l) => `${l.table_name} ${(l.key ?? []).join()}`),
-      ...pending.flatMap(({ parked }) =>
-        parked.map((p: { table: string; key: string[] | null }) =>
-          `${p.table} ${(p.key ?? []).join()}`
-        )
-      ),
-    ]);
-    const whole = new Set(
-      letters.filter((l) => l.key === null).map((l) => l.table_name),
-    );
-    const wrong = differences.filter(({ table, key, kind }) => {
-      // Dropped by hand: nobody knows until a batch writes to it.
-      if (kind === "table") return false;
-      const parts = key?.startsWith("[") ? JSON.parse(key).join() : key;
-      return !open.has(`${table} ${parts}`) && !whole.has(table);
-    });
-    assertEquals(
-      describeDifferences({
-        differences: wrong,
-        rows: 0,
-        hasMore: false,
-        skipped: [],
-      }),
-      [],
-      `seed ${SEED}, after ${said.join(", ")}`,
-    );
-  };
-  const go = (calls: number, dies: number) => {
-    let left = calls;
-    let applies = 0;
-    let isDead = false;
-    return syncWith(stack, ({ source, replica }) => ({
-      budget: { callsLeft: () => left-- },
-      source: {
-        claim: (request) =>
-          source.claim(
-            request.page
-              ? { ...request, page: { ...request.page, rows: 25 } }
-              : request,
-          ),
-        release: (lease) =>
-          isDead ? Promise.reject(new Error("dead")) : source.release(lease),
-      },
-      replica: {
-        async apply(...args) {
-          applies += 1;
-          if (applies === dies) {
-            if (random.below(2) === 0) {
-              await check((await replica.apply(...args)).row);
-            }
-            isDead = true;
-            throw new Error("dead");
-          }
-          const applied = await replica.apply(...args);
-          await check(applied.row);
-          return applied;
-        },
-      },
-    })).then(() => {}, async (error) => {
-      if (!isDead) throw error;
-      await sql`update libsql_sync.chain set lease_until = now() - interval '1 second'`;
-    });
-  };
-  let failOver: (() => Promise<void>) | null = null;
-  let next = 1_000;
-  const id = () => 1 + random.below(140);
-  const acts: [string, () => Promise<unknown>][] = [
-    [
-      "insert",
-      () =>
-        sql`insert into item select i, 'new', i from generate_series(${next}::int, ${next +=
-          7}::int) i on conflict do nothing`,
-    ],
-    [
-      "update",
-      () =>
-        sql`update item set name = name || '+' where id between ${id()} and ${id()}`,
-    ],
-    ["delete", () => sql`delete from item where id = ${id()}`],
-    [
-      "part",
-      () => sql`update part set code = code || 'x' where item = ${id()}`,
-    ],
-    [
-      "late",
-      () =>
-        sql`insert into late values (${id()}, 'l') on conflict (id) do update set note = late.note || 'x'`,
-    ],
-    ["truncate", () => sql`truncate late`],
-    [
-      "refused",
-      () => sql`update item set size = size + 0.5 where id = ${id()}`,
-    ],
-    [
-      "mended",
-      () => sql`update item set size = trunc(size) where size <> trunc(size)`,
-    ],
-    ["past the queue", () =>
-      sql.begin(async (tx) => {
-        await tx`drop trigger replicate_item_libsql_delete on item`;
-        await tx`delete from item where id = ${id()}`;
-        await tx`select libsql_sync.attach()`;
-      })],
-    ["verify", () => sql`select libsql_sync.verify()`],
-    ["repair", () => sql`select libsql_sync.verify(true, 'item')`],
-    ["backfill", () => sql`select libsql_sync.backfill()`],
-    ["redrive", () => sql`select libsql_sync.redrive()`],
-    ["nuke", () => stack.post("/nuke")],
-    ["epoch", () => sql`select libsql_sync.begin_epoch('test', false)`],
-    ["drop", () => stack.client.execute("DROP TABLE IF EXISTS late")],
-    ["save", async () => {
-      failOver = await saveReplica(stack);
-    }],
-    ["fail over", async () => {
-      await failOver?.();
-    }],
-  ];
-  const weights = acts.flatMap((act, at) =>
-    Array(at < 7 ? 6 : at === 13 ? 1 : 2).fill(act)
-  );
-  for (let round = 0; round < ROUNDS; round++) {
-    for (let i = random.below(4); i >= 0; i--) {
-      const [name, act] = weights[random.below(weights.length)]!;
-      said.push(name);
-      await act();
-    }
-    const dies = random.below(3) === 0 ? 1 + random.below(4) : 0;
-    said.push(`sync ${dies}`);
-    await go(8 + random.below(30), dies);
-  }
-  for (let tries = 0; tries < 20; tries++) await go(45, 0);
-  const row = await stack.row();
-  assertEquals([row.drained, row.walk_done], [1, 1], `seed ${SEED}`);
-  assert(checks > 10, `${checks} checks`);
 });

@@ -19,6 +19,8 @@ export interface Mutant {
   /** What happens one after the other, and for how many steps. */
   readonly phases?: Phases;
   readonly setup?: Partial<Setup>;
+  /** It takes more than 300 schedules to find: `tests/long/` looks for it. */
+  readonly isRare?: true;
 }
 
 const GUARDS = ["_libsql_sync_insert", "_libsql_sync_update"];
@@ -75,6 +77,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: "what changed of a row that is set aside",
     mutation: { source: { updateAside: true } },
     profile: { write: 30 },
+    isRare: true,
   },
   {
     name: "rows counted although some are set aside",

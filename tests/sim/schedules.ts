@@ -29,13 +29,14 @@ const FULL = 5_000;
 /**
  * Runs schedules.
  *
- * @param share Which of how many: their seeds lie between each other.
+ * @param share Which of how many shares: their seeds lie between each other.
+ *   `many` is the number of schedules in all of them, unless SCHEDULES is set.
  */
 export async function runSchedules(
-  share: { first: number; of: number },
+  share: { first: number; of: number; many: number },
 ): Promise<void> {
   const first = setting("SEED", 1);
-  const many = setting("SCHEDULES", 20_000);
+  const many = setting("SCHEDULES", share.many);
   const counts = new Map<string, number>();
   let runs = 0;
   for (let seed = first + share.first; seed < first + many; seed += share.of) {

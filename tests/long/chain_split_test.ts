@@ -1,0 +1,147 @@
+/** Batches that are too much for the replica, and are cut. */
+
+import { assertEquals } from "@std/assert";
+import { SyncError } from "../../lib/errors.ts";
+import {
+  insertItems,
+  standing,
+  startChain,
+  syncWith,
+  until,
+  withWorker,
+} from "../db/support/chain.ts";
+import { isApply, Proxy } from "../db/support/http_proxy.ts";
+import { Servers } from "../db/support/stack.ts";
+
+const servers = new Servers();
+Deno.test.afterAll(() => servers.stop());
+
+Deno.test("sync() halves a batch that libSQL takes too long for until it fits", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  await insertItems(stack, 1, 800);
+  const sizes: number[] = [];
+  const result = await syncWith(stack, ({ replica, now, budget }) => {
+    let ms = 0;
+    return {
+      now: (() => now() + ms) as never,
+      budget: { ...budget, msLeft: () => 8_000 },
+      replica: {
+        async apply(batch, ...rest) {
+          sizes.push(batch.messageCount);
+          if (batch.messageCount <= 200) {
+            return await replica.apply(batch, ...rest);
+          }
+          ms += 5_000;
+          throw new SyncError("replica_unreachable", "too long");
+        },
+      },
+    };
+  });
+  assertEquals(sizes.slice(0, 3), [800, 400, 200]);
+  assertEquals(result.processed, 800);
+  assertEquals(await stack.assertEqual(), 800);
+  const { batches } = await standing(stack);
+  assertEquals(batches.filter((b) => b.state !== "acked"), []);
+});
+
+Deno.test("sync() records a smaller batch when a slow one used up its time", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  await insertItems(stack, 1, 80);
+  const sizes: number[] = [];
+  // Each sync has time for one apply that fails, as with a hung libSQL.
+  for (let syncs = 0; syncs < 10; syncs++) {
+    const outcome = await syncWith(stack, ({ replica, now }) => {
+      let ms = 0;
+      return {
+        now: (() => now() + ms) as never,
+        budget: { msLeft: () => 8_000 - ms },
+        replica: {
+          async apply(batch, ...rest) {
+            sizes.push(batch.messageCount);
+            if (batch.messageCount <= 10) {
+              return await replica.apply(batch, ...rest);
+            }
+            ms += 10_000;
+            throw new SyncError("replica_unreachable", "no answer");
+          },
+        },
+      };
+    }).then(() => "done", (error) => error.code);
+    if (outcome === "done") break;
+    assertEquals(outcome, "replica_unreachable");
+    assertEquals((await standing(stack)).lease, null);
+  }
+  assertEquals(sizes.slice(0, 4), [80, 40, 20, 10]);
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 80);
+});
+
+Deno.test("sync() acks the whole batch when it lands after it was split", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  const before = await stack.row();
+  await insertItems(stack, 1, 40);
+  // The apply times out, and is carried out all the same once it was split.
+  const result = await syncWith(stack, ({ replica, now }) => {
+    let ms = 0;
+    let late: (() => Promise<unknown>) | undefined;
+    return {
+      now: (() => now() + ms) as never,
+      budget: { msLeft: () => 8_000 },
+      replica: {
+        async apply(...args) {
+          if (args[0].messageCount === 40) {
+            late = () => replica.apply(...args);
+            ms += 5_000;
+            throw new SyncError("replica_unreachable", "no answer");
+          }
+          await late!();
+          return await replica.apply(...args);
+        },
+      },
+    };
+  });
+  assertEquals(result.processed, 40);
+  assertEquals((await stack.row()).position, Number(before.position) + 1);
+  const { batches, queue } = await standing(stack);
+  assertEquals(
+    batches.map((b) => [b.position, b.messages, b.version, b.state]),
+    [
+      [1, 0, 1, "acked"],
+      [2, 40, 1, "acked"],
+    ],
+  );
+  assertEquals(queue, []);
+  assertEquals(await stack.assertEqual(), 40);
+});
+
+Deno.test("sync() gives up on a libSQL that hangs, and has cut the batch by then", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  await insertItems(stack, 1, 100);
+  await using proxy = new Proxy(() => stack.sqld.url);
+  const open = Promise.withResolvers<void>();
+  let applies = 0;
+  proxy.decide = async (body) => {
+    if (isApply(body) && ++applies === 1) await open.promise;
+    return undefined;
+  };
+  await withWorker(stack, { libsqlUrl: proxy.url }, async (port) => {
+    const { status, body } = await stack.post("/sync", { port });
+    assertEquals([status, body.error], [503, "replica_unreachable"]);
+    const { batches, lease } = await standing(stack);
+    assertEquals(lease, null);
+    assertEquals(
+      batches.filter((b) => b.state === "pending").map((b) => b.messages),
+      [100, 50],
+    );
+    // What hung is carried out at last, before the next sync.
+    open.resolve();
+    await until("it landed", async () => (await stack.row()).position === 2);
+    const next = await stack.post("/sync", { port });
+    assertEquals([next.body.processed, next.body.batches], [100, 0]);
+  });
+  assertEquals(await stack.assertEqual(), 100);
+});

@@ -1,0 +1,7 @@
+/** Half of the schedules of the simulation: the other half runs beside it. */
+
+import { runSchedules } from "../sim/schedules.ts";
+
+Deno.test("whatever fails, the replica is right", async () => {
+  await runSchedules({ first: 0, of: 2, many: 20_000 });
+});

@@ -1,0 +1,7 @@
+/** A few schedules of the simulation; `tests/long/` runs many. */
+
+import { runSchedules } from "./schedules.ts";
+
+Deno.test("whatever fails, the replica is right, in a few schedules", async () => {
+  await runSchedules({ first: 0, of: 1, many: 1_000 });
+});
