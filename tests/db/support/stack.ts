@@ -315,11 +315,12 @@ export class Stack implements AsyncDisposable {
     throw new Error("not walked after 60 syncs");
   }
 
-  /** The replica's row. */
+  /** The replica's row without probed_at, which every probe sets to the second. */
   async row(): Promise<Record<string, unknown>> {
     const { rows } = await this.client.execute("SELECT * FROM _libsql_sync");
     assertEquals(rows.length, 1);
-    return { ...rows[0] };
+    const { probed_at: _, ...row } = rows[0]!;
+    return row;
   }
 
   /** Replica and source are equal, cell by cell; returns how many rows. */
