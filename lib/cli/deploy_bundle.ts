@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { serveBunny } from "../dev/bunny.ts";
 import { MODULES } from "../dev/bunny_limits.ts";
 import { CommandError } from "./command.ts";
-import { sha256 } from "./sha256.ts";
+import { sha256Hex } from "../bytes.ts";
 
 /** A script to upload. */
 export interface Bundle {
@@ -64,7 +64,7 @@ export async function stampBundle(text: string): Promise<Bundle> {
       }; see main.ts`,
     );
   }
-  const version = (await sha256(text)).slice(0, VERSION_DIGITS);
+  const version = (await sha256Hex(text)).slice(0, VERSION_DIGITS);
   const stamped = before + version + after;
   return {
     text: stamped,

@@ -16,7 +16,7 @@ import {
 } from "./finding.ts";
 import { type Query, withSource } from "./query_source.ts";
 import type { Settings } from "./settings.ts";
-import { sha256 } from "./sha256.ts";
+import { sha256Hex } from "../bytes.ts";
 
 /** What the source says about itself. */
 export interface Source {
@@ -85,7 +85,7 @@ async function compareSecrets(
   );
   const { signature, url } = row!;
   if (signature !== null) {
-    const hashes = await Promise.all(secrets.map(sha256));
+    const hashes = await Promise.all(secrets.map(sha256Hex));
     report(
       hashes.includes(signature)
         ? ok("secret here", "the same as in the Vault")
@@ -96,7 +96,7 @@ async function compareSecrets(
         ),
     );
   }
-  if (url !== null && url !== await sha256(`${workerUrl}/sync`)) {
+  if (url !== null && url !== await sha256Hex(`${workerUrl}/sync`)) {
     report(warning(
       "worker's address",
       "libsql_sync_url in the Vault is not WORKER_URL followed by /sync",

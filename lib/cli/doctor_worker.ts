@@ -16,9 +16,9 @@ import {
 import type { Settings } from "./settings.ts";
 import { oneLine } from "./table.ts";
 import {
-  describeWays,
-  type Tried,
-  tryWays,
+  describeConnections,
+  type TriedConnection,
+  tryConnections,
 } from "../connect/try_connections.ts";
 
 const HEALTH_MS_MAX = 15_000;
@@ -114,7 +114,7 @@ export async function checkConnections(
   { pgmqUrl }: Settings,
   report: Report,
 ): Promise<void> {
-  const tried = await tryWays({
+  const tried = await tryConnections({
     pgmqUrl,
     pgmqApiKey: "",
     pgmqToken: "",
@@ -139,8 +139,11 @@ async function checkItsConnections(
   );
 }
 
-function judgeConnections(name: string, tried: readonly Tried[]): Finding {
-  const found = describeWays(tried);
+function judgeConnections(
+  name: string,
+  tried: readonly TriedConnection[],
+): Finding {
+  const found = describeConnections(tried);
   return tried.some(({ chosen, works }) => chosen && !works)
     ? failure(name, found, "change the settings to a connection that works")
     : ok(name, found);

@@ -6,7 +6,7 @@
 
 import { formatPairs, formatTable } from "./table.ts";
 import { formatCount, formatMs } from "../status/format.ts";
-import type { StatusReport } from "../status/warnings.ts";
+import type { StatusReport } from "../status/status_report.ts";
 
 /**
  * Formats a status report for people.

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { fromBase64 } from "../bytes.ts";
 import { foundScheme, lengthOf, type Report, schemeOf } from "./found.ts";
 import { parsePostgresUrl } from "../postgres/url.ts";
 
@@ -128,8 +129,7 @@ function parseRestUrl(text: string, report: Report): string {
 function roleIn(token: string): string | null {
   const [, claims] = /^[\w-]+\.([\w-]+)\.[\w-]+$/.exec(token) ?? [];
   try {
-    const text = atob(claims!.replace(/-/g, "+").replace(/_/g, "/"));
-    const { role } = JSON.parse(text);
+    const { role } = JSON.parse(new TextDecoder().decode(fromBase64(claims!)));
     return typeof role === "string" && role !== "" ? role : null;
   } catch {
     return null;
@@ -166,7 +166,7 @@ function parseCa(given: string): string | null {
 
 function decode(base64: string): string | null {
   try {
-    return atob(base64.replace(/\s+/g, ""));
+    return new TextDecoder("latin1").decode(fromBase64(base64));
   } catch {
     return null;
   }
