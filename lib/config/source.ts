@@ -146,7 +146,8 @@ function parseCa(given: string): string | null {
   if (text === "") return "";
   if (!text.startsWith("-----")) {
     const decoded = decode(text);
-    if (decoded?.startsWith("-----BEGIN")) text = decoded;
+    const inner = decoded && new TextDecoder().decode(decoded);
+    if (inner?.startsWith("-----BEGIN")) text = inner;
   }
   const inner = text.startsWith("-----")
     ? [...text.matchAll(
@@ -155,7 +156,10 @@ function parseCa(given: string): string | null {
     : [text];
   const bodies = inner.map((body) => body.replace(/\s+/g, ""));
   // A certificate is an ASN.1 sequence, with a length of two bytes.
-  const isOne = (body: string) => decode(body)?.startsWith("\x30\x82") ?? false;
+  const isOne = (body: string) => {
+    const [tag, size] = decode(body) ?? [];
+    return tag === 0x30 && size === 0x82;
+  };
   if (bodies.length === 0 || !bodies.every(isOne)) return null;
   return bodies.map((body) =>
     `-----BEGIN CERTIFICATE-----\n${
@@ -164,9 +168,9 @@ function parseCa(given: string): string | null {
   ).join("");
 }
 
-function decode(base64: string): string | null {
+function decode(base64: string): Uint8Array | null {
   try {
-    return new TextDecoder("latin1").decode(fromBase64(base64));
+    return fromBase64(base64);
   } catch {
     return null;
   }

@@ -87,7 +87,7 @@ Deno.test("sync() bootstraps and replays when the replica is new or empty", asyn
   // The bookkeeping is gone, the tables are there.
   await stack.client.execute("DROP TABLE _libsql_sync");
   await stack.drain();
-  assertEquals((await stack.row()).batch, was.batch);
+  assertEquals((await stack.row()).batch, before.batch);
   assertEquals(await stack.assertEqual(), 3);
 });
 

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Servers, Stack } from "../db/support/stack.ts";
+import { type RawSchema, Servers, Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
