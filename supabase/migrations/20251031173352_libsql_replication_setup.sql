@@ -974,26 +974,17 @@ as $$
   from pg_class c where c.oid = relation
 $$;
 
--- Attach the triggers to every listed table that exists; what is in place and
--- right is not touched. Returns how many triggers were made.
-create or replace function libsql_sync.attach()
-returns integer
+-- The first step of attach().
+create or replace function libsql_sync.check_tables()
+returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '3s'
 as $$
 declare
   listed record;
-  wanted record;
-  stale record;
   problems text[] := '{}';
   missing text;
-  body text;
-  previous text;
-  made integer := 0;
-  handler oid;
 begin
-  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   for listed in
     select t.*, r.oid as relation, libsql_sync.attach_problem(r.oid, t.key) as problem
     from libsql_sync.tables t
@@ -1015,14 +1006,40 @@ begin
   end loop;
   if problems <> '{}' then
     raise exception 'Cannot attach: %', array_to_string(problems, '; ')
-      using hint = 'Only tables with a unique, not null key can be replicated. Mend the table, or take it out of schema.json.';
+      using hint = 'Only tables with a unique, not null key can be replicated. Repair the table, or take it out of schema.json.';
   end if;
+end
+$$;
+comment on function libsql_sync.check_tables() is
+  'Refuses listed tables that cannot be replicated, all in one error; notices those that do not exist yet, and warns of missing columns.';
 
-  body := libsql_sync.trigger_sql();
-  handler := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
-  previous := (select p.prosrc from pg_proc p where p.oid = handler);
-  -- What a writer sent by the old text lacks a column that is listed now, and may
-  -- be committed after all was walked: he ends first, and then all is walked.
+create or replace function libsql_sync.locked_elsewhere(relation regclass)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it', relation
+    using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+end
+$$;
+comment on function libsql_sync.locked_elsewhere(regclass) is
+  'The error of attach() for a table that another transaction holds.';
+
+-- The second step of attach().
+create or replace function libsql_sync.make_trigger_function()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  body constant text := libsql_sync.trigger_sql();
+  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  previous constant text := (select p.prosrc from pg_proc p where p.oid = handler);
+  listed record;
+begin
+  -- What a writer sent by the old text lacks a column that is listed now, and may be
+  -- committed after everything was walked: so the writer ends first, then all is walked.
   for listed in
     select b.relation from libsql_sync.branches() b
     where strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
@@ -1030,9 +1047,7 @@ begin
     begin
       execute format('lock table %s in share row exclusive mode', listed.relation::regclass);
     exception when lock_not_available then
-      raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
-        listed.relation::regclass
-        using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+      perform libsql_sync.locked_elsewhere(listed.relation);
     end;
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
@@ -1050,12 +1065,26 @@ begin
       -- keys that come once.
       || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off'
       || ' as %L', body);
+    comment on function public.trigger_http_queue_post_to_function_libsql() is
+      'The trigger function of every listed table: queues the rows that a statement has changed. Written by libsql_sync.attach().';
   end if;
-  perform libsql_sync.lock_down();
-  handler := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+end
+$$;
+comment on function libsql_sync.make_trigger_function() is
+  'Makes the trigger function, or makes it anew if what it sends has changed: then each table concerned is locked first, and walked later.';
 
-  -- A statement fires the triggers of the one table it names: so every
-  -- partition of a partitioned table gets them as well.
+-- The third step of attach(). A statement fires the triggers of the one table it
+-- names: so every partition of a partitioned table gets them as well.
+create or replace function libsql_sync.make_triggers()
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  wanted record;
+  made integer := 0;
+begin
   for wanted in
     select f.relation, t.name as table_name, libsql_sync.trigger_name(t.name, e.suffix) as name,
       e.fires, e.transition, e.type
@@ -1070,7 +1099,7 @@ begin
       ('', 'after insert', 'referencing new table as new_rows', 4),
       ('_update', 'after update', 'referencing old table as old_rows new table as new_rows', 16),
       ('_delete', 'after delete', 'referencing old table as old_rows', 8),
-      -- Truncating one partition is no truncate of the table: its keys are read before.
+      -- Truncating one partition is not a truncate of the table: its keys are read before.
       ('_truncate', case when f.is_partition then 'before truncate' else 'after truncate' end, '',
         case when f.is_partition then 34 else 32 end)
     ) e (suffix, fires, transition, type)
@@ -1087,17 +1116,30 @@ begin
           wanted.name, wanted.fires, wanted.relation::regclass, wanted.transition, wanted.table_name);
         execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
       exception when lock_not_available then
-        raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
-          wanted.relation::regclass
-          using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+        perform libsql_sync.locked_elsewhere(wanted.relation);
       end;
       made := made + 1;
-      -- Until now its writes went past the queue. So also before the replica was
-      -- ever seen: the queue may hold rows that are gone.
+      -- Until now its writes bypassed the queue. So also before the replica was ever
+      -- seen: the queue may hold rows that are gone.
       update libsql_sync.chain set reopen = true where id = 1 and not reopen;
     end if;
   end loop;
+  return made;
+end
+$$;
+comment on function libsql_sync.make_triggers() is
+  'Makes the triggers that are missing, disabled or different, on each listed table and partition. Returns how many.';
 
+-- The last step of attach().
+create or replace function libsql_sync.drop_stale_triggers()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  stale record;
+begin
   for stale in
     select g.tgrelid::regclass as relation, g.tgname as name
     from pg_trigger g
@@ -1105,7 +1147,7 @@ begin
       select from libsql_sync.tables t
       cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
       where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-        -- A table that was renamed is followed until another bears the name.
+        -- A table that was renamed is followed until another one has the name.
         and (r.oid is null or g.tgrelid = r.oid
           or g.tgrelid in (select p.relid from pg_partition_tree(r.oid) p))
     )
@@ -1114,9 +1156,31 @@ begin
     -- A partition that was detached took its rows along.
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
+end
+$$;
+comment on function libsql_sync.drop_stale_triggers() is
+  'Drops our triggers from tables that are not listed any more, and from detached partitions.';
+
+create or replace function libsql_sync.attach()
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '3s'
+as $$
+declare
+  made integer;
+begin
+  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
+  perform libsql_sync.check_tables();
+  perform libsql_sync.make_trigger_function();
+  perform libsql_sync.lock_down();
+  made := libsql_sync.make_triggers();
+  perform libsql_sync.drop_stale_triggers();
   return made;
 end
 $$;
+comment on function libsql_sync.attach() is
+  'Puts the triggers on every listed table that exists, and takes them from others. What is as it should be is not touched or locked. Returns how many triggers were made.';
 
 -- supabase/sql/24_configure.sql
 
@@ -1554,6 +1618,23 @@ begin
 end
 $$;
 
+create or replace function libsql_sync.held_walk(c libsql_sync.chain, at jsonb, may_scrub boolean)
+returns libsql_sync.walks
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  w libsql_sync.walks := libsql_sync.next_walk(c, at, may_scrub);
+begin
+  if w.walk_gen is not null and libsql_sync.hold_page(w, at) then
+    return w;
+  end if;
+  return null;
+end
+$$;
+comment on function libsql_sync.held_walk(libsql_sync.chain, jsonb, boolean) is
+  'The walk whose page may ride on the next batch, with the page''s table locked; null if there is no walk, or another transaction holds the table.';
+
 -- supabase/sql/41_page_rows.sql
 
 -- The key columns in the order of the index that is walked, which may be fewer
@@ -1712,6 +1793,48 @@ begin
 end
 $$;
 
+create or replace function libsql_sync.read_keys(
+  relation oid, table_name text, keys jsonb, done integer, rows_max integer, bytes_max bigint,
+  out n integer, out cells text, out ghosts jsonb, out oversize jsonb
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  one jsonb;
+  r record;
+  bytes bigint := 0;
+  comma text := '';
+begin
+  n := 0;
+  cells := '';
+  ghosts := '[]';
+  oversize := '[]';
+  for one in
+    select k.value from jsonb_array_elements(keys) with ordinality k (value, i)
+    -- Each is a query of its own, of some milliseconds.
+    where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
+  loop
+    select * into strict r from libsql_sync.lookup(relation, table_name, jsonb_build_array(one), true);
+    exit when n > 0
+      and bytes + pg_column_size(one) + coalesce(pg_column_size(r.cells), 0) > bytes_max;
+    n := n + 1;
+    bytes := bytes + pg_column_size(one);
+    if r.cells is null then
+      ghosts := ghosts || jsonb_build_array(r.key);
+    elsif pg_column_size(r.cells) > 5000000 then
+      oversize := oversize || jsonb_build_array(r.key);
+    else
+      bytes := bytes + pg_column_size(r.cells);
+      cells := cells || comma || array_to_json(r.cells)::text;
+      comma := ',';
+    end if;
+  end loop;
+end
+$$;
+comment on function libsql_sync.read_keys(oid, text, jsonb, integer, integer, bigint) is
+  'The rows of some keys, for a redrive, from the key after the first "done" ones: how many keys were read, the rows'' cells as JSON, keys that have no row, and keys whose row is over 5 MB.';
+
 -- supabase/sql/42_read_page.sql
 
 -- Where a walk goes after a half of a table: null where it ends.
@@ -1824,10 +1947,72 @@ exception
 end
 $$;
 
--- The page a walk reads next. STABLE: it sees the snapshot of the claim that
--- reads the queue, so the page is the state those messages lead to.
--- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}.
--- messages: how many there are in its batch. In pieces of one JSON text: see claim().
+create or replace function libsql_sync.count_differs(relation oid, table_name text, replica_count bigint, messages integer)
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  here bigint;
+begin
+  -- Every row that is here is there as well, by the half before: if there are as many,
+  -- there are no others. Not so if a row was parked, and may be missing; and with
+  -- messages to come, the replica's count is of another time.
+  if messages = 0 and not libsql_sync.is_large(relation) and not exists (
+    -- A message that names no table may have been of this one; a letter that was
+    -- discarded left its row missing as well.
+    select from pgmq.q_replicate_data_libsql_dlq d
+    where coalesce(d.message ->> 'table', table_name) = table_name
+    union all
+    select from pgmq.a_replicate_data_libsql_dlq d
+    where coalesce(d.message ->> 'table', table_name) = table_name
+  ) then
+    execute format('select count(*) from %s', relation::regclass) into here;
+  end if;
+  return here is distinct from replica_count;
+end
+$$;
+comment on function libsql_sync.count_differs(oid, text, bigint, integer) is
+  'Whether the replica may have rows of a table that are not here: false if counting shows that it has none, so that its keys need not be compared.';
+
+create or replace function libsql_sync.page_answer(
+  w libsql_sync.walks, at jsonb, place jsonb, relation oid, listed libsql_sync.tables, columns text[],
+  n integer, ghosts jsonb, oversize jsonb, last boolean, after jsonb, counted boolean, failed text
+)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  upto jsonb;
+  -- Tables of this walk that could not be read. A table that does not exist does not
+  -- count.
+  unread constant integer := coalesce((place ->> 'unread')::integer, 0)
+    + case when failed <> '42P01' then 1 else 0 end;
+begin
+  upto := case when last then libsql_sync.next_place(w, at, case when failed is null then place
+      -- What cannot be compared is left alone, both ways.
+      else jsonb_build_object('table', place -> 'table', 'half', 'back') end)
+    else jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
+    || jsonb_build_object('unread', unread)
+    || case when counted then '{"counted": true}'::jsonb else '{}' end
+    || case when w.kind = 'scrub' then jsonb_build_object('rows', (select c.scrub_rows from libsql_sync.chain c)) else '{}' end;
+  return jsonb_build_object(
+    'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
+    'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
+    'rows', n, 'last', last, 'large', libsql_sync.is_large(relation),
+    'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
+    'ghosts', ghosts, 'oversize', oversize,
+    'open', libsql_sync.open_keys(w, listed.name),
+    -- The tables may be others since the walk was asked for.
+    'upto', upto::text, 'closes', upto is null and w.closes and unread = 0
+      and w.tables @> array(select t.name from libsql_sync.tables t))
+    || case when failed is null then '{}' else jsonb_build_object('failed', failed) end;
+end
+$$;
+comment on function libsql_sync.page_answer(libsql_sync.walks, jsonb, jsonb, oid, libsql_sync.tables, text[], integer, jsonb, jsonb, boolean, jsonb, boolean, text) is
+  'A page''s answer but for its cells: what was read, and "upto", where the page leaves the walk.';
+
 create or replace function libsql_sync.read_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
 returns text[]
 language plpgsql stable
@@ -1837,21 +2022,19 @@ set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off
 -- No statistics, or stale ones, may turn a page into a sort of the whole table.
 set enable_sort = off set enable_seqscan = off
--- The chain must not wait for somebody's lock on a table, nor he for the chain.
+-- The chain must not wait for another transaction's lock on a table, nor that one for
+-- the chain.
 set lock_timeout = '200ms'
 as $$
 declare
   place jsonb := libsql_sync.place_of(w, at);
   listed libsql_sync.tables;
   relation oid;
-  answer jsonb;
   r record;
-  scrub_rows integer := (select c.scrub_rows from libsql_sync.chain c);
-  rows_max integer := case when w.kind = 'scrub' then least((request ->> 'rows')::integer, scrub_rows)
+  rows_max integer := case when w.kind = 'scrub' then least((request ->> 'rows')::integer, (select c.scrub_rows from libsql_sync.chain c))
     else (request ->> 'rows')::integer end;
   bytes_max bigint := request ->> 'bytes';
   columns text[];
-  one jsonb;
   done integer;
   opening constant text := '{"cells":[';
   pieces text[] := '{}';
@@ -1862,14 +2045,11 @@ declare
   after jsonb;
   reached text[];
   bytes bigint := 0;
-  here bigint;
-  -- Whether there is another number of rows there, so that its keys are needed.
+  -- Whether the replica has another number of rows, so that its keys are needed.
   counted boolean := false;
   n integer := 0;
   last boolean := true;
   failed text;
-  -- Tables of this walk that could not be read. One that is not there is no such.
-  unread integer := coalesce((place ->> 'unread')::integer, 0);
 begin
   select * into listed from libsql_sync.tables t where t.name = place ->> 'table';
   -- A table may be listed no more since the walk was asked for.
@@ -1884,21 +2064,7 @@ begin
         return null;
       end if;
       if request #> '{keys,count}' is not null then
-        -- Every row that is here is there as well, by the half before: where there are
-        -- as many, there are no others. Not so where one was set aside, and may be
-        -- missing; and with messages to come, the replica's count is of another time.
-        if messages = 0 and not libsql_sync.is_large(relation) and not exists (
-          -- A message that names no table may have been of this one; what was put
-          -- away is missing as well.
-          select from pgmq.q_replicate_data_libsql_dlq d
-          where coalesce(d.message ->> 'table', listed.name) = listed.name
-          union all
-          select from pgmq.a_replicate_data_libsql_dlq d
-          where coalesce(d.message ->> 'table', listed.name) = listed.name
-        ) then
-          execute format('select count(*) from %s', relation::regclass) into here;
-        end if;
-        counted := here is distinct from (request #>> '{keys,count}')::bigint;
+        counted := libsql_sync.count_differs(relation, listed.name, (request #>> '{keys,count}')::bigint, messages);
         request := jsonb_build_object('keys',
           jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
       end if;
@@ -1911,26 +2077,11 @@ begin
       columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
       -- Its place is how many of the keys are done.
       done := coalesce((place #>> '{after,0}')::integer, 0);
-      for one in
-        select k.value from jsonb_array_elements(w.keys) with ordinality k (value, i)
-        -- Each is a query of its own, of some milliseconds.
-        where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
-      loop
-        select * into strict r from libsql_sync.lookup(relation, listed.name, jsonb_build_array(one), true);
-        exit when n > 0
-          and bytes + pg_column_size(one) + coalesce(pg_column_size(r.cells), 0) > bytes_max;
-        n := n + 1;
-        bytes := bytes + pg_column_size(one);
-        if r.cells is null then
-          ghosts := ghosts || jsonb_build_array(r.key);
-        elsif pg_column_size(r.cells) > 5000000 then
-          oversize := oversize || jsonb_build_array(r.key);
-        else
-          bytes := bytes + pg_column_size(r.cells);
-          piece := piece || comma || array_to_json(r.cells)::text;
-          comma := ',';
-        end if;
-      end loop;
+      select * into r from libsql_sync.read_keys(relation, listed.name, w.keys, done, rows_max, bytes_max);
+      n := r.n;
+      piece := piece || r.cells;
+      ghosts := r.ghosts;
+      oversize := r.oversize;
       last := done + n >= jsonb_array_length(w.keys);
       after := jsonb_build_array((done + n)::text);
     else
@@ -1964,41 +2115,26 @@ begin
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
     if sqlstate like '40%' then raise; end if;
-    -- Somebody has it locked: a page of it comes later.
+    -- Another transaction has it locked: a page of it comes later.
     if sqlstate = '55P03' then return null; end if;
     failed := sqlstate;
     last := true;
   end;
-
-  answer := jsonb_build_object(
-    'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
-    'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
-    'rows', n, 'last', last, 'large', libsql_sync.is_large(relation));
   if failed is not null then
-    -- What cannot be compared is left alone, both ways.
-    answer := answer || jsonb_build_object('failed', failed, 'rows', 0);
-    unread := unread + case when failed = '42P01' then 0 else 1 end;
     pieces := '{}';
     piece := opening;
     ghosts := '[]';
     oversize := '[]';
-    place := jsonb_build_object('table', place -> 'table', 'half', 'back');
+    n := 0;
   end if;
-  place := case when last then libsql_sync.next_place(w, at, place)
-    else jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
-    || jsonb_build_object('unread', unread)
-    || case when counted then '{"counted": true}'::jsonb else '{}' end
-    || case when w.kind = 'scrub' then jsonb_build_object('rows', scrub_rows) else '{}' end;
-  answer := answer || jsonb_build_object(
-    'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
-    'ghosts', ghosts, 'oversize', oversize,
-    'open', libsql_sync.open_keys(w, listed.name),
-    -- The tables may be others since it was asked for.
-    'upto', place::text, 'closes', place is null and w.closes and unread = 0
-      and w.tables @> array(select t.name from libsql_sync.tables t));
-  return pieces || (piece || '],' || substr(answer::text, 2));
+  return pieces || (piece || '],' || substr(libsql_sync.page_answer(
+    w, at, place, relation, listed, columns, n, ghosts, oversize, last, after, counted, failed)::text, 2));
 end
 $$;
+comment on function libsql_sync.read_page(libsql_sync.walks, jsonb, jsonb, integer) is
+$$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees the snapshot of the claim that reads the queue, so the page is the state that those messages lead to.
+In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; how many messages its batch has.
+Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "oversize", "open", "upto", "closes", "failed"?}, or null: no page now.$$;
 
 -- supabase/sql/43_walk_results.sql
 
@@ -2376,6 +2512,62 @@ begin
 end
 $$;
 
+create or replace function libsql_sync.begin_again(at jsonb, reason text, acked integer)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform libsql_sync.begin_epoch(reason, false);
+  return libsql_sync.adopt_answer(at ->> 'epoch') || jsonb_build_object('acked', acked);
+end
+$$;
+comment on function libsql_sync.begin_again(jsonb, text, integer) is
+  'A new epoch without a wipe, and the answer of the claim that makes the replica follow.';
+
+-- Steps 1 and 2 of claim().
+create or replace function libsql_sync.admit(c libsql_sync.chain, at jsonb, request json)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  newest bigint := (select max(s.generation) from libsql_sync.schemas s);
+  mine bigint := (select s.generation from libsql_sync.schemas s where s.hash = request ->> 'schema');
+begin
+  if mine is null or mine < newest then
+    return json_build_object('do', 'stop', 'acked', 0,
+      'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end);
+  end if;
+
+  if at is null then
+    return json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
+      'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch));
+  end if;
+  if at ->> 'epoch' <> c.epoch then
+    if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
+      if (request ->> 'take_over')::boolean is not true then
+        return '{"do": "stop", "acked": 0, "error": "replica_foreign"}';
+      end if;
+      -- An ancestor from now on, and older than the epoch that wipes.
+      insert into libsql_sync.epochs (epoch, wipe, reason) values (at ->> 'epoch', false, 'taken over from another source');
+      perform libsql_sync.begin_epoch('the replica of another source was taken over', true);
+    end if;
+    return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
+  end if;
+
+  if at ->> 'schema_hash' <> request ->> 'schema' then
+    if not exists (select from libsql_sync.schemas s where s.hash = at ->> 'schema_hash') then
+      return '{"do": "stop", "acked": 0, "error": "schema_outdated"}';
+    end if;
+    return json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash');
+  end if;
+  return null;
+end
+$$;
+comment on function libsql_sync.admit(libsql_sync.chain, jsonb, json) is
+  'Whether worker and replica agree with us on schema and epoch: null, or the answer of the claim that says what to do first (stop, bootstrap, adopt, alter).';
+
 -- supabase/sql/53_dead_letter.sql
 
 -- File parked changes of a batch as dead letters.
@@ -2603,22 +2795,102 @@ as $$
     order by b.position desc limit 1), '3:3:')
 $$;
 
+-- Step 3 of claim().
+create or replace function libsql_sync.prove(
+  c libsql_sync.chain, at jsonb,
+  out moved libsql_sync.chain, out acked integer, out answer text
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at_position constant bigint := at ->> 'position';
+  ahead constant text := '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+  b libsql_sync.batches;
+  proved libsql_sync.batches;
+  known text;
+begin
+  moved := c;
+  acked := 0;
+  if at_position = c.position + 1 then
+    select * into proved from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
+    if not found then
+      answer := ahead;
+      return;
+    end if;
+    acked := libsql_sync.ack(proved);
+  elsif at_position = c.position + 2 then
+    -- It was handed out ahead: what it stands on was applied before it.
+    select * into proved from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
+    select * into b from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = c.position + 1 and v.batch = proved.prev and v.prev = c.batch;
+    if not found then
+      answer := ahead;
+      return;
+    end if;
+    acked := libsql_sync.ack(b) + libsql_sync.ack(proved);
+  elsif at_position > c.position then
+    answer := ahead;
+    return;
+  else
+    if at_position = 0 then
+      known := c.epoch;
+    else
+      select v.batch into known from libsql_sync.batches v
+      where v.epoch = c.epoch and v.position = at_position and v.state <> 'pending';
+    end if;
+    if known is distinct from at ->> 'batch' then
+      answer := libsql_sync.begin_again(at,
+        'the replica at position ' || at_position || ' holds a batch that is not on record', 0);
+      return;
+    end if;
+  end if;
+  if proved.batch is not null then
+    perform libsql_sync.trim();
+    moved.position := proved.position;
+    moved.batch := proved.batch;
+  end if;
+  -- More was parked than is on record: the source was restored to a time before
+  -- that. The walk finds it again.
+  if (at ->> 'dead_letters')::bigint > proved.dead_letters + jsonb_array_length(proved.parked) then
+    update libsql_sync.chain set reopen = true where id = 1;
+    moved.reopen := true;
+  end if;
+end
+$$;
+comment on function libsql_sync.prove(libsql_sync.chain, jsonb) is
+  'Settles the one or two batches that the replica''s row proves applied: the chain after it, how many messages left the queue, and the answer of the claim if it ends here.';
+
 -- supabase/sql/55_claim.sql
 
--- The next batch for a replica that stands at "row", and the ack of what the
--- row proves applied:
--- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
---  "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "split": {"batch", "messages"}?} -> {"do": bootstrap | adopt | alter | batch |
---  idle | settled | busy | stop, "acked", ...}
--- With "ahead": a batch that is being applied on top of "row", it hands out the one
--- after that: batch | none. It is never issued again, but may be acked: whoever
--- does not hold it gets another for its position. "upto": {"walk_gen", "walk_at"} is
--- where the page of the one being applied leaves the walk, for a page to go on from.
--- With "take_over": true a replica of another source becomes ours, emptied.
--- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
--- gives the lease back and counts the queue.
--- Returned is one JSON text in pieces, to be put together by who reads them: some MB in
--- one piece would be copied a dozen times on their way, and as json parsed for nothing.
+-- The worker's one call: settle what the replica proves, and hand out the next batch.
+--
+-- Steps as in the design: 1. whose replica is it, 2. does it have the schema, 3. what
+-- does it prove, 4. what did it lose, 5. what is pending, 6. the next version from one
+-- snapshot, 7. the answer. The chain's row is locked first; the steps are VOLATILE, so
+-- that each later statement takes a new snapshot. admit() is in 52_epoch, prove() in
+-- 54_ack, held_walk() in 40_walk, read_page() in 42_read_page, head() in 31_queue_head.
+
+create or replace function libsql_sync.require_read_committed()
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'Cannot claim: expected isolation read committed, found %', current_setting('transaction_isolation')
+      using hint = 'Set default_transaction_isolation of the worker''s role to read committed.';
+  end if;
+end
+$$;
+comment on function libsql_sync.require_read_committed() is
+  'Refuses a claim in a transaction whose later statements would not see what was committed before the chain''s lock was got.';
+
+-- The answer comes in pieces of a text: some MB in one piece would be copied a dozen
+-- times on their way, and as json parsed for nothing. A batch that was handed out ahead
+-- is never issued again, but may be settled: a worker that lost it gets another.
 create or replace function libsql_sync.claim(request json)
 returns text[]
 language plpgsql
@@ -2627,32 +2899,25 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
+  at jsonb := nullif((request -> 'row')::jsonb, 'null');
   c libsql_sync.chain;
   b libsql_sync.batches;
   ahead libsql_sync.batches;
-  proved libsql_sync.batches;
-  h record;
-  mine bigint;
-  theirs bigint;
-  newest bigint;
-  at jsonb := nullif((request -> 'row')::jsonb, 'null');
-  at_position bigint := (at ->> 'position')::bigint;
-  known text;
-  acked integer := 0;
-  kind text;
   w libsql_sync.walks;
+  answer text;
+  proof record;
+  choice record;
   f record;
+  source_time timestamptz;
+  h record;
+  parked jsonb;
   pieces text[];
 begin
-  -- A later statement must see what was committed before the lock was got.
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'Cannot claim: expected isolation read committed, found %', current_setting('transaction_isolation')
-      using hint = 'Set default_transaction_isolation of the worker''s role to read committed.';
-  end if;
-
+  perform libsql_sync.require_read_committed();
   -- The lock comes first, by a statement of its own: a snapshot taken before it
-  -- would hand out messages that somebody acked meanwhile. It waits: who only
-  -- asks for the lease holds the row as well, and must not end a running sync.
+  -- would hand out messages that another claim settled meanwhile. It waits: a call
+  -- that only asks for the lease holds the row as well, and must not end a running
+  -- sync.
   select * into c from libsql_sync.chain where id = 1 for update;
   if c.lease is null or c.lease is distinct from request ->> 'lease' then
     return array['{"do": "busy", "acked": 0}'];
@@ -2665,160 +2930,51 @@ begin
     perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
   end if;
 
-  select max(s.generation) into newest from libsql_sync.schemas s;
-  select s.generation into mine from libsql_sync.schemas s where s.hash = request ->> 'schema';
-  if mine is null or mine < newest then
-    return array[json_build_object('do', 'stop', 'acked', 0,
-      'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end)::text];
+  -- 1. and 2. Whose replica is it, and does it have the schema?
+  answer := libsql_sync.admit(c, at, request);
+  if answer is not null then
+    return array[answer];
   end if;
-
-  -- 1. Whose replica is it?
-  if at is null then
-    return array[json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
-      'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch))::text];
-  end if;
-  if at ->> 'epoch' <> c.epoch then
-    if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
-      if (request ->> 'take_over')::boolean is not true then
-        return array['{"do": "stop", "acked": 0, "error": "replica_foreign"}'];
-      end if;
-      -- An ancestor from now on, and older than the epoch that wipes.
-      insert into libsql_sync.epochs (epoch, wipe, reason) values (at ->> 'epoch', false, 'taken over from another source');
-      perform libsql_sync.begin_epoch('the replica of another source was taken over', true);
-    end if;
-    return array[(libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}')::text];
-  end if;
-
-  -- 2. Does it have the schema?
-  if at ->> 'schema_hash' <> request ->> 'schema' then
-    select s.generation into theirs from libsql_sync.schemas s where s.hash = at ->> 'schema_hash';
-    if theirs is null then
-      return array['{"do": "stop", "acked": 0, "error": "schema_outdated"}'];
-    end if;
-    return array[json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash')::text];
-  end if;
-
   -- 3. What does it prove?
-  if at_position = c.position + 1 then
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
-    if not found then
-      return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
-    end if;
-    proved := b;
-    acked := libsql_sync.ack(b);
-    perform libsql_sync.trim();
-    c.position := b.position;
-    c.batch := b.batch;
-  elsif at_position = c.position + 2 then
-    -- It was handed out ahead: what it stands on was applied before it.
-    select * into proved from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = c.position + 1 and v.batch = proved.prev and v.prev = c.batch;
-    if not found then
-      return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
-    end if;
-    acked := libsql_sync.ack(b) + libsql_sync.ack(proved);
-    perform libsql_sync.trim();
-    c.position := proved.position;
-    c.batch := proved.batch;
-  elsif at_position > c.position then
-    return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
-  else
-    if at_position = 0 then
-      known := c.epoch;
-    else
-      select v.batch into known from libsql_sync.batches v
-      where v.epoch = c.epoch and v.position = at_position and v.state <> 'pending';
-    end if;
-    if known is distinct from at ->> 'batch' then
-      perform libsql_sync.begin_epoch('the replica at position ' || at_position || ' holds a batch that is not on record', false);
-      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}')::text];
-    end if;
+  select * into proof from libsql_sync.prove(c, at);
+  if proof.answer is not null then
+    return array[proof.answer];
   end if;
-  -- More was set aside than is on record: we were restored to before that. The
-  -- walk finds it again.
-  if (at ->> 'dead_letters')::bigint > proved.dead_letters + jsonb_array_length(proved.parked) then
-    update libsql_sync.chain set reopen = true where id = 1;
-    c.reopen := true;
-  end if;
+  c := proof.moved;
 
-  -- 4. It lost batches: the same again, from the archive.
-  if at_position < c.position then
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position + 1 and v.state = 'acked';
-    kind := 'replay';
-  else
-    -- 5. A batch is pending: the same again, its newest version.
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = c.position + 1
-      and (not v.ahead or v.batch = request ->> 'ahead')
-    order by v.version desc limit 1;
-    kind := case when b.batch is null then 'new' else 'again' end;
+  -- 4. and 5. Which batch: a recorded one again, or a new one?
+  select * into choice from libsql_sync.choose(c, at, request);
+  b := choice.recorded;
+  ahead := choice.ahead;
+  if choice.kind = 'none' then
+    return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
   end if;
-
-  if request ->> 'ahead' is not null then
-    -- The one before leaves something: messages, or what its page does not reach.
-    if b.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
-      or b.drained and request -> 'upto' is null then
-      return array[json_build_object('do', 'none', 'acked', acked)::text];
-    end if;
-    ahead := b;
-    kind := 'new';
+  if ahead.batch is not null then
     -- Where its page leaves the walk: the replica refuses another page there.
     at := at || coalesce((request -> 'upto')::jsonb, '{}');
   end if;
-
-  if kind = 'again' and b.batch = request #>> '{split,batch}'
-    and b.messages > (request #>> '{split,messages}')::integer then
-    -- Too much for one transaction of the replica: the first few of it under a
-    -- fresh id. The version before stays ackable, as it may be in flight.
-    select range_agg(int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
-    from (
-      select i from unnest(b.msg_ids) r
-      cross join lateral generate_series(lower(r), upper(r) - 1) i
-      order by i limit (request #>> '{split,messages}')::integer
-    ) i (msg_id);
-    b.batch := gen_random_uuid();
-    b.version := b.version + 1;
-    b.messages := (request #>> '{split,messages}')::integer;
-    b.drained := false;
-    b.snapshot := libsql_sync.snapshot_at(c.epoch, c.position);
-    b.parked := (
-      select coalesce(jsonb_agg(p order by n), '[]')
-      from jsonb_array_elements(b.parked) with ordinality p (p, n)
-      where b.msg_ids @> (p ->> 'msg_id')::bigint and not p ? 'open'
-    ) || libsql_sync.still_aside(b.msg_ids);
-    insert into libsql_sync.batches select b.*;
-    update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
-  end if;
-
   if (request ->> 'messages_max')::integer = 0 then
-    return array[(jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
-      || libsql_sync.end_sync(request, acked))::text];
+    return array[(jsonb_build_object('do', 'settled', 'acked', proof.acked, 'behind', c.position - (at ->> 'position')::bigint)
+      || libsql_sync.end_sync(request, proof.acked))::text];
   end if;
 
-  if kind <> 'new' then
+  if choice.kind <> 'new' then
     select r.*, null::text[] as page into h from libsql_sync.recorded(b) r;
     -- No batch: it was trimmed.
     if h.messages is distinct from b.messages then
-      perform libsql_sync.begin_epoch('position ' || at_position + 1 || ' cannot be repeated: messages of it are gone', false);
-      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || jsonb_build_object('acked', acked))::text];
+      return array[libsql_sync.begin_again(at,
+        'position ' || (at ->> 'position')::bigint + 1 || ' cannot be repeated: messages of it are gone', proof.acked)];
     end if;
-    -- The page that mended what was set aside is lost: nothing is called equal
+    -- The page that repaired what was parked is lost: the replica is not complete
     -- before the walk came through again.
-    b.reopen := b.reopen or kind = 'replay' and b.position <= c.letters_closed;
+    b.reopen := b.reopen or choice.kind = 'replay' and b.position <= c.letters_closed;
   else
     -- 6. The next one, from one snapshot, recorded before it is answered. A page
-    -- rides only where the batch takes every message its snapshot could see.
+    -- rides only if the batch takes every message its snapshot could see.
     select * into f from libsql_sync.floor(c);
-    b.source_time := clock_timestamp();
+    source_time := clock_timestamp();
     if request -> 'page' is not null and not c.reopen then
-      w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
-      if w.walk_gen is not null and not libsql_sync.hold_page(w, at) then
-        w := null;
-      end if;
+      w := libsql_sync.held_walk(c, at, (request #>> '{page,scrub}')::boolean);
     end if;
     select d.*, pg_current_snapshot()::text as snapshot,
       case when d.drained and w.walk_gen is not null
@@ -2830,55 +2986,150 @@ begin
       perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
         else greatest(f.lowest, least(f.settled, lower(h.msg_ids), lower(ahead.msg_ids))) end);
     end if;
-    if h.messages = 0 and h.page is null and ahead.batch is not null then
-      return array[json_build_object('do', 'none', 'acked', acked)::text];
+    parked := case when h.messages > 0 then libsql_sync.still_aside(h.msg_ids) else '[]' end;
+    -- Or the one before may bring whole what this one would leave out.
+    if ahead.batch is not null and (h.messages = 0 and h.page is null or parked <> '[]') then
+      return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
     end if;
     if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
-      return array[(jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
-        || libsql_sync.end_sync(request, acked))::text];
+      return array[(jsonb_build_object('do', 'idle', 'acked', proof.acked, 'behind', 0)
+        || libsql_sync.end_sync(request, proof.acked))::text];
     end if;
-    b.parked := libsql_sync.still_aside(h.msg_ids);
-    -- The one before may bring whole what this one would leave aside.
-    if b.parked <> '[]' and ahead.batch is not null then
-      return array[json_build_object('do', 'none', 'acked', acked)::text];
-    end if;
-    b.epoch := c.epoch;
-    b.position := coalesce(ahead.position, c.position) + 1;
-    b.batch := gen_random_uuid();
-    b.prev := coalesce(ahead.batch, c.batch);
-    b.version := 1 + (
-      select coalesce(max(v.version), 0) from libsql_sync.batches v
-      where v.epoch = b.epoch and v.position = b.position);
-    b.ahead := ahead.batch is not null;
-    b.msg_ids := h.msg_ids;
-    b.messages := h.messages;
-    b.drained := h.drained;
-    -- Of what a batch leaves in the queue its snapshot would promise too much.
-    b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
-    b.dead_letters := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
-      + jsonb_array_length(coalesce(ahead.parked, '[]')) - jsonb_array_length(b.parked);
-    b.state := 'pending';
-    b.acked_at := null;
-    b.reopen := c.reopen;
-    insert into libsql_sync.batches select b.*;
-    -- What is left in the queue may be older than what went past it.
-    update libsql_sync.chain set reopen = reopen and not h.drained where id = 1;
+    b := libsql_sync.record_next(c, ahead, h.msg_ids, h.messages, h.drained, h.snapshot, source_time, parked);
   end if;
 
   -- 7. Hand it out. "dead_letters" are those open when it was first claimed; what it
   -- parks comes on top.
-  pieces := coalesce(h.page, array['null']);
-  pieces := array_prepend('{"page": '::text, pieces);
+  pieces := array_prepend('{"page": '::text, coalesce(h.page, array['null']));
   pieces := pieces || ', "messages": ['::text;
   pieces := pieces || coalesce(h.envelopes, '');
   pieces := pieces || ('], ' || substr(json_build_object(
-    'do', 'batch', 'kind', kind, 'acked', acked,
+    'do', 'batch', 'kind', choice.kind, 'acked', proof.acked,
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
     'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
     'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen)::text, 2));
   return pieces;
 end
 $$;
+comment on function libsql_sync.claim(json) is
+$$The next batch for a replica that stands at "row", after settling what the row proves applied.
+In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "messages_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "split": {"batch", "messages"}?, "ahead": batch?, "upto": {"walk_gen", "walk_at"}?, "take_over": boolean?}
+Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, ...}; of a batch {"page", "messages", "kind", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "parked", "reopen"}.
+"ahead" names the batch that is being applied on top of "row": the answer is the one after it, or none; "upto" is where that batch's page leaves the walk. "split" takes the first messages only of a pending batch. "take_over" makes the replica of another source ours, emptied. With "messages_max" 0 it settles and hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
+
+-- Steps 4 and 5.
+create or replace function libsql_sync.choose(
+  c libsql_sync.chain, at jsonb, request json,
+  out kind text, out recorded libsql_sync.batches, out ahead libsql_sync.batches
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at_position constant bigint := at ->> 'position';
+begin
+  if at_position < c.position then
+    -- It lost batches: the same again, from the archive.
+    select * into recorded from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position + 1 and v.state = 'acked';
+    kind := 'replay';
+  else
+    -- A batch is pending: the same again, its newest version.
+    select * into recorded from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = c.position + 1
+      and (not v.ahead or v.batch = request ->> 'ahead')
+    order by v.version desc limit 1;
+    kind := case when recorded.batch is null then 'new' else 'again' end;
+  end if;
+
+  if request ->> 'ahead' is not null then
+    -- The one before leaves something: messages, or what its page does not reach.
+    if recorded.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
+      or recorded.drained and request -> 'upto' is null then
+      kind := 'none';
+      return;
+    end if;
+    ahead := recorded;
+    kind := 'new';
+  elsif kind = 'again' and recorded.batch = request #>> '{split,batch}'
+    and recorded.messages > (request #>> '{split,messages}')::integer then
+    recorded := libsql_sync.split_batch(c, recorded, (request #>> '{split,messages}')::integer);
+  end if;
+end
+$$;
+comment on function libsql_sync.choose(libsql_sync.chain, jsonb, json) is
+  'Which batch a claim answers: kind "replay" or "again" with the recorded batch, "new" (on top of "ahead", if the claim is ahead), or "none".';
+
+create or replace function libsql_sync.split_batch(c libsql_sync.chain, b libsql_sync.batches, messages_max integer)
+returns libsql_sync.batches
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select range_agg(int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
+  from (
+    select i from unnest(b.msg_ids) r
+    cross join lateral generate_series(lower(r), upper(r) - 1) i
+    order by i limit messages_max
+  ) i (msg_id);
+  b.batch := gen_random_uuid();
+  b.version := b.version + 1;
+  b.messages := messages_max;
+  b.drained := false;
+  b.snapshot := libsql_sync.snapshot_at(c.epoch, c.position);
+  b.parked := (
+    select coalesce(jsonb_agg(p order by n), '[]')
+    from jsonb_array_elements(b.parked) with ordinality p (p, n)
+    where b.msg_ids @> (p ->> 'msg_id')::bigint and not p ? 'open'
+  ) || libsql_sync.still_aside(b.msg_ids);
+  insert into libsql_sync.batches select b.*;
+  update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
+  return b;
+end
+$$;
+comment on function libsql_sync.split_batch(libsql_sync.chain, libsql_sync.batches, integer) is
+  'A version of a pending batch with its first messages only, for a replica that finds it too large for one transaction. The version before may still be settled, as it may be on its way.';
+
+-- The record of step 6.
+create or replace function libsql_sync.record_next(
+  c libsql_sync.chain, ahead libsql_sync.batches, msg_ids int8multirange, messages integer,
+  drained boolean, snapshot text, source_time timestamptz, parked jsonb
+)
+returns libsql_sync.batches
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  b libsql_sync.batches;
+begin
+  b.epoch := c.epoch;
+  b.position := coalesce(ahead.position, c.position) + 1;
+  b.batch := gen_random_uuid();
+  b.prev := coalesce(ahead.batch, c.batch);
+  b.version := 1 + (
+    select coalesce(max(v.version), 0) from libsql_sync.batches v
+    where v.epoch = b.epoch and v.position = b.position);
+  b.msg_ids := record_next.msg_ids;
+  b.messages := record_next.messages;
+  b.drained := record_next.drained;
+  -- Of what a batch leaves in the queue its snapshot would promise too much.
+  b.snapshot := case when record_next.drained then record_next.snapshot
+    else libsql_sync.snapshot_at(c.epoch, c.position) end;
+  b.source_time := record_next.source_time;
+  b.dead_letters := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
+    + jsonb_array_length(coalesce(ahead.parked, '[]')) - jsonb_array_length(record_next.parked);
+  b.parked := record_next.parked;
+  b.state := 'pending';
+  b.reopen := c.reopen;
+  b.ahead := ahead.batch is not null;
+  insert into libsql_sync.batches select b.*;
+  -- What remains in the queue may be older than what bypassed it.
+  update libsql_sync.chain set reopen = reopen and not record_next.drained where id = 1;
+  return b;
+end
+$$;
+comment on function libsql_sync.record_next(libsql_sync.chain, libsql_sync.batches, int8multirange, integer, boolean, text, timestamptz, jsonb) is
+  'Records a new version of the next position, before it is handed out.';
 
 -- supabase/sql/56_park.sql
 

@@ -33,26 +33,17 @@ as $$
   from pg_class c where c.oid = relation
 $$;
 
--- Attach the triggers to every listed table that exists; what is in place and
--- right is not touched. Returns how many triggers were made.
-create or replace function libsql_sync.attach()
-returns integer
+-- The first step of attach().
+create or replace function libsql_sync.check_tables()
+returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '3s'
 as $$
 declare
   listed record;
-  wanted record;
-  stale record;
   problems text[] := '{}';
   missing text;
-  body text;
-  previous text;
-  made integer := 0;
-  handler oid;
 begin
-  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   for listed in
     select t.*, r.oid as relation, libsql_sync.attach_problem(r.oid, t.key) as problem
     from libsql_sync.tables t
@@ -74,14 +65,40 @@ begin
   end loop;
   if problems <> '{}' then
     raise exception 'Cannot attach: %', array_to_string(problems, '; ')
-      using hint = 'Only tables with a unique, not null key can be replicated. Mend the table, or take it out of schema.json.';
+      using hint = 'Only tables with a unique, not null key can be replicated. Repair the table, or take it out of schema.json.';
   end if;
+end
+$$;
+comment on function libsql_sync.check_tables() is
+  'Refuses listed tables that cannot be replicated, all in one error; notices those that do not exist yet, and warns of missing columns.';
 
-  body := libsql_sync.trigger_sql();
-  handler := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
-  previous := (select p.prosrc from pg_proc p where p.oid = handler);
-  -- What a writer sent by the old text lacks a column that is listed now, and may
-  -- be committed after all was walked: he ends first, and then all is walked.
+create or replace function libsql_sync.locked_elsewhere(relation regclass)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it', relation
+    using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+end
+$$;
+comment on function libsql_sync.locked_elsewhere(regclass) is
+  'The error of attach() for a table that another transaction holds.';
+
+-- The second step of attach().
+create or replace function libsql_sync.make_trigger_function()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  body constant text := libsql_sync.trigger_sql();
+  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  previous constant text := (select p.prosrc from pg_proc p where p.oid = handler);
+  listed record;
+begin
+  -- What a writer sent by the old text lacks a column that is listed now, and may be
+  -- committed after everything was walked: so the writer ends first, then all is walked.
   for listed in
     select b.relation from libsql_sync.branches() b
     where strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
@@ -89,9 +106,7 @@ begin
     begin
       execute format('lock table %s in share row exclusive mode', listed.relation::regclass);
     exception when lock_not_available then
-      raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
-        listed.relation::regclass
-        using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+      perform libsql_sync.locked_elsewhere(listed.relation);
     end;
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
@@ -109,12 +124,26 @@ begin
       -- keys that come once.
       || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off'
       || ' as %L', body);
+    comment on function public.trigger_http_queue_post_to_function_libsql() is
+      'The trigger function of every listed table: queues the rows that a statement has changed. Written by libsql_sync.attach().';
   end if;
-  perform libsql_sync.lock_down();
-  handler := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+end
+$$;
+comment on function libsql_sync.make_trigger_function() is
+  'Makes the trigger function, or makes it anew if what it sends has changed: then each table concerned is locked first, and walked later.';
 
-  -- A statement fires the triggers of the one table it names: so every
-  -- partition of a partitioned table gets them as well.
+-- The third step of attach(). A statement fires the triggers of the one table it
+-- names: so every partition of a partitioned table gets them as well.
+create or replace function libsql_sync.make_triggers()
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  wanted record;
+  made integer := 0;
+begin
   for wanted in
     select f.relation, t.name as table_name, libsql_sync.trigger_name(t.name, e.suffix) as name,
       e.fires, e.transition, e.type
@@ -129,7 +158,7 @@ begin
       ('', 'after insert', 'referencing new table as new_rows', 4),
       ('_update', 'after update', 'referencing old table as old_rows new table as new_rows', 16),
       ('_delete', 'after delete', 'referencing old table as old_rows', 8),
-      -- Truncating one partition is no truncate of the table: its keys are read before.
+      -- Truncating one partition is not a truncate of the table: its keys are read before.
       ('_truncate', case when f.is_partition then 'before truncate' else 'after truncate' end, '',
         case when f.is_partition then 34 else 32 end)
     ) e (suffix, fires, transition, type)
@@ -146,17 +175,30 @@ begin
           wanted.name, wanted.fires, wanted.relation::regclass, wanted.transition, wanted.table_name);
         execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
       exception when lock_not_available then
-        raise exception 'Cannot attach to %: expected its lock within 3 s, found another transaction holding it',
-          wanted.relation::regclass
-          using errcode = 'lock_not_available', hint = 'Nothing was changed. Run it again when no long transaction writes to the table.';
+        perform libsql_sync.locked_elsewhere(wanted.relation);
       end;
       made := made + 1;
-      -- Until now its writes went past the queue. So also before the replica was
-      -- ever seen: the queue may hold rows that are gone.
+      -- Until now its writes bypassed the queue. So also before the replica was ever
+      -- seen: the queue may hold rows that are gone.
       update libsql_sync.chain set reopen = true where id = 1 and not reopen;
     end if;
   end loop;
+  return made;
+end
+$$;
+comment on function libsql_sync.make_triggers() is
+  'Makes the triggers that are missing, disabled or different, on each listed table and partition. Returns how many.';
 
+-- The last step of attach().
+create or replace function libsql_sync.drop_stale_triggers()
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
+  stale record;
+begin
   for stale in
     select g.tgrelid::regclass as relation, g.tgname as name
     from pg_trigger g
@@ -164,7 +206,7 @@ begin
       select from libsql_sync.tables t
       cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
       where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-        -- A table that was renamed is followed until another bears the name.
+        -- A table that was renamed is followed until another one has the name.
         and (r.oid is null or g.tgrelid = r.oid
           or g.tgrelid in (select p.relid from pg_partition_tree(r.oid) p))
     )
@@ -173,6 +215,28 @@ begin
     -- A partition that was detached took its rows along.
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
+end
+$$;
+comment on function libsql_sync.drop_stale_triggers() is
+  'Drops our triggers from tables that are not listed any more, and from detached partitions.';
+
+create or replace function libsql_sync.attach()
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '3s'
+as $$
+declare
+  made integer;
+begin
+  perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
+  perform libsql_sync.check_tables();
+  perform libsql_sync.make_trigger_function();
+  perform libsql_sync.lock_down();
+  made := libsql_sync.make_triggers();
+  perform libsql_sync.drop_stale_triggers();
   return made;
 end
 $$;
+comment on function libsql_sync.attach() is
+  'Puts the triggers on every listed table that exists, and takes them from others. What is as it should be is not touched or locked. Returns how many triggers were made.';

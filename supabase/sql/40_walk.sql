@@ -57,3 +57,20 @@ begin
   return w;
 end
 $$;
+
+create or replace function libsql_sync.held_walk(c libsql_sync.chain, at jsonb, may_scrub boolean)
+returns libsql_sync.walks
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  w libsql_sync.walks := libsql_sync.next_walk(c, at, may_scrub);
+begin
+  if w.walk_gen is not null and libsql_sync.hold_page(w, at) then
+    return w;
+  end if;
+  return null;
+end
+$$;
+comment on function libsql_sync.held_walk(libsql_sync.chain, jsonb, boolean) is
+  'The walk whose page may ride on the next batch, with the page''s table locked; null if there is no walk, or another transaction holds the table.';

@@ -153,3 +153,45 @@ begin
   end loop;
 end
 $$;
+
+create or replace function libsql_sync.read_keys(
+  relation oid, table_name text, keys jsonb, done integer, rows_max integer, bytes_max bigint,
+  out n integer, out cells text, out ghosts jsonb, out oversize jsonb
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  one jsonb;
+  r record;
+  bytes bigint := 0;
+  comma text := '';
+begin
+  n := 0;
+  cells := '';
+  ghosts := '[]';
+  oversize := '[]';
+  for one in
+    select k.value from jsonb_array_elements(keys) with ordinality k (value, i)
+    -- Each is a query of its own, of some milliseconds.
+    where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
+  loop
+    select * into strict r from libsql_sync.lookup(relation, table_name, jsonb_build_array(one), true);
+    exit when n > 0
+      and bytes + pg_column_size(one) + coalesce(pg_column_size(r.cells), 0) > bytes_max;
+    n := n + 1;
+    bytes := bytes + pg_column_size(one);
+    if r.cells is null then
+      ghosts := ghosts || jsonb_build_array(r.key);
+    elsif pg_column_size(r.cells) > 5000000 then
+      oversize := oversize || jsonb_build_array(r.key);
+    else
+      bytes := bytes + pg_column_size(r.cells);
+      cells := cells || comma || array_to_json(r.cells)::text;
+      comma := ',';
+    end if;
+  end loop;
+end
+$$;
+comment on function libsql_sync.read_keys(oid, text, jsonb, integer, integer, bigint) is
+  'The rows of some keys, for a redrive, from the key after the first "done" ones: how many keys were read, the rows'' cells as JSON, keys that have no row, and keys whose row is over 5 MB.';

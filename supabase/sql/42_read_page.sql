@@ -108,10 +108,72 @@ exception
 end
 $$;
 
--- The page a walk reads next. STABLE: it sees the snapshot of the claim that
--- reads the queue, so the page is the state those messages lead to.
--- at: the replica's row. request: {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}.
--- messages: how many there are in its batch. In pieces of one JSON text: see claim().
+create or replace function libsql_sync.count_differs(relation oid, table_name text, replica_count bigint, messages integer)
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  here bigint;
+begin
+  -- Every row that is here is there as well, by the half before: if there are as many,
+  -- there are no others. Not so if a row was parked, and may be missing; and with
+  -- messages to come, the replica's count is of another time.
+  if messages = 0 and not libsql_sync.is_large(relation) and not exists (
+    -- A message that names no table may have been of this one; a letter that was
+    -- discarded left its row missing as well.
+    select from pgmq.q_replicate_data_libsql_dlq d
+    where coalesce(d.message ->> 'table', table_name) = table_name
+    union all
+    select from pgmq.a_replicate_data_libsql_dlq d
+    where coalesce(d.message ->> 'table', table_name) = table_name
+  ) then
+    execute format('select count(*) from %s', relation::regclass) into here;
+  end if;
+  return here is distinct from replica_count;
+end
+$$;
+comment on function libsql_sync.count_differs(oid, text, bigint, integer) is
+  'Whether the replica may have rows of a table that are not here: false if counting shows that it has none, so that its keys need not be compared.';
+
+create or replace function libsql_sync.page_answer(
+  w libsql_sync.walks, at jsonb, place jsonb, relation oid, listed libsql_sync.tables, columns text[],
+  n integer, ghosts jsonb, oversize jsonb, last boolean, after jsonb, counted boolean, failed text
+)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  upto jsonb;
+  -- Tables of this walk that could not be read. A table that does not exist does not
+  -- count.
+  unread constant integer := coalesce((place ->> 'unread')::integer, 0)
+    + case when failed <> '42P01' then 1 else 0 end;
+begin
+  upto := case when last then libsql_sync.next_place(w, at, case when failed is null then place
+      -- What cannot be compared is left alone, both ways.
+      else jsonb_build_object('table', place -> 'table', 'half', 'back') end)
+    else jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
+    || jsonb_build_object('unread', unread)
+    || case when counted then '{"counted": true}'::jsonb else '{}' end
+    || case when w.kind = 'scrub' then jsonb_build_object('rows', (select c.scrub_rows from libsql_sync.chain c)) else '{}' end;
+  return jsonb_build_object(
+    'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
+    'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
+    'rows', n, 'last', last, 'large', libsql_sync.is_large(relation),
+    'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
+    'ghosts', ghosts, 'oversize', oversize,
+    'open', libsql_sync.open_keys(w, listed.name),
+    -- The tables may be others since the walk was asked for.
+    'upto', upto::text, 'closes', upto is null and w.closes and unread = 0
+      and w.tables @> array(select t.name from libsql_sync.tables t))
+    || case when failed is null then '{}' else jsonb_build_object('failed', failed) end;
+end
+$$;
+comment on function libsql_sync.page_answer(libsql_sync.walks, jsonb, jsonb, oid, libsql_sync.tables, text[], integer, jsonb, jsonb, boolean, jsonb, boolean, text) is
+  'A page''s answer but for its cells: what was read, and "upto", where the page leaves the walk.';
+
 create or replace function libsql_sync.read_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
 returns text[]
 language plpgsql stable
@@ -121,21 +183,19 @@ set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off
 -- No statistics, or stale ones, may turn a page into a sort of the whole table.
 set enable_sort = off set enable_seqscan = off
--- The chain must not wait for somebody's lock on a table, nor he for the chain.
+-- The chain must not wait for another transaction's lock on a table, nor that one for
+-- the chain.
 set lock_timeout = '200ms'
 as $$
 declare
   place jsonb := libsql_sync.place_of(w, at);
   listed libsql_sync.tables;
   relation oid;
-  answer jsonb;
   r record;
-  scrub_rows integer := (select c.scrub_rows from libsql_sync.chain c);
-  rows_max integer := case when w.kind = 'scrub' then least((request ->> 'rows')::integer, scrub_rows)
+  rows_max integer := case when w.kind = 'scrub' then least((request ->> 'rows')::integer, (select c.scrub_rows from libsql_sync.chain c))
     else (request ->> 'rows')::integer end;
   bytes_max bigint := request ->> 'bytes';
   columns text[];
-  one jsonb;
   done integer;
   opening constant text := '{"cells":[';
   pieces text[] := '{}';
@@ -146,14 +206,11 @@ declare
   after jsonb;
   reached text[];
   bytes bigint := 0;
-  here bigint;
-  -- Whether there is another number of rows there, so that its keys are needed.
+  -- Whether the replica has another number of rows, so that its keys are needed.
   counted boolean := false;
   n integer := 0;
   last boolean := true;
   failed text;
-  -- Tables of this walk that could not be read. One that is not there is no such.
-  unread integer := coalesce((place ->> 'unread')::integer, 0);
 begin
   select * into listed from libsql_sync.tables t where t.name = place ->> 'table';
   -- A table may be listed no more since the walk was asked for.
@@ -168,21 +225,7 @@ begin
         return null;
       end if;
       if request #> '{keys,count}' is not null then
-        -- Every row that is here is there as well, by the half before: where there are
-        -- as many, there are no others. Not so where one was set aside, and may be
-        -- missing; and with messages to come, the replica's count is of another time.
-        if messages = 0 and not libsql_sync.is_large(relation) and not exists (
-          -- A message that names no table may have been of this one; what was put
-          -- away is missing as well.
-          select from pgmq.q_replicate_data_libsql_dlq d
-          where coalesce(d.message ->> 'table', listed.name) = listed.name
-          union all
-          select from pgmq.a_replicate_data_libsql_dlq d
-          where coalesce(d.message ->> 'table', listed.name) = listed.name
-        ) then
-          execute format('select count(*) from %s', relation::regclass) into here;
-        end if;
-        counted := here is distinct from (request #>> '{keys,count}')::bigint;
+        counted := libsql_sync.count_differs(relation, listed.name, (request #>> '{keys,count}')::bigint, messages);
         request := jsonb_build_object('keys',
           jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
       end if;
@@ -195,26 +238,11 @@ begin
       columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
       -- Its place is how many of the keys are done.
       done := coalesce((place #>> '{after,0}')::integer, 0);
-      for one in
-        select k.value from jsonb_array_elements(w.keys) with ordinality k (value, i)
-        -- Each is a query of its own, of some milliseconds.
-        where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
-      loop
-        select * into strict r from libsql_sync.lookup(relation, listed.name, jsonb_build_array(one), true);
-        exit when n > 0
-          and bytes + pg_column_size(one) + coalesce(pg_column_size(r.cells), 0) > bytes_max;
-        n := n + 1;
-        bytes := bytes + pg_column_size(one);
-        if r.cells is null then
-          ghosts := ghosts || jsonb_build_array(r.key);
-        elsif pg_column_size(r.cells) > 5000000 then
-          oversize := oversize || jsonb_build_array(r.key);
-        else
-          bytes := bytes + pg_column_size(r.cells);
-          piece := piece || comma || array_to_json(r.cells)::text;
-          comma := ',';
-        end if;
-      end loop;
+      select * into r from libsql_sync.read_keys(relation, listed.name, w.keys, done, rows_max, bytes_max);
+      n := r.n;
+      piece := piece || r.cells;
+      ghosts := r.ghosts;
+      oversize := r.oversize;
       last := done + n >= jsonb_array_length(w.keys);
       after := jsonb_build_array((done + n)::text);
     else
@@ -248,38 +276,23 @@ begin
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
     if sqlstate like '40%' then raise; end if;
-    -- Somebody has it locked: a page of it comes later.
+    -- Another transaction has it locked: a page of it comes later.
     if sqlstate = '55P03' then return null; end if;
     failed := sqlstate;
     last := true;
   end;
-
-  answer := jsonb_build_object(
-    'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
-    'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
-    'rows', n, 'last', last, 'large', libsql_sync.is_large(relation));
   if failed is not null then
-    -- What cannot be compared is left alone, both ways.
-    answer := answer || jsonb_build_object('failed', failed, 'rows', 0);
-    unread := unread + case when failed = '42P01' then 0 else 1 end;
     pieces := '{}';
     piece := opening;
     ghosts := '[]';
     oversize := '[]';
-    place := jsonb_build_object('table', place -> 'table', 'half', 'back');
+    n := 0;
   end if;
-  place := case when last then libsql_sync.next_place(w, at, place)
-    else jsonb_build_object('table', place -> 'table', 'half', place -> 'half', 'after', after) end
-    || jsonb_build_object('unread', unread)
-    || case when counted then '{"counted": true}'::jsonb else '{}' end
-    || case when w.kind = 'scrub' then jsonb_build_object('rows', scrub_rows) else '{}' end;
-  answer := answer || jsonb_build_object(
-    'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
-    'ghosts', ghosts, 'oversize', oversize,
-    'open', libsql_sync.open_keys(w, listed.name),
-    -- The tables may be others since it was asked for.
-    'upto', place::text, 'closes', place is null and w.closes and unread = 0
-      and w.tables @> array(select t.name from libsql_sync.tables t));
-  return pieces || (piece || '],' || substr(answer::text, 2));
+  return pieces || (piece || '],' || substr(libsql_sync.page_answer(
+    w, at, place, relation, listed, columns, n, ghosts, oversize, last, after, counted, failed)::text, 2));
 end
 $$;
+comment on function libsql_sync.read_page(libsql_sync.walks, jsonb, jsonb, integer) is
+$$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees the snapshot of the claim that reads the queue, so the page is the state that those messages lead to.
+In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; how many messages its batch has.
+Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "oversize", "open", "upto", "closes", "failed"?}, or null: no page now.$$;

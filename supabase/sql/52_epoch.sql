@@ -59,3 +59,59 @@ begin
     libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
 end
 $$;
+
+create or replace function libsql_sync.begin_again(at jsonb, reason text, acked integer)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform libsql_sync.begin_epoch(reason, false);
+  return libsql_sync.adopt_answer(at ->> 'epoch') || jsonb_build_object('acked', acked);
+end
+$$;
+comment on function libsql_sync.begin_again(jsonb, text, integer) is
+  'A new epoch without a wipe, and the answer of the claim that makes the replica follow.';
+
+-- Steps 1 and 2 of claim().
+create or replace function libsql_sync.admit(c libsql_sync.chain, at jsonb, request json)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  newest bigint := (select max(s.generation) from libsql_sync.schemas s);
+  mine bigint := (select s.generation from libsql_sync.schemas s where s.hash = request ->> 'schema');
+begin
+  if mine is null or mine < newest then
+    return json_build_object('do', 'stop', 'acked', 0,
+      'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end);
+  end if;
+
+  if at is null then
+    return json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
+      'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch));
+  end if;
+  if at ->> 'epoch' <> c.epoch then
+    if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
+      if (request ->> 'take_over')::boolean is not true then
+        return '{"do": "stop", "acked": 0, "error": "replica_foreign"}';
+      end if;
+      -- An ancestor from now on, and older than the epoch that wipes.
+      insert into libsql_sync.epochs (epoch, wipe, reason) values (at ->> 'epoch', false, 'taken over from another source');
+      perform libsql_sync.begin_epoch('the replica of another source was taken over', true);
+    end if;
+    return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
+  end if;
+
+  if at ->> 'schema_hash' <> request ->> 'schema' then
+    if not exists (select from libsql_sync.schemas s where s.hash = at ->> 'schema_hash') then
+      return '{"do": "stop", "acked": 0, "error": "schema_outdated"}';
+    end if;
+    return json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash');
+  end if;
+  return null;
+end
+$$;
+comment on function libsql_sync.admit(libsql_sync.chain, jsonb, json) is
+  'Whether worker and replica agree with us on schema and epoch: null, or the answer of the claim that says what to do first (stop, bootstrap, adopt, alter).';

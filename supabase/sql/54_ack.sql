@@ -75,3 +75,71 @@ as $$
     where b.epoch = chain_epoch and b.position <= chain_position and b.drained
     order by b.position desc limit 1), '3:3:')
 $$;
+
+-- Step 3 of claim().
+create or replace function libsql_sync.prove(
+  c libsql_sync.chain, at jsonb,
+  out moved libsql_sync.chain, out acked integer, out answer text
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at_position constant bigint := at ->> 'position';
+  ahead constant text := '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+  b libsql_sync.batches;
+  proved libsql_sync.batches;
+  known text;
+begin
+  moved := c;
+  acked := 0;
+  if at_position = c.position + 1 then
+    select * into proved from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
+    if not found then
+      answer := ahead;
+      return;
+    end if;
+    acked := libsql_sync.ack(proved);
+  elsif at_position = c.position + 2 then
+    -- It was handed out ahead: what it stands on was applied before it.
+    select * into proved from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
+    select * into b from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = c.position + 1 and v.batch = proved.prev and v.prev = c.batch;
+    if not found then
+      answer := ahead;
+      return;
+    end if;
+    acked := libsql_sync.ack(b) + libsql_sync.ack(proved);
+  elsif at_position > c.position then
+    answer := ahead;
+    return;
+  else
+    if at_position = 0 then
+      known := c.epoch;
+    else
+      select v.batch into known from libsql_sync.batches v
+      where v.epoch = c.epoch and v.position = at_position and v.state <> 'pending';
+    end if;
+    if known is distinct from at ->> 'batch' then
+      answer := libsql_sync.begin_again(at,
+        'the replica at position ' || at_position || ' holds a batch that is not on record', 0);
+      return;
+    end if;
+  end if;
+  if proved.batch is not null then
+    perform libsql_sync.trim();
+    moved.position := proved.position;
+    moved.batch := proved.batch;
+  end if;
+  -- More was parked than is on record: the source was restored to a time before
+  -- that. The walk finds it again.
+  if (at ->> 'dead_letters')::bigint > proved.dead_letters + jsonb_array_length(proved.parked) then
+    update libsql_sync.chain set reopen = true where id = 1;
+    moved.reopen := true;
+  end if;
+end
+$$;
+comment on function libsql_sync.prove(libsql_sync.chain, jsonb) is
+  'Settles the one or two batches that the replica''s row proves applied: the chain after it, how many messages left the queue, and the answer of the claim if it ends here.';

@@ -1,17 +1,29 @@
--- The next batch for a replica that stands at "row", and the ack of what the
--- row proves applied:
--- {"lease", "seconds", "schema", "row": {...} | null, "messages_max", "bytes_max",
---  "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "split": {"batch", "messages"}?} -> {"do": bootstrap | adopt | alter | batch |
---  idle | settled | busy | stop, "acked", ...}
--- With "ahead": a batch that is being applied on top of "row", it hands out the one
--- after that: batch | none. It is never issued again, but may be acked: whoever
--- does not hold it gets another for its position. "upto": {"walk_gen", "walk_at"} is
--- where the page of the one being applied leaves the walk, for a page to go on from.
--- With "take_over": true a replica of another source becomes ours, emptied.
--- With "messages_max": 0 it settles, splits and hands out nothing; then and when idle it
--- gives the lease back and counts the queue.
--- Returned is one JSON text in pieces, to be put together by who reads them: some MB in
--- one piece would be copied a dozen times on their way, and as json parsed for nothing.
+-- The worker's one call: settle what the replica proves, and hand out the next batch.
+--
+-- Steps as in the design: 1. whose replica is it, 2. does it have the schema, 3. what
+-- does it prove, 4. what did it lose, 5. what is pending, 6. the next version from one
+-- snapshot, 7. the answer. The chain's row is locked first; the steps are VOLATILE, so
+-- that each later statement takes a new snapshot. admit() is in 52_epoch, prove() in
+-- 54_ack, held_walk() in 40_walk, read_page() in 42_read_page, head() in 31_queue_head.
+
+create or replace function libsql_sync.require_read_committed()
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'Cannot claim: expected isolation read committed, found %', current_setting('transaction_isolation')
+      using hint = 'Set default_transaction_isolation of the worker''s role to read committed.';
+  end if;
+end
+$$;
+comment on function libsql_sync.require_read_committed() is
+  'Refuses a claim in a transaction whose later statements would not see what was committed before the chain''s lock was got.';
+
+-- The answer comes in pieces of a text: some MB in one piece would be copied a dozen
+-- times on their way, and as json parsed for nothing. A batch that was handed out ahead
+-- is never issued again, but may be settled: a worker that lost it gets another.
 create or replace function libsql_sync.claim(request json)
 returns text[]
 language plpgsql
@@ -20,32 +32,25 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
+  at jsonb := nullif((request -> 'row')::jsonb, 'null');
   c libsql_sync.chain;
   b libsql_sync.batches;
   ahead libsql_sync.batches;
-  proved libsql_sync.batches;
-  h record;
-  mine bigint;
-  theirs bigint;
-  newest bigint;
-  at jsonb := nullif((request -> 'row')::jsonb, 'null');
-  at_position bigint := (at ->> 'position')::bigint;
-  known text;
-  acked integer := 0;
-  kind text;
   w libsql_sync.walks;
+  answer text;
+  proof record;
+  choice record;
   f record;
+  source_time timestamptz;
+  h record;
+  parked jsonb;
   pieces text[];
 begin
-  -- A later statement must see what was committed before the lock was got.
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'Cannot claim: expected isolation read committed, found %', current_setting('transaction_isolation')
-      using hint = 'Set default_transaction_isolation of the worker''s role to read committed.';
-  end if;
-
+  perform libsql_sync.require_read_committed();
   -- The lock comes first, by a statement of its own: a snapshot taken before it
-  -- would hand out messages that somebody acked meanwhile. It waits: who only
-  -- asks for the lease holds the row as well, and must not end a running sync.
+  -- would hand out messages that another claim settled meanwhile. It waits: a call
+  -- that only asks for the lease holds the row as well, and must not end a running
+  -- sync.
   select * into c from libsql_sync.chain where id = 1 for update;
   if c.lease is null or c.lease is distinct from request ->> 'lease' then
     return array['{"do": "busy", "acked": 0}'];
@@ -58,160 +63,51 @@ begin
     perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
   end if;
 
-  select max(s.generation) into newest from libsql_sync.schemas s;
-  select s.generation into mine from libsql_sync.schemas s where s.hash = request ->> 'schema';
-  if mine is null or mine < newest then
-    return array[json_build_object('do', 'stop', 'acked', 0,
-      'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end)::text];
+  -- 1. and 2. Whose replica is it, and does it have the schema?
+  answer := libsql_sync.admit(c, at, request);
+  if answer is not null then
+    return array[answer];
   end if;
-
-  -- 1. Whose replica is it?
-  if at is null then
-    return array[json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
-      'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch))::text];
-  end if;
-  if at ->> 'epoch' <> c.epoch then
-    if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
-      if (request ->> 'take_over')::boolean is not true then
-        return array['{"do": "stop", "acked": 0, "error": "replica_foreign"}'];
-      end if;
-      -- An ancestor from now on, and older than the epoch that wipes.
-      insert into libsql_sync.epochs (epoch, wipe, reason) values (at ->> 'epoch', false, 'taken over from another source');
-      perform libsql_sync.begin_epoch('the replica of another source was taken over', true);
-    end if;
-    return array[(libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}')::text];
-  end if;
-
-  -- 2. Does it have the schema?
-  if at ->> 'schema_hash' <> request ->> 'schema' then
-    select s.generation into theirs from libsql_sync.schemas s where s.hash = at ->> 'schema_hash';
-    if theirs is null then
-      return array['{"do": "stop", "acked": 0, "error": "schema_outdated"}'];
-    end if;
-    return array[json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash')::text];
-  end if;
-
   -- 3. What does it prove?
-  if at_position = c.position + 1 then
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
-    if not found then
-      return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
-    end if;
-    proved := b;
-    acked := libsql_sync.ack(b);
-    perform libsql_sync.trim();
-    c.position := b.position;
-    c.batch := b.batch;
-  elsif at_position = c.position + 2 then
-    -- It was handed out ahead: what it stands on was applied before it.
-    select * into proved from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = c.position + 1 and v.batch = proved.prev and v.prev = c.batch;
-    if not found then
-      return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
-    end if;
-    acked := libsql_sync.ack(b) + libsql_sync.ack(proved);
-    perform libsql_sync.trim();
-    c.position := proved.position;
-    c.batch := proved.batch;
-  elsif at_position > c.position then
-    return array['{"do": "stop", "acked": 0, "error": "replica_ahead"}'];
-  else
-    if at_position = 0 then
-      known := c.epoch;
-    else
-      select v.batch into known from libsql_sync.batches v
-      where v.epoch = c.epoch and v.position = at_position and v.state <> 'pending';
-    end if;
-    if known is distinct from at ->> 'batch' then
-      perform libsql_sync.begin_epoch('the replica at position ' || at_position || ' holds a batch that is not on record', false);
-      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}')::text];
-    end if;
+  select * into proof from libsql_sync.prove(c, at);
+  if proof.answer is not null then
+    return array[proof.answer];
   end if;
-  -- More was set aside than is on record: we were restored to before that. The
-  -- walk finds it again.
-  if (at ->> 'dead_letters')::bigint > proved.dead_letters + jsonb_array_length(proved.parked) then
-    update libsql_sync.chain set reopen = true where id = 1;
-    c.reopen := true;
-  end if;
+  c := proof.moved;
 
-  -- 4. It lost batches: the same again, from the archive.
-  if at_position < c.position then
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position + 1 and v.state = 'acked';
-    kind := 'replay';
-  else
-    -- 5. A batch is pending: the same again, its newest version.
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = c.position + 1
-      and (not v.ahead or v.batch = request ->> 'ahead')
-    order by v.version desc limit 1;
-    kind := case when b.batch is null then 'new' else 'again' end;
+  -- 4. and 5. Which batch: a recorded one again, or a new one?
+  select * into choice from libsql_sync.choose(c, at, request);
+  b := choice.recorded;
+  ahead := choice.ahead;
+  if choice.kind = 'none' then
+    return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
   end if;
-
-  if request ->> 'ahead' is not null then
-    -- The one before leaves something: messages, or what its page does not reach.
-    if b.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
-      or b.drained and request -> 'upto' is null then
-      return array[json_build_object('do', 'none', 'acked', acked)::text];
-    end if;
-    ahead := b;
-    kind := 'new';
+  if ahead.batch is not null then
     -- Where its page leaves the walk: the replica refuses another page there.
     at := at || coalesce((request -> 'upto')::jsonb, '{}');
   end if;
-
-  if kind = 'again' and b.batch = request #>> '{split,batch}'
-    and b.messages > (request #>> '{split,messages}')::integer then
-    -- Too much for one transaction of the replica: the first few of it under a
-    -- fresh id. The version before stays ackable, as it may be in flight.
-    select range_agg(int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
-    from (
-      select i from unnest(b.msg_ids) r
-      cross join lateral generate_series(lower(r), upper(r) - 1) i
-      order by i limit (request #>> '{split,messages}')::integer
-    ) i (msg_id);
-    b.batch := gen_random_uuid();
-    b.version := b.version + 1;
-    b.messages := (request #>> '{split,messages}')::integer;
-    b.drained := false;
-    b.snapshot := libsql_sync.snapshot_at(c.epoch, c.position);
-    b.parked := (
-      select coalesce(jsonb_agg(p order by n), '[]')
-      from jsonb_array_elements(b.parked) with ordinality p (p, n)
-      where b.msg_ids @> (p ->> 'msg_id')::bigint and not p ? 'open'
-    ) || libsql_sync.still_aside(b.msg_ids);
-    insert into libsql_sync.batches select b.*;
-    update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
-  end if;
-
   if (request ->> 'messages_max')::integer = 0 then
-    return array[(jsonb_build_object('do', 'settled', 'acked', acked, 'behind', c.position - at_position)
-      || libsql_sync.end_sync(request, acked))::text];
+    return array[(jsonb_build_object('do', 'settled', 'acked', proof.acked, 'behind', c.position - (at ->> 'position')::bigint)
+      || libsql_sync.end_sync(request, proof.acked))::text];
   end if;
 
-  if kind <> 'new' then
+  if choice.kind <> 'new' then
     select r.*, null::text[] as page into h from libsql_sync.recorded(b) r;
     -- No batch: it was trimmed.
     if h.messages is distinct from b.messages then
-      perform libsql_sync.begin_epoch('position ' || at_position + 1 || ' cannot be repeated: messages of it are gone', false);
-      return array[(libsql_sync.adopt_answer(at ->> 'epoch') || jsonb_build_object('acked', acked))::text];
+      return array[libsql_sync.begin_again(at,
+        'position ' || (at ->> 'position')::bigint + 1 || ' cannot be repeated: messages of it are gone', proof.acked)];
     end if;
-    -- The page that mended what was set aside is lost: nothing is called equal
+    -- The page that repaired what was parked is lost: the replica is not complete
     -- before the walk came through again.
-    b.reopen := b.reopen or kind = 'replay' and b.position <= c.letters_closed;
+    b.reopen := b.reopen or choice.kind = 'replay' and b.position <= c.letters_closed;
   else
     -- 6. The next one, from one snapshot, recorded before it is answered. A page
-    -- rides only where the batch takes every message its snapshot could see.
+    -- rides only if the batch takes every message its snapshot could see.
     select * into f from libsql_sync.floor(c);
-    b.source_time := clock_timestamp();
+    source_time := clock_timestamp();
     if request -> 'page' is not null and not c.reopen then
-      w := libsql_sync.next_walk(c, at, (request #>> '{page,scrub}')::boolean);
-      if w.walk_gen is not null and not libsql_sync.hold_page(w, at) then
-        w := null;
-      end if;
+      w := libsql_sync.held_walk(c, at, (request #>> '{page,scrub}')::boolean);
     end if;
     select d.*, pg_current_snapshot()::text as snapshot,
       case when d.drained and w.walk_gen is not null
@@ -223,52 +119,147 @@ begin
       perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
         else greatest(f.lowest, least(f.settled, lower(h.msg_ids), lower(ahead.msg_ids))) end);
     end if;
-    if h.messages = 0 and h.page is null and ahead.batch is not null then
-      return array[json_build_object('do', 'none', 'acked', acked)::text];
+    parked := case when h.messages > 0 then libsql_sync.still_aside(h.msg_ids) else '[]' end;
+    -- Or the one before may bring whole what this one would leave out.
+    if ahead.batch is not null and (h.messages = 0 and h.page is null or parked <> '[]') then
+      return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
     end if;
     if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
-      return array[(jsonb_build_object('do', 'idle', 'acked', acked, 'behind', 0)
-        || libsql_sync.end_sync(request, acked))::text];
+      return array[(jsonb_build_object('do', 'idle', 'acked', proof.acked, 'behind', 0)
+        || libsql_sync.end_sync(request, proof.acked))::text];
     end if;
-    b.parked := libsql_sync.still_aside(h.msg_ids);
-    -- The one before may bring whole what this one would leave aside.
-    if b.parked <> '[]' and ahead.batch is not null then
-      return array[json_build_object('do', 'none', 'acked', acked)::text];
-    end if;
-    b.epoch := c.epoch;
-    b.position := coalesce(ahead.position, c.position) + 1;
-    b.batch := gen_random_uuid();
-    b.prev := coalesce(ahead.batch, c.batch);
-    b.version := 1 + (
-      select coalesce(max(v.version), 0) from libsql_sync.batches v
-      where v.epoch = b.epoch and v.position = b.position);
-    b.ahead := ahead.batch is not null;
-    b.msg_ids := h.msg_ids;
-    b.messages := h.messages;
-    b.drained := h.drained;
-    -- Of what a batch leaves in the queue its snapshot would promise too much.
-    b.snapshot := case when h.drained then h.snapshot else libsql_sync.snapshot_at(c.epoch, c.position) end;
-    b.dead_letters := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
-      + jsonb_array_length(coalesce(ahead.parked, '[]')) - jsonb_array_length(b.parked);
-    b.state := 'pending';
-    b.acked_at := null;
-    b.reopen := c.reopen;
-    insert into libsql_sync.batches select b.*;
-    -- What is left in the queue may be older than what went past it.
-    update libsql_sync.chain set reopen = reopen and not h.drained where id = 1;
+    b := libsql_sync.record_next(c, ahead, h.msg_ids, h.messages, h.drained, h.snapshot, source_time, parked);
   end if;
 
   -- 7. Hand it out. "dead_letters" are those open when it was first claimed; what it
   -- parks comes on top.
-  pieces := coalesce(h.page, array['null']);
-  pieces := array_prepend('{"page": '::text, pieces);
+  pieces := array_prepend('{"page": '::text, coalesce(h.page, array['null']));
   pieces := pieces || ', "messages": ['::text;
   pieces := pieces || coalesce(h.envelopes, '');
   pieces := pieces || ('], ' || substr(json_build_object(
-    'do', 'batch', 'kind', kind, 'acked', acked,
+    'do', 'batch', 'kind', choice.kind, 'acked', proof.acked,
     'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
     'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
     'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen)::text, 2));
   return pieces;
 end
 $$;
+comment on function libsql_sync.claim(json) is
+$$The next batch for a replica that stands at "row", after settling what the row proves applied.
+In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "messages_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "split": {"batch", "messages"}?, "ahead": batch?, "upto": {"walk_gen", "walk_at"}?, "take_over": boolean?}
+Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, ...}; of a batch {"page", "messages", "kind", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "parked", "reopen"}.
+"ahead" names the batch that is being applied on top of "row": the answer is the one after it, or none; "upto" is where that batch's page leaves the walk. "split" takes the first messages only of a pending batch. "take_over" makes the replica of another source ours, emptied. With "messages_max" 0 it settles and hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
+
+-- Steps 4 and 5.
+create or replace function libsql_sync.choose(
+  c libsql_sync.chain, at jsonb, request json,
+  out kind text, out recorded libsql_sync.batches, out ahead libsql_sync.batches
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at_position constant bigint := at ->> 'position';
+begin
+  if at_position < c.position then
+    -- It lost batches: the same again, from the archive.
+    select * into recorded from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = at_position + 1 and v.state = 'acked';
+    kind := 'replay';
+  else
+    -- A batch is pending: the same again, its newest version.
+    select * into recorded from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = c.position + 1
+      and (not v.ahead or v.batch = request ->> 'ahead')
+    order by v.version desc limit 1;
+    kind := case when recorded.batch is null then 'new' else 'again' end;
+  end if;
+
+  if request ->> 'ahead' is not null then
+    -- The one before leaves something: messages, or what its page does not reach.
+    if recorded.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
+      or recorded.drained and request -> 'upto' is null then
+      kind := 'none';
+      return;
+    end if;
+    ahead := recorded;
+    kind := 'new';
+  elsif kind = 'again' and recorded.batch = request #>> '{split,batch}'
+    and recorded.messages > (request #>> '{split,messages}')::integer then
+    recorded := libsql_sync.split_batch(c, recorded, (request #>> '{split,messages}')::integer);
+  end if;
+end
+$$;
+comment on function libsql_sync.choose(libsql_sync.chain, jsonb, json) is
+  'Which batch a claim answers: kind "replay" or "again" with the recorded batch, "new" (on top of "ahead", if the claim is ahead), or "none".';
+
+create or replace function libsql_sync.split_batch(c libsql_sync.chain, b libsql_sync.batches, messages_max integer)
+returns libsql_sync.batches
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select range_agg(int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
+  from (
+    select i from unnest(b.msg_ids) r
+    cross join lateral generate_series(lower(r), upper(r) - 1) i
+    order by i limit messages_max
+  ) i (msg_id);
+  b.batch := gen_random_uuid();
+  b.version := b.version + 1;
+  b.messages := messages_max;
+  b.drained := false;
+  b.snapshot := libsql_sync.snapshot_at(c.epoch, c.position);
+  b.parked := (
+    select coalesce(jsonb_agg(p order by n), '[]')
+    from jsonb_array_elements(b.parked) with ordinality p (p, n)
+    where b.msg_ids @> (p ->> 'msg_id')::bigint and not p ? 'open'
+  ) || libsql_sync.still_aside(b.msg_ids);
+  insert into libsql_sync.batches select b.*;
+  update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
+  return b;
+end
+$$;
+comment on function libsql_sync.split_batch(libsql_sync.chain, libsql_sync.batches, integer) is
+  'A version of a pending batch with its first messages only, for a replica that finds it too large for one transaction. The version before may still be settled, as it may be on its way.';
+
+-- The record of step 6.
+create or replace function libsql_sync.record_next(
+  c libsql_sync.chain, ahead libsql_sync.batches, msg_ids int8multirange, messages integer,
+  drained boolean, snapshot text, source_time timestamptz, parked jsonb
+)
+returns libsql_sync.batches
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  b libsql_sync.batches;
+begin
+  b.epoch := c.epoch;
+  b.position := coalesce(ahead.position, c.position) + 1;
+  b.batch := gen_random_uuid();
+  b.prev := coalesce(ahead.batch, c.batch);
+  b.version := 1 + (
+    select coalesce(max(v.version), 0) from libsql_sync.batches v
+    where v.epoch = b.epoch and v.position = b.position);
+  b.msg_ids := record_next.msg_ids;
+  b.messages := record_next.messages;
+  b.drained := record_next.drained;
+  -- Of what a batch leaves in the queue its snapshot would promise too much.
+  b.snapshot := case when record_next.drained then record_next.snapshot
+    else libsql_sync.snapshot_at(c.epoch, c.position) end;
+  b.source_time := record_next.source_time;
+  b.dead_letters := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
+    + jsonb_array_length(coalesce(ahead.parked, '[]')) - jsonb_array_length(record_next.parked);
+  b.parked := record_next.parked;
+  b.state := 'pending';
+  b.reopen := c.reopen;
+  b.ahead := ahead.batch is not null;
+  insert into libsql_sync.batches select b.*;
+  -- What remains in the queue may be older than what bypassed it.
+  update libsql_sync.chain set reopen = reopen and not record_next.drained where id = 1;
+  return b;
+end
+$$;
+comment on function libsql_sync.record_next(libsql_sync.chain, libsql_sync.batches, int8multirange, integer, boolean, text, timestamptz, jsonb) is
+  'Records a new version of the next position, before it is handed out.';
