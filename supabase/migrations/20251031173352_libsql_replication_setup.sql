@@ -35,6 +35,10 @@ select pg_advisory_xact_lock(hashtext('libsql_sync install'));
 
 -- supabase/sql/01_queues.sql
 
+-- The two queues, made by PGMQ: changes wait in replicate_data_libsql, dead letters in
+-- replicate_data_libsql_dlq. Triggers write to the first (21_capture), claim() takes from
+-- it (55_claim); settled messages lie in its archive for the replay window (54_ack).
+
 create extension if not exists pgmq;
 
 do $$
@@ -50,10 +54,14 @@ $$;
 
 -- supabase/sql/02_roles.sql
 
+-- Who may do what: the role libsql_sync_worker, and lock_down(), which revokes all that
+-- the default privileges of PostgreSQL, Supabase and PGMQ would grant. attach() calls it,
+-- so every run of the migration ends with these rights.
+
 create schema if not exists libsql_sync;
 
--- Who may call the worker's functions; nobody logs in as it. It belongs to the
--- whole server, so another database may have made it.
+-- The role that may call the worker's functions. It has no login; a login role is its
+-- member. Roles belong to the whole server, so another database may have made it.
 do $$
 begin
   if not exists (select from pg_roles where rolname = 'libsql_sync_worker') then
@@ -67,10 +75,8 @@ exception
 end
 $$;
 
--- Take from everybody what the owner alone may have. PostgreSQL grants EXECUTE
--- to PUBLIC, Supabase's default privileges grant it to its API roles as well, and
--- PGMQ lets pg_monitor read its tables. The worker's role gets its calls, each of
--- which runs with the owner's rights, and loses whatever else it was given.
+-- PostgreSQL grants EXECUTE to PUBLIC, Supabase's default privileges grant it to the
+-- roles of its API, and PGMQ lets pg_monitor read its tables.
 create or replace function libsql_sync.lock_down()
 returns void
 language plpgsql
@@ -110,7 +116,7 @@ begin
       execute format('grant execute on function %s to libsql_sync_worker', routine);
     end loop;
   end if;
-  -- Whoever may write asks for a bookmark; another role of yours is granted the same.
+  -- Roles that write may ask for a bookmark; grant another role of yours the same.
   for grantee in
     select quote_ident(r.rolname) from pg_roles r
     where r.rolname in ('authenticated', 'service_role')
@@ -125,6 +131,8 @@ begin
   end loop;
 end
 $$;
+comment on function libsql_sync.lock_down() is
+  'Revokes from other roles all rights on our functions, tables and queues, and grants the worker''s role its eight calls and the roles that write bookmark(). Safe at any time. Returns nothing.';
 
 -- supabase/sql/10_tables.sql
 
@@ -387,9 +395,11 @@ $$;
 
 -- supabase/sql/20_render.sql
 
--- The SQL that renders one cell as text: the one rendering of capture and walk.
--- The same value is always the same text; the settings it leans on are pinned
--- by the function that runs it.
+-- How a cell and a key become text. Capture and walk share these texts of SQL: the same
+-- value is always the same text, or the replica would have two rows for one key. The
+-- settings that rendering depends on (time zone, date style, ...) are pinned by the
+-- functions that run the SQL: the trigger function, lookup() and read_page().
+
 create or replace function libsql_sync.cell_sql(declared text, type oid, expression text)
 returns text
 language sql stable
@@ -416,16 +426,17 @@ as $$
       then format('%s::text', expression)
     when b.typtype = 'c' or b.typcategory = 'A'
       then format('to_json(%s)::text', expression)
-    -- Everything else as JSON says it: ISO 8601 times, char(n) with its blanks.
+    -- Everything else as JSON has it: ISO 8601 times, char(n) with its blanks.
     else format('to_json(%s) #>> ''{}''', expression)
   end
   from base b
   where b.typtype <> 'd'
 $$;
+comment on function libsql_sync.cell_sql(text, oid, text) is
+  'The SQL that renders one cell as text. In: the type that schema.json declares, the column''s type, and the SQL of the value.';
 
--- The SQL that says whether two values of a type are not the same image. "=" is
--- cheaper, but says so of few types only: json has none, and numeric's calls 1.0 and
--- 1.00 equal, which are two texts in the replica.
+-- "=" is cheaper than comparing images, but true to them for few types only: json has
+-- none, and numeric's calls 1.0 and 1.00 equal, which are two texts in the replica.
 create or replace function libsql_sync.differs_sql(type oid, one text, other text)
 returns text
 language sql immutable
@@ -443,15 +454,18 @@ as $$
     else 'row(%s)::record *<> row(%s)::record'
   end, one, other, type::regtype)
 $$;
+comment on function libsql_sync.differs_sql(oid, text, text) is
+  'The SQL that is true if two values of a type have different images. In: the type, and the SQL of both.';
 
--- A name in quotes, always: words that PL/pgSQL reserves are free in SQL.
+-- Always in quotes: words that PL/pgSQL reserves are free in SQL.
 create or replace function libsql_sync.quoted(name text)
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$ select '"' || replace(name, '"', '""') || '"' $$;
+comment on function libsql_sync.quoted(text) is
+  'A name as a quoted identifier.';
 
--- The listed columns of a table that exist today, in the order of the list.
 create or replace function libsql_sync.present_columns(relation oid, table_name text)
 returns table (name text, declared text, type oid, quoted text)
 language sql stable
@@ -466,9 +480,9 @@ as $$
   where t.name = table_name
   order by c.n
 $$;
+comment on function libsql_sync.present_columns(oid, text) is
+  'The listed columns of a table that exist today, in the order of schema.json: name, declared type, column type, quoted name.';
 
--- The unique index that makes the listed key usable, or null.
--- It may be deferrable; it must cover every row and have no nullable column.
 create or replace function libsql_sync.usable_key(relation oid, key_columns text[])
 returns oid
 language plpgsql stable
@@ -497,9 +511,11 @@ begin
   );
 end
 $$;
+comment on function libsql_sync.usable_key(oid, text[]) is
+  'The unique index that makes the listed key usable, or null. It may be deferrable; it must cover every row and have no nullable column.';
 
--- "a.k1 = b.k1 and ...", by the very operators of the key's index, so that
--- types of an extension (citext) compare as their index does, and use it.
+-- By the very operators of the key's index, so that types of an extension (citext)
+-- compare as their index does, and use it.
 create or replace function libsql_sync.key_match_sql(
   relation oid, key_columns text[], left_alias text, right_alias text
 )
@@ -534,18 +550,23 @@ begin
   return array_to_string(matches, ' and ');
 end
 $$;
+comment on function libsql_sync.key_match_sql(oid, text[], text, text) is
+  'The SQL "a.k1 = b.k1 and ..." for two aliases of a table''s rows.';
 
 -- supabase/sql/21_capture.sql
 
--- The query whose rows are the messages of one statement. For every key the
--- statement touched, old and new: the row that is in the table NOW, or a
--- delete. The transition image would be wrong where a user's trigger changed
--- the row again: that inner statement's message comes first.
+-- Capture: what a statement that wrote to a listed table sends to the queue. These
+-- functions generate the SQL of the trigger function (22_triggers), once per table and
+-- kind of statement, when attach() runs. First step of the data's way.
+
+-- The row that is sent is the one in the table NOW, not the transition image: that would
+-- be wrong where a user's trigger changed the row again, as the inner statement's message
+-- comes first.
 --
--- Of a row that keeps its key, an UPDATE sends what it changed: every column comes
--- with each statement that changes it, as the whole row does with each that makes
--- it, so that what is sent last is what is there. What a trigger updates it sends
--- whole: it sees what the statement around it did, which tells of that later.
+-- Of a row that keeps its key, an UPDATE sends what it changed: every column comes with
+-- each statement that changes it, as the whole row does with each that makes it, so what
+-- is sent last is what is there. What a trigger updates it sends whole: it sees what the
+-- statement around it did, which sends that later.
 create or replace function libsql_sync.capture_sql(relation oid, table_name text, operation text)
 returns text
 language plpgsql stable
@@ -649,7 +670,7 @@ begin
       -- Lateral with offset 0: the plan is a session's and made for its first
       -- statement. A join made for one of many rows would read the whole table
       -- for every single row that follows.
-      -- "is distinct from null": a composite with a null in it is no null.
+      -- "is distinct from null": a composite with a null in it is not null.
       touched_key, key_columns[1], live_key,
       -- Under another spelling of its key the row is another one in the replica.
       case when operation = 'UPDATE'
@@ -668,8 +689,7 @@ begin
         )::text::xid8) = 'in progress'$own$,
       case when operation = 'UPDATE' then 'cross join sent s' else '' end)
     || format(
-      -- Deletes come first, so that where an old and a new key are one in the
-      -- replica, the row stays.
+      -- Deletes come first: if an old and a new key are one in the replica, the row stays.
       -- No libSQL row may pass 5,000,000 bytes: such a row sends its key alone.
       $sql$select m.message from (
         select 0 as kind, min(d.n) as n, jsonb_build_object(
@@ -701,11 +721,12 @@ begin
         else format('%L::jsonb', to_jsonb(columns)) end);
 end
 $$;
+comment on function libsql_sync.capture_sql(oid, text, text) is
+  'The query whose rows are the messages of one statement: for every key that it touched, old and new, the row that is in the table now, or a delete. In: the table, its name in schema.json, INSERT, UPDATE or DELETE.';
 
--- The same for a statement that touched one row, the most frequent one, without a
--- query but for the rows themselves. It leaves no message where the key changed,
--- or the row is not there as the statement left it: then capture_sql() answers. So
--- it does where one snapshot may see two rows of a key.
+-- The most frequent statement touches one row. It leaves no message if the key changed,
+-- or the row is not there as the statement left it: then capture_sql() answers. So it
+-- does if one snapshot may see two rows of a key.
 create or replace function libsql_sync.one_row_sql(relation oid, table_name text, operation text)
 returns text
 language sql stable
@@ -791,8 +812,9 @@ $sql$, c.differs, c.name, c.cell), '') filter (where c.name <> all (t.key)), '')
   ) k
   where t.name = table_name
 $$;
+comment on function libsql_sync.one_row_sql(oid, text, text) is
+  'The same as capture_sql() for a statement that touched one row, as PL/pgSQL without a query but for the rows themselves.';
 
--- The query whose rows are the deletes of everything in one partition.
 create or replace function libsql_sync.truncate_sql(partition oid, table_name text)
 returns text
 language sql stable
@@ -812,12 +834,16 @@ as $$
   where t.name = table_name
   group by t.key
 $$;
+comment on function libsql_sync.truncate_sql(oid, text) is
+  'The query whose rows are the deletes of everything in one partition.';
 
 -- supabase/sql/22_triggers.sql
 
--- The branches of the trigger function: one static branch per table and statement
--- kind (EXECUTE per call costs half of a small statement's time; plpgsql plans
--- a branch only when it runs).
+-- The text of the trigger function, put together from 21_capture. Still the first step of
+-- the data's way: the function runs in each writer's transaction, with its owner's rights.
+
+-- One static branch per table and kind of statement: EXECUTE per call costs half of a
+-- small statement's time, and PL/pgSQL plans a branch only when it runs.
 create or replace function libsql_sync.branches()
 returns table (relation oid, table_name text, operation text, branch text)
 language sql stable
@@ -841,8 +867,9 @@ $branch$, o.operation, o.transition,
   cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
   where r.oid is not null
 $$;
+comment on function libsql_sync.branches() is
+  'The branches of the trigger function, one for each listed table that exists and each kind of statement.';
 
--- The text of the trigger function.
 create or replace function libsql_sync.trigger_sql()
 returns text
 language plpgsql stable
@@ -924,8 +951,9 @@ end
 $body$;
 end
 $$;
+comment on function libsql_sync.trigger_sql() is
+  'The body of the trigger function as the tables are today.';
 
--- A trigger's name inside PostgreSQL's 63 bytes.
 create or replace function libsql_sync.trigger_name(table_name text, suffix text)
 returns text
 language sql immutable
@@ -936,10 +964,15 @@ as $$
          then table_name else md5(table_name) end
     || '_libsql' || suffix
 $$;
+comment on function libsql_sync.trigger_name(text, text) is
+  'The name of a table''s trigger, inside PostgreSQLs 63 bytes. In: the table''s name, and a suffix such as _update.';
 
 -- supabase/sql/23_attach.sql
 
--- What keeps a table from being replicated, or null.
+-- attach(): triggers on every listed table, and none elsewhere. It compares what is there
+-- with what should be, and changes only what differs: so a second run takes no lock on a
+-- user's table. If rows may have bypassed the queue, it marks the chain to be walked.
+
 create or replace function libsql_sync.attach_problem(relation oid, key_columns text[])
 returns text
 language sql stable
@@ -949,7 +982,7 @@ as $$
     when c.relkind = 'v' then 'is a view'
     when c.relkind = 'm' then 'is a materialized view'
     when c.relkind = 'f' then 'is a foreign table'
-    when c.relkind not in ('r', 'p') then 'is no table'
+    when c.relkind not in ('r', 'p') then 'is not a table'
     when exists (
       select from pg_inherits h join pg_class p on p.oid = h.inhparent
       where relation in (h.inhparent, h.inhrelid) and p.relkind = 'r'
@@ -967,12 +1000,14 @@ as $$
         and d.value ->> 'name' = any (key_columns)
         and (d.value ->> 'type' = 'INTEGER' and y.typcategory <> 'N'
           or d.value ->> 'type' = 'BOOLEAN' and y.typcategory not in ('B', 'N'))
-    ) then 'has a key column that is no number or boolean, as schema.json declares it: declare it TEXT'
+    ) then 'has a key column that schema.json declares as a number or boolean and that is neither: declare it TEXT'
     when row_security_active(relation)
       then 'hides rows from ' || current_user || ' by row level security'
   end
   from pg_class c where c.oid = relation
 $$;
+comment on function libsql_sync.attach_problem(oid, text[]) is
+  'Why a table cannot be replicated, or null. In: the table, and its key''s columns.';
 
 -- The first step of attach().
 create or replace function libsql_sync.check_tables()
@@ -1184,8 +1219,8 @@ comment on function libsql_sync.attach() is
 
 -- supabase/sql/24_configure.sql
 
--- Put a schema.json in force, and attach. `deno task schema` writes the call;
--- the hash is how worker and replica name the schema.
+-- Puts a schema.json in force. The call with the project's schema.json is in 90_finish.
+
 create or replace function libsql_sync.configure(schema_hash text, spec jsonb)
 returns integer
 language plpgsql
@@ -1206,10 +1241,15 @@ begin
   return libsql_sync.attach();
 end
 $$;
+comment on function libsql_sync.configure(text, jsonb) is
+  'Puts a schema.json in force and attaches. In: its hash, by which worker and replica name it, and {"tables": [{"name", "key", "columns", "indexes"}, ...]}. Returns how many triggers were made. deno task schema writes the call.';
 
 -- supabase/sql/30_envelope.sql
 
--- Whether a text is a JSON object or array.
+-- The shape in which the worker gets a message: JSON text. Messages of row triggers of
+-- other solutions are translated, and what no worker could hold is replaced by a note.
+-- Used by head() and recorded() (31_queue_head), and for dead letters.
+
 create or replace function libsql_sync.is_json_container(value text)
 returns boolean
 language plpgsql immutable
@@ -1224,9 +1264,10 @@ exception when others then
   return false;
 end
 $$;
+comment on function libsql_sync.is_json_container(text) is
+  'Whether a text is a JSON object or array.';
 
--- A classic message {record, old_record, type, table} of a row trigger as one of
--- ours. jsonb is exact, so numbers keep every digit. Null when it is not one.
+-- jsonb is exact, so numbers keep every digit.
 create or replace function libsql_sync.classic_envelope(message jsonb)
 returns jsonb
 language plpgsql stable
@@ -1287,10 +1328,11 @@ begin
   return envelope;
 end
 $$;
+comment on function libsql_sync.classic_envelope(jsonb) is
+  'A classic message {record, old_record, type, table} of a row trigger as one of ours, or null if it is not one.';
 
--- A message as the worker gets it, where it may be large or deep: jsonb keeps of
--- 1e131071 one digit, and may be compressed. A worker has 128 MB: 32 MB of one
--- message is more than any row of ours.
+-- jsonb keeps of 1e131071 one digit, and may be compressed. A worker has 128 MB: 32 MB
+-- of one message is more than any row of ours.
 create or replace function libsql_sync.large_envelope(message jsonb)
 returns text
 language plpgsql stable
@@ -1328,9 +1370,9 @@ exception when program_limit_exceeded then
     case when length(message ->> 'table') < 64 then message -> 'table' end);
 end
 $$;
+comment on function libsql_sync.large_envelope(jsonb) is
+  'A message as the worker gets it, if it may be large or deep; {"failed": "54000"} if it is too large for a worker.';
 
--- A message as the worker gets it: JSON text. What cannot be read goes as it is,
--- for the worker to park with its reason.
 create or replace function libsql_sync.envelope(message jsonb)
 returns text
 language sql stable
@@ -1345,12 +1387,18 @@ as $$
     else coalesce(libsql_sync.classic_envelope(message), message)::text
   end
 $$;
+comment on function libsql_sync.envelope(jsonb) is
+  'A message as the worker gets it: JSON text. What cannot be read stays as it is, for the worker to park with its reason.';
 
 -- supabase/sql/31_queue_head.sql
 
--- The transactions that may have put a message into the queue and are still open.
--- An id is drawn under the lock that an INSERT takes on the queue first and keeps
--- until its transaction ends.
+-- Reading the queue. Second step of the data's way: claim() takes the head of the queue in
+-- msg_id order, from the floor on. The floor is an id below which no message is or can
+-- appear: without it each claim would read the dead rows of all that was ever queued, for
+-- as long as an old snapshot keeps VACUUM from them.
+
+-- An id is drawn under the lock that an INSERT takes on the queue first and keeps until
+-- its transaction ends.
 create or replace function libsql_sync.queue_writers()
 returns setof text
 language sql stable
@@ -1362,9 +1410,11 @@ as $$
     and l.relation = 'pgmq.q_replicate_data_libsql'::regclass
     and l.pid is distinct from pg_backend_pid()
 $$;
+comment on function libsql_sync.queue_writers() is
+  'The transactions that may have put a message into the queue and are still open.';
 
--- The highest id the queue has drawn; null where that does not say that all lower
--- ones are drawn as well: a session that draws many at once keeps some for later.
+-- Null if lower ids may still be undrawn: a session that draws many at once keeps some
+-- for later.
 create or replace function libsql_sync.drawn()
 returns bigint
 language sql stable
@@ -1374,17 +1424,15 @@ as $$
   where s.seqrelid = pg_get_serial_sequence('pgmq.q_replicate_data_libsql', 'msg_id')::regclass
     and s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle
 $$;
+comment on function libsql_sync.drawn() is
+  'The highest msg_id that the queue has drawn, or null if that does not mean that all lower ones are drawn as well.';
 
--- Where the queue is read from, and how far that may rise: "settled", which was
--- recorded before, once everybody has ended who could still reveal a smaller id.
--- Without a floor every claim reads the dead rows of all that was ever queued,
--- for as long as somebody's old snapshot keeps VACUUM from them.
 create or replace function libsql_sync.floor(c libsql_sync.chain, out lowest bigint, out settled bigint)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select
-    -- Another queue, or numbers that began again, are below any floor.
+    -- The numbers of another queue, or of one that began again, are below any floor.
     case when known.is_ours then c.floor else 0 end,
     case when known.is_ours and not exists (
       select from libsql_sync.queue_writers() w
@@ -1394,9 +1442,10 @@ as $$
     select coalesce(c.floor_queue = 'pgmq.q_replicate_data_libsql'::regclass and libsql_sync.drawn() + 1 >= c.floor, false)
   ) known (is_ours)
 $$;
+comment on function libsql_sync.floor(libsql_sync.chain) is
+  'Where the queue is read from, and how far that may rise: "settled" is what was recorded before, once all transactions have ended that could still reveal a smaller id.';
 
--- Keep the floor, and record how far it may rise next. The ids drawn are read
--- before who may hold them.
+-- The ids drawn are read before the transactions that may hold them.
 create or replace function libsql_sync.keep_floor(lowest bigint)
 returns void
 language plpgsql
@@ -1411,16 +1460,11 @@ begin
   where id = 1;
 end
 $$;
+comment on function libsql_sync.keep_floor(bigint) is
+  'Records the floor, and how far it may rise next.';
 
--- The head of the queue from the floor on in msg_id order, besides what is handed
--- out, as far as the bounds go (one message at least), and whether that was all.
--- STABLE: it sees the caller's one snapshot. pgmq.read is not used: it promises no order.
---
--- "envelopes" are JSON texts [id, message], joined by commas. Where all that a table
--- has in them are messages of one row each, they come as one, [[id, ...], message],
--- with a row for each id: their columns are named once. Where these differ, "kinds"
--- lists them, and "of" says which each row has.
--- Texts of some MB take long to copy: each step hands on as few as it can.
+-- pgmq.read is not used: it promises no order. Texts of some MB take long to copy: each
+-- step hands on as few as it can.
 create or replace function libsql_sync.head(
   lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
@@ -1529,10 +1573,11 @@ as $$
       order by m.msg_id limit 1
     ) is null
 $$;
+comment on function libsql_sync.head(bigint, int8multirange, integer, integer) is
+$$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot.
+"envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
 
--- The messages of a recorded batch again: pending ones lie in the queue,
--- acked ones in the archive. The join by bounds uses the index; "msg_id <@
--- multirange" would scan.
+-- The join by bounds uses the index; "msg_id <@ multirange" would scan.
 create or replace function libsql_sync.recorded(
   b libsql_sync.batches, out envelopes text, out messages integer
 )
@@ -1555,20 +1600,25 @@ begin
   end if;
 end
 $$;
+comment on function libsql_sync.recorded(libsql_sync.batches) is
+  'The messages of a recorded batch again: pending ones are in the queue, acked ones in the archive.';
 
 -- supabase/sql/40_walk.sql
 
--- The newest dead letter's id: ids say what came first, a clock may go back. Letters
--- are filed under the chain's lock, so that none with a smaller id appears late.
+-- Which walk is next. A walk reads tables page by page; a page rides on a drained batch
+-- and is read in its snapshot (42_read_page). Its progress is in the replica's row, never
+-- here: a batch that is lost takes its progress along.
+
+-- Ids say what came first, as a clock may go back. Letters are filed under the chain's
+-- lock, so none with a smaller id appears late.
 create or replace function libsql_sync.newest_letter()
 returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select coalesce(max(d.msg_id), 0) from pgmq.q_replicate_data_libsql_dlq d $$;
+comment on function libsql_sync.newest_letter() is
+  'The newest dead letter''s id, or 0.';
 
--- A walk that was asked for, next to nothing if nobody asks: a replica that is
--- not walked yet gets one over everything, a walked one is scrubbed. The
--- progress lies in the replica's row, never here.
 create or replace function libsql_sync.next_walk(c libsql_sync.chain, at jsonb, may_scrub boolean)
 returns libsql_sync.walks
 language plpgsql
@@ -1580,7 +1630,7 @@ declare
 begin
   select * into w from libsql_sync.walks v
   where v.walk_gen = (at ->> 'walk_gen')::bigint and at ->> 'walk_at' is not null;
-  -- A scrub steps aside for whatever somebody asked for, begun or not.
+  -- A scrub gives way to every walk that was asked for, begun or not.
   if w.walk_gen is null or w.kind = 'scrub' then
     select * into w from (
       select v.* from libsql_sync.walks v
@@ -1607,7 +1657,7 @@ begin
       returning * into w;
     elsif (at ->> 'walk_done')::integer = 1 and c.scrub_rows > 0 and may_scrub then
       insert into libsql_sync.walks (kind, tables, repair, closes, reason, letters_until)
-      values ('scrub', everything, true, true, 'for ever', libsql_sync.newest_letter())
+      values ('scrub', everything, true, true, 'the background check', libsql_sync.newest_letter())
       returning * into w;
     end if;
   end if;
@@ -1617,6 +1667,8 @@ begin
   return w;
 end
 $$;
+comment on function libsql_sync.next_walk(libsql_sync.chain, jsonb, boolean) is
+  'The walk that a replica takes next, or null: the one it is in, the next that was asked for, a backfill if it was not walked yet, or the scrub if that may run now. In: the chain, the replica''s row, whether a scrub may run.';
 
 create or replace function libsql_sync.held_walk(c libsql_sync.chain, at jsonb, may_scrub boolean)
 returns libsql_sync.walks
@@ -1637,8 +1689,9 @@ comment on function libsql_sync.held_walk(libsql_sync.chain, jsonb, boolean) is
 
 -- supabase/sql/41_page_rows.sql
 
--- The key columns in the order of the index that is walked, which may be fewer
--- than the listed key, with the operators and the collation that index has.
+-- The queries of a page: rows in the order of the key's index, and rows by key. Texts of
+-- SQL again, as in 20_render, so that a walked row equals a captured one.
+
 create or replace function libsql_sync.walk_columns(relation oid, key_columns text[])
 returns table (n bigint, name text, quoted text, type_oid oid, type text, less text, equal text, at_least text, greater text)
 language plpgsql stable
@@ -1679,12 +1732,12 @@ begin
   order by k;
 end
 $$;
+comment on function libsql_sync.walk_columns(oid, text[]) is
+  'The columns of the index that is walked, which may be fewer than the listed key, in its order, with the operators and the collation that the index has.';
 
--- The query of a page: $1 the walked key it starts after (null: the start),
--- $2 rows at most. It follows the index, so that no page costs a sort. For each row:
--- its bytes; its cells, as JSON text where they are few bytes: rendered here they take
--- half as long as in PL/pgSQL, which however fetches up to 50 rows that it may not
--- need; its place.
+-- It follows the index, so that no page costs a sort. Cells of few bytes come as JSON
+-- text: rendered in the query they take half as long as in PL/pgSQL, which however fetches
+-- up to 50 rows that it may not need.
 create or replace function libsql_sync.rows_sql(relation oid, table_name text)
 returns text
 language sql stable
@@ -1718,10 +1771,9 @@ as $$
   where t.name = table_name
   group by t.key
 $$;
+comment on function libsql_sync.rows_sql(oid, text) is
+  'The query of a page: $1 the walked key that it starts after (null: the start), $2 rows at most. For each row its bytes, its cells as JSON text if they are few bytes or else as an array, and its place.';
 
--- The query of rows by key: $1 keys as the replica stores them, a json array of
--- arrays in the order of the listed key. For each: its cells ("whole", else an
--- empty array), or null.
 create or replace function libsql_sync.lookup_sql(relation oid, table_name text, whole boolean)
 returns text
 language sql stable
@@ -1753,9 +1805,11 @@ as $$
   where t.name = table_name
   group by t.key
 $$;
+comment on function libsql_sync.lookup_sql(oid, text, boolean) is
+  'The query of rows by key: $1 keys as the replica stores them, a JSON array of arrays in the order of the listed key. For each the row''s cells ("whole", else an empty array), or null.';
 
--- Rows by key, each in turn where one of the keys is no value of its column:
--- such a key is nobody's.
+-- If one of the keys cannot be a value of its column, each is read by itself: such a key
+-- has no row.
 create or replace function libsql_sync.lookup(relation oid, table_name text, keys jsonb, whole boolean)
 returns table (key jsonb, cells text[])
 language plpgsql stable
@@ -1792,6 +1846,8 @@ begin
   end loop;
 end
 $$;
+comment on function libsql_sync.lookup(oid, text, jsonb, boolean) is
+  'Rows by key: the key, and the row''s cells or null. In: the table, its name in schema.json, a JSON array of keys, whether the cells are wanted.';
 
 create or replace function libsql_sync.read_keys(
   relation oid, table_name text, keys jsonb, done integer, rows_max integer, bytes_max bigint,
@@ -1837,14 +1893,17 @@ comment on function libsql_sync.read_keys(oid, text, jsonb, integer, integer, bi
 
 -- supabase/sql/42_read_page.sql
 
--- Where a walk goes after a half of a table: null where it ends.
+-- The page that rides on a batch: read in the batch's own snapshot, so that it is the
+-- state its messages lead to. A table is walked in two halves: forward in the source's
+-- order, then back over the replica's keys, to find rows that the source does not have.
+
 create or replace function libsql_sync.next_place(w libsql_sync.walks, at jsonb, place jsonb)
 returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    -- What was created empty by this epoch can hold no row that is not ours.
+    -- A table that this epoch created empty can hold no row that the source lacks.
     when place ->> 'half' = 'forward' and not coalesce((at ->> 'fresh')::jsonb ? (place ->> 'table'), false)
       then jsonb_build_object('table', place -> 'table', 'half', 'back')
     else (
@@ -1855,10 +1914,11 @@ as $$
     )
   end
 $$;
+comment on function libsql_sync.next_place(libsql_sync.walks, jsonb, jsonb) is
+  'Where a walk continues after a half of a table, or null at its end. In: the walk, the replica''s row, the place.';
 
--- Keys of a table with an open dead letter, and whether the walk leaves the row
--- out: what the replica itself refused would make it stand still there. A redrive
--- tries what was refused before it.
+-- What the replica itself refused would make the walk stand still there. A redrive tries
+-- what was refused before it.
 create or replace function libsql_sync.open_keys(w libsql_sync.walks, table_name text)
 returns jsonb
 language sql stable
@@ -1879,9 +1939,9 @@ as $$
   ) d
   where d.bytes <= 1000000
 $$;
+comment on function libsql_sync.open_keys(libsql_sync.walks, text) is
+  'The keys of a table that have an open dead letter, [{"key", "skip"}, ...]: with "skip" the walk leaves the row out.';
 
--- Whether a table is too large for its indexes to be built in one transaction of
--- the replica: then they stay on while it is filled.
 create or replace function libsql_sync.is_large(relation oid)
 returns boolean
 language sql stable
@@ -1893,10 +1953,11 @@ as $$
   where c.oid = relation and c.relkind = 'r'
     or c.oid in (select t.relid from pg_partition_tree(relation) t where t.isleaf)
 $$;
+comment on function libsql_sync.is_large(oid) is
+  'Whether a table is too large for its indexes to be built in one transaction of the replica: then they stay on while it is filled.';
 
--- Where a walk stands: in the replica's row, or at its start, also where the row
--- holds no place of this walk. A hand in the row would end it early, and so would
--- a key with other columns than the page before had.
+-- A place that was edited by hand would end the walk early, and so would a key with other
+-- columns than the page before had: both start over.
 create or replace function libsql_sync.place_of(w libsql_sync.walks, at jsonb)
 returns jsonb
 language sql stable
@@ -1921,16 +1982,17 @@ as $$
   ), jsonb_build_object('table', w.tables[1],
     'half', case when w.keys is null then 'forward' else 'keys' end))
 $$;
+comment on function libsql_sync.place_of(libsql_sync.walks, jsonb) is
+  'Where a walk stands: the place in the replica''s row, or the walk''s start if the row has none of this walk.';
 
--- Lock the table of the next page, before the snapshot that reads it is taken. A
--- TRUNCATE, or an ALTER TABLE that rewrites, leaves older snapshots an empty
--- table: a page of one that began before it, and read after it, would take
--- every row for gone. Returns false where somebody has the table locked.
+-- A TRUNCATE, or an ALTER TABLE that rewrites, leaves older snapshots an empty table: a
+-- page of one that began before it, and read after it, would take every row for gone.
 create or replace function libsql_sync.hold_page(w libsql_sync.walks, at jsonb)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
--- The chain must not wait for somebody's lock on a table, nor he for the chain.
+-- The chain must not wait for another transaction's lock on a table, nor that one for
+-- the chain.
 set lock_timeout = '200ms'
 as $$
 begin
@@ -1942,10 +2004,12 @@ exception
     return false;
   when others then
     if sqlstate like '40%' then raise; end if;
-    -- The page tells what is wrong with it.
+    -- read_page() reports what is wrong with the table.
     return true;
 end
 $$;
+comment on function libsql_sync.hold_page(libsql_sync.walks, jsonb) is
+  'Locks the table of the next page, before the snapshot that reads it is taken. Returns false if another transaction has the table locked.';
 
 create or replace function libsql_sync.count_differs(relation oid, table_name text, replica_count bigint, messages integer)
 returns boolean
@@ -2138,13 +2202,15 @@ Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half"
 
 -- supabase/sql/43_walk_results.sql
 
--- Keep what walks found, for status alone: the counts live in the replica.
+-- What walks found, for status and for dead letters that a walk has repaired; and how a
+-- walk is asked for.
+
 create or replace function libsql_sync.note_walked(walked jsonb, at jsonb)
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  -- A backfill is not asked what it finds: it writes what is not there yet.
+  -- Not what a backfill finds: it writes what is not there yet.
   with noted as (
     select t.name, w.repair, f.value ->> 'failed' is null and (f.value ->> 'ended')::boolean as ended,
       (f.value ->> 'differing')::bigint + (f.value ->> 'ghosts')::bigint as found,
@@ -2171,8 +2237,8 @@ as $$
       then clock_timestamp() else w.ended_at end
   from jsonb_array_elements(walked) f
   where w.walk_gen = (f.value ->> 'walk_gen')::bigint;
-  -- What was set aside before the walk, and not again by it, is mended: where the
-  -- replica's row still says that the walk came through.
+  -- What was parked before the walk, and not again by it, is repaired, if the replica's
+  -- row still says that the walk came through.
   with closed as (
     delete from pgmq.q_replicate_data_libsql_dlq d
     using jsonb_array_elements(walked) f
@@ -2191,9 +2257,9 @@ as $$
   update libsql_sync.chain set letters_closed = greatest(letters_closed, (at ->> 'position')::bigint)
   where id = 1 and exists (select from closed)
 $$;
+comment on function libsql_sync.note_walked(jsonb, jsonb) is
+  'Records what walks found, and closes the dead letters that they repaired. In: [{"walk_gen", "table", "rows", "differing", "ghosts", "ended", "failed"?}, ...] as the replica counted it, and the replica''s row.';
 
--- Ask for a walk; {"kind": "backfill" | "verify", "table": name?, "repair": boolean?}
--- -> {"walk_gen"}. One of the same kind that has not ended is answered again.
 create or replace function libsql_sync.request_walk(request json)
 returns json
 language plpgsql
@@ -2228,10 +2294,16 @@ begin
   return json_build_object('do', 'requested', 'walk_gen', w.walk_gen, 'tables', w.tables);
 end
 $$;
+comment on function libsql_sync.request_walk(json) is
+$$Asks for a walk.
+In: {"kind": "backfill" | "verify", "table": name?, "repair": boolean?}
+Out: {"do": "requested", "walk_gen", "tables"} or {"do": "unknown_table"}. If one of the same kind has not ended, it is answered again.$$;
 
 -- supabase/sql/50_lease.sql
 
--- How many messages are queued: exact up to 10,000, then a lower bound.
+-- The lease: one sync at a time, so that two workers do not do the same work. No safety
+-- rests on it; that is what the chain's row lock and the replica's guard are for.
+
 create or replace function libsql_sync.queued()
 returns jsonb
 language sql stable
@@ -2245,20 +2317,18 @@ as $$
       where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q
   ) c
 $$;
+comment on function libsql_sync.queued() is
+  'How many messages are queued: {"queued", "queued_exact"}, exact up to 10,000, then a lower bound.';
 
--- What worker and functions must agree on: one more whenever a call changes.
+-- One more whenever a call changes.
 create or replace function libsql_sync.version()
 returns integer
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$ select 4 $$;
+comment on function libsql_sync.version() is
+  'The version of the calls between worker and source, on which both must agree.';
 
--- Take the lease: {"lease": token, "seconds": n, "version": n}
--- -> {"do": "granted" | "busy" | "other_version", "version", "epoch", ...}.
--- "followed" says that the replica was seen in this epoch. "scrub" says whether a
--- page of the scrub may ride: where syncs are many, one a minute. "brief" says that
--- a sync need not wait for what may come: somebody calls for it at once.
--- It only saves work; no safety rests on it.
 create or replace function libsql_sync.lease(request json)
 returns json
 language plpgsql
@@ -2289,10 +2359,17 @@ begin
   return jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
 end
 $$;
+comment on function libsql_sync.lease(json) is
+$$Takes the lease.
+In: {"lease": token, "seconds": n, "version": n}
+Out: {"do": "granted", "epoch", "scrub", "brief"}, {"do": "busy", "queued", "queued_exact", "epoch", "paused", "followed"} or {"do": "other_version", "version"}.
+"followed": the replica was seen in this epoch. "scrub": a page of the scrub may ride; with realtime, once a minute. "brief": the sync need not wait for further changes, as it is called at once when there are some.$$;
 
 -- supabase/sql/51_sync_end.sql
 
--- How long the oldest change that is queued has waited, in milliseconds.
+-- The end of a sync: what it did is recorded for status, the lease is given back, and
+-- the alerts that are due are handed to the worker.
+
 create or replace function libsql_sync.lag_ms(c libsql_sync.chain)
 returns bigint
 language sql stable
@@ -2304,9 +2381,9 @@ as $$
       select q.enqueued_at from pgmq.q_replicate_data_libsql q
       where q.msg_id >= c.floor order by q.msg_id limit 1) m), 0)
 $$;
+comment on function libsql_sync.lag_ms(libsql_sync.chain) is
+  'How long the oldest queued change has waited, in milliseconds; 0 if none is queued.';
 
--- Keep what a sync did: {"processed", "parked", "batches", "replays", "ms",
--- "error"?, "tables": {name: rows}}, and what its last claim acked.
 create or replace function libsql_sync.note_sync(c libsql_sync.chain, sync jsonb, queued integer)
 returns void
 language plpgsql
@@ -2337,17 +2414,16 @@ begin
   on conflict (table_name) do update set applied = o.applied + excluded.applied;
 end
 $$;
+comment on function libsql_sync.note_sync(libsql_sync.chain, jsonb, integer) is
+  'Records a sync in syncs, minutes and counts. In: the chain, {"processed", "parked", "batches", "replays", "ms", "failed", "error"?, "tables": {name: rows}}, and how many messages are queued.';
 
--- What the alert webhook is to be told: what began since it was told last, and
--- what is over -> {"alerts": [{"name", "detail"}], "alerted": state}, or {}. The
--- state comes back by release() when the webhook has taken it.
 create or replace function libsql_sync.alerts_due(c libsql_sync.chain)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  told jsonb := coalesce(c.alerted -> 'open', '{}');
+  sent jsonb := coalesce(c.alerted -> 'open', '{}');
   seen jsonb := coalesce(c.alerted -> 'seen', '{}');
   open jsonb := '{}';
   parked bigint := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
@@ -2362,10 +2438,10 @@ begin
   if parked > 0 then
     open := open || jsonb_build_object('parked', parked::text);
   end if;
-  -- What was mended at once is told as well, and that it is over next time.
+  -- Drift that was repaired at once is an alert as well, and over the next time.
   select coalesce(sum(o.drift), 0), coalesce(bool_or(o.drifted), false)
   into drift, drifted from libsql_sync.counts o;
-  if drifted or drift > coalesce((seen ->> 'drift')::bigint, 0) and not told ? 'drift' then
+  if drifted or drift > coalesce((seen ->> 'drift')::bigint, 0) and not sent ? 'drift' then
     open := open || jsonb_build_object('drift', (drift - coalesce((seen ->> 'drift')::bigint, 0))::text);
   end if;
   if (heartbeat ->> 'stale')::boolean then
@@ -2375,7 +2451,7 @@ begin
         when 'cron' then ': the cron is silent' else ': nothing behind the cron answers' end);
   end if;
   if c.seen ->> 'epoch' = c.epoch and (c.seen ->> 'position')::bigint < c.position
-    or replays > coalesce((seen ->> 'replays')::bigint, 0) and not told ? 'rewind'
+    or replays > coalesce((seen ->> 'replays')::bigint, 0) and not sent ? 'rewind'
   then
     open := open || jsonb_build_object('rewind', (replays - coalesce((seen ->> 'replays')::bigint, 0))::text);
   end if;
@@ -2383,7 +2459,7 @@ begin
   if error in ('replica_foreign', 'replica_ahead') then
     open := open || jsonb_build_object('epoch', error);
   elsif newest.reason not in ('installed', 'nuke') and newest.begun_at > clock_timestamp() - interval '1 day'
-    and (newest.generation > coalesce((seen ->> 'epoch')::bigint, 0) and not told ? 'epoch'
+    and (newest.generation > coalesce((seen ->> 'epoch')::bigint, 0) and not sent ? 'epoch'
       or c.seen ->> 'epoch' is distinct from c.epoch)
   then
     open := open || jsonb_build_object('epoch', newest.reason);
@@ -2391,7 +2467,7 @@ begin
   select jsonb_agg(jsonb_build_object('name', coalesce(o.key, t.key), 'detail', o.value)
     order by coalesce(o.key, t.key))
   into due
-  from jsonb_each_text(open) o full join jsonb_each_text(told) t on t.key = o.key
+  from jsonb_each_text(open) o full join jsonb_each_text(sent) t on t.key = o.key
   where o.key is null or t.key is null;
   if due is null then
     return '{}';
@@ -2400,8 +2476,9 @@ begin
     'seen', jsonb_build_object('drift', drift, 'replays', replays, 'epoch', newest.generation)));
 end
 $$;
+comment on function libsql_sync.alerts_due(libsql_sync.chain) is
+  'What the alert webhook is to be sent: {"alerts": [{"name", "detail"}], "alerted": state}, or {}. "alerts" are those that began since the last time, and with a null detail those that are over. The state comes back by release() when the webhook has taken it.';
 
--- The end of a sync: the lease is free, and what was done is on record.
 create or replace function libsql_sync.end_sync(request json, acked integer)
 returns jsonb
 language plpgsql
@@ -2431,9 +2508,9 @@ begin
   return queue;
 end
 $$;
+comment on function libsql_sync.end_sync(json, integer) is
+  'Gives the lease back and records the sync. In: the request of claim() or release(), and how many messages its claim settled. Out: what release() answers.';
 
--- Give the lease back: {"lease": token, "sync"?, "alerts"?: boolean, "alerted"?}
--- -> {"queued", "queued_exact", "alerts"?, "alerted"?}.
 create or replace function libsql_sync.release(request json)
 returns json
 language plpgsql
@@ -2447,11 +2524,18 @@ begin
   return libsql_sync.end_sync(request, 0);
 end
 $$;
+comment on function libsql_sync.release(json) is
+$$Gives the lease back.
+In: {"lease": token, "sync": {...}?, "alerts": boolean?, "alerted": state?}; "sync" as for note_sync(), without "failed".
+Out: {"queued", "queued_exact", "alerts"?, "alerted"?}.$$;
 
 -- supabase/sql/52_epoch.sql
 
--- A new epoch: the old one is an ancestor, its pending batch is dropped (its
--- messages stay queued). The caller holds the chain's row lock.
+-- Epochs. A chain of batches belongs to one; when it cannot go on (a restored source, a
+-- nuke, a queue over its cap) a new one begins, and the replica adopts it. First question
+-- of a claim: is the replica of our epoch, and does it have the schema?
+
+-- The caller holds the chain's row lock.
 create or replace function libsql_sync.begin_epoch(reason text, wipe boolean)
 returns text
 language plpgsql
@@ -2472,8 +2556,9 @@ begin
   return genesis;
 end
 $$;
+comment on function libsql_sync.begin_epoch(text, boolean) is
+  'Begins a new epoch and returns its id. The old one is an ancestor; its pending batches are dropped, and their messages stay queued. In: the reason, and whether a replica that follows is emptied.';
 
--- The answer that makes a replica of an ancestor follow us.
 create or replace function libsql_sync.adopt_answer(from_epoch text)
 returns jsonb
 language sql stable
@@ -2489,9 +2574,9 @@ as $$
     ))
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.adopt_answer(text) is
+  'The answer that makes a replica of an older epoch follow: {"do": "adopt", "epoch", "from", "reason", "wipe"}.';
 
--- A new epoch, if the one expected is still ours:
--- {"expected": epoch, "wipe": boolean, "reason"} -> {"do": "begun" | "moved", "epoch"}.
 create or replace function libsql_sync.reset(request json)
 returns json
 language plpgsql
@@ -2511,6 +2596,10 @@ begin
     libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
 end
 $$;
+comment on function libsql_sync.reset(json) is
+$$Begins a new epoch, if the expected one is still in force.
+In: {"expected": epoch, "wipe": boolean, "reason": text, "refill": boolean?}
+Out: {"do": "begun" | "moved", "epoch"}.$$;
 
 create or replace function libsql_sync.begin_again(at jsonb, reason text, acked integer)
 returns text
@@ -2570,7 +2659,10 @@ comment on function libsql_sync.admit(libsql_sync.chain, jsonb, json) is
 
 -- supabase/sql/53_dead_letter.sql
 
--- File parked changes of a batch as dead letters.
+-- Dead letters: one for each row that could not be applied, with its reason. They are
+-- filed when a batch settles (54_ack), closed by the row's next whole change or a walk, and
+-- listed, tried again or discarded by an operator (60_operate).
+
 create or replace function libsql_sync.dead_letter(b libsql_sync.batches, changes jsonb)
 returns void
 language sql
@@ -2600,9 +2692,9 @@ as $$
   ) m (kept) on true
   order by p.n
 $$;
+comment on function libsql_sync.dead_letter(libsql_sync.batches, jsonb) is
+  'Files parked changes of a batch as dead letters. In: the batch, and [{"msg_id", "table", "key", "reason"}, ...].';
 
--- The open dead letters whose row is in some messages of the queue, whole or only
--- what changed of it; nearly always there is nothing to look for.
 create or replace function libsql_sync.letters_touched(msg_ids int8multirange)
 returns table (letter bigint, table_name text, key jsonb, reason text, whole boolean, msg_id bigint)
 language plpgsql stable
@@ -2655,10 +2747,11 @@ begin
   group by d.msg_id;
 end
 $$;
+comment on function libsql_sync.letters_touched(int8multirange) is
+  'The open dead letters whose row is in some messages of the queue, and whether the row comes whole or only what changed of it.';
 
--- What a batch of these messages leaves aside from the start: rows with an open dead
--- letter of which only what changed comes. The replica has them as they were before,
--- or not at all: with some columns newer they would be rows that never were.
+-- The replica has these rows as they were before, or not at all: with some columns newer
+-- they would be rows that never were.
 create or replace function libsql_sync.still_aside(msg_ids int8multirange)
 returns jsonb
 language sql stable
@@ -2669,9 +2762,9 @@ as $$
   from libsql_sync.letters_touched(still_aside.msg_ids) l
   where not l.whole
 $$;
+comment on function libsql_sync.still_aside(int8multirange) is
+  'What a batch of these messages leaves out from the start, in the form of batches.parked: rows with an open dead letter of which only changed columns come.';
 
--- Dead letters whose whole row came again, and was not set aside again: they are no
--- longer open.
 create or replace function libsql_sync.heal(b libsql_sync.batches)
 returns void
 language sql
@@ -2684,9 +2777,10 @@ as $$
     where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
   )
 $$;
+comment on function libsql_sync.heal(libsql_sync.batches) is
+  'Closes the dead letters whose whole row came with a batch, and was not parked again.';
 
--- Rows with a dead letter of which only what changed came: they are tried again, by
--- a walk that is asked for unless one has not begun, and reads them later than this.
+-- The walk reads the rows later than this batch; one that has not begun serves as well.
 create or replace function libsql_sync.try_updated(b libsql_sync.batches)
 returns void
 language plpgsql
@@ -2708,17 +2802,20 @@ begin
       and w.tables = array[asked.table_name] and w.keys = asked.keys;
     if not found then
       insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason, letters_until)
-      values ('redrive', array[asked.table_name], asked.keys, true, false, 'what was set aside was updated',
+      values ('redrive', array[asked.table_name], asked.keys, true, false, 'a parked row was updated',
         libsql_sync.newest_letter());
     end if;
   end loop;
 end
 $$;
+comment on function libsql_sync.try_updated(libsql_sync.batches) is
+  'Asks for a walk of rows with a dead letter of which only changed columns came with a batch: they are tried again, whole.';
 
 -- supabase/sql/54_ack.sql
 
--- Settle the batch the replica has: its messages go to the archive, its parked
--- changes to the dead-letter queue. Returns how many messages left the queue.
+-- Settling: what the replica proves applied leaves the queue. Last step of the data's
+-- way, and the first thing the next claim does.
+
 create or replace function libsql_sync.ack(b libsql_sync.batches)
 returns integer
 language plpgsql
@@ -2732,7 +2829,7 @@ begin
   perform libsql_sync.try_updated(b);
 
   -- Copied and then deleted: faster than a DELETE that returns what it took.
-  -- An id is in the archive already only where somebody restarted the numbering.
+  -- An id is in the archive already only if the numbering was restarted.
   delete from pgmq.a_replicate_data_libsql a
   using unnest(b.msg_ids) r
   where a.msg_id >= lower(r) and a.msg_id < upper(r);
@@ -2745,7 +2842,7 @@ begin
   using unnest(b.msg_ids) r
   where m.msg_id >= lower(r) and m.msg_id < upper(r);
 
-  -- What was handed out on top of another version can never be applied.
+  -- A version on top of another one than this can never be applied.
   delete from libsql_sync.batches v
   where v.epoch = b.epoch and (v.position = b.position and v.batch <> b.batch
     or v.position = b.position + 1 and v.prev <> b.batch);
@@ -2755,9 +2852,11 @@ begin
   return settled;
 end
 $$;
+comment on function libsql_sync.ack(libsql_sync.batches) is
+  'Settles a batch that the replica has: its messages move to the archive, its parked changes to the dead letters. Returns how many messages left the queue.';
 
--- Trim the archive by whole positions, oldest first, a few each time: more than
--- one sync adds per position. Ids stay, so that a replica's past is known.
+-- Oldest first, a few each time: more than one sync adds. Ids stay, so that a replica's
+-- past is known.
 create or replace function libsql_sync.trim()
 returns void
 language plpgsql
@@ -2781,9 +2880,10 @@ begin
   perform libsql_sync.forget();
 end
 $$;
+comment on function libsql_sync.trim() is
+  'Trims the archive by whole positions that are older than the replay window.';
 
--- The snapshot whose every change is in a replica that stands at this position: of
--- the last batch that was drained. '3:3:' sees nobody's transaction.
+-- '3:3:' is a snapshot that sees no transaction.
 create or replace function libsql_sync.snapshot_at(chain_epoch text, chain_position bigint)
 returns text
 language sql stable
@@ -2794,6 +2894,8 @@ as $$
     where b.epoch = chain_epoch and b.position <= chain_position and b.drained
     order by b.position desc limit 1), '3:3:')
 $$;
+comment on function libsql_sync.snapshot_at(text, bigint) is
+  'The snapshot whose every change is in a replica that stands at this position: that of the last drained batch. In: the epoch, and the position.';
 
 -- Step 3 of claim().
 create or replace function libsql_sync.prove(
@@ -2867,7 +2969,7 @@ comment on function libsql_sync.prove(libsql_sync.chain, jsonb) is
 
 -- The worker's one call: settle what the replica proves, and hand out the next batch.
 --
--- Steps as in the design: 1. whose replica is it, 2. does it have the schema, 3. what
+-- Its steps: 1. whose replica is it, 2. does it have the schema, 3. what
 -- does it prove, 4. what did it lose, 5. what is pending, 6. the next version from one
 -- snapshot, 7. the answer. The chain's row is locked first; the steps are VOLATILE, so
 -- that each later statement takes a new snapshot. admit() is in 52_epoch, prove() in
@@ -3133,10 +3235,11 @@ comment on function libsql_sync.record_next(libsql_sync.chain, libsql_sync.batch
 
 -- supabase/sql/56_park.sql
 
--- Set changes of a pending batch aside before it is applied; the set only grows:
--- {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
--- -> {"do": "parked" | "gone"}. Of a batch that is replayed they are dead letters
--- at once, as its ack was long ago.
+-- Parking: changes that the replica cannot take are recorded before the batch is applied
+-- without them, so that the rest can go on.
+
+-- The set only grows. Changes of a batch that is replayed are dead letters at once, as
+-- it was settled long ago.
 create or replace function libsql_sync.park(request json)
 returns json
 language plpgsql
@@ -3170,43 +3273,53 @@ begin
   return '{"do": "parked"}';
 end
 $$;
+comment on function libsql_sync.park(json) is
+$$Records that changes of a pending batch are left out of it.
+In: {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
+Out: {"do": "parked" | "gone"}; "gone" if the batch is not pending any more.$$;
 
 -- supabase/sql/57_bookmark.sql
 
--- A short text that names this transaction, "xid:seconds:epoch"; lib/reader.ts
--- tells whether a replica contains it, and with it all that it could see. Call it
--- where you write, or after the COMMIT. It takes a transaction id, no lock.
---
--- A source put back to an earlier time numbers its transactions anew while the
--- replica still has the old ones: no batch taken before "seconds" contains this
--- one. That is 2 s before it began, as a claim tells its time before its snapshot.
+-- Reading your own write: a writer takes a bookmark, and lib/reader.ts reports whether a
+-- replica contains it.
+
+-- A source that is restored to an earlier time numbers its transactions anew, while the
+-- replica still has the old ones: no batch taken before "seconds" contains this one. It is
+-- 2 s before the transaction began, as a claim reads its time before its snapshot.
 create or replace function libsql_sync.bookmark()
 returns text
 language sql volatile
-security definer -- whoever writes may call this and touch no table of ours
+security definer -- roles that write may call this and touch no table of ours
 set search_path = pg_catalog, pg_temp
 as $$
   select pg_current_xact_id()::text || ':'
     || (floor(extract(epoch from now()))::bigint - 2) || ':' || c.epoch
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.bookmark() is
+  'A short text that names this transaction, "xid:seconds:epoch". A reader of the replica can ask whether the replica contains it, and with it all that it could see. Call it in the transaction that writes, or after its COMMIT. It takes a transaction id and no lock.';
 
 -- supabase/sql/60_operate.sql
 
--- Hold the worker off; changes stay queued.
+-- What an operator calls in SQL; deno task dlq, backfill, verify do the same from outside.
+-- doctor() is in 63, status() in 67, realtime() in 71, uninstall() in 62.
+
 create or replace function libsql_sync.pause()
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ update libsql_sync.chain set paused = true where id = 1 $$;
+comment on function libsql_sync.pause() is
+  'Holds the worker off; changes stay queued. A sync that is running ends first.';
 
 create or replace function libsql_sync.resume()
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ update libsql_sync.chain set paused = false where id = 1 $$;
+comment on function libsql_sync.resume() is
+  'Lets the worker go on after pause().';
 
--- How many rows the background check looks at in one sync; 0 turns it off.
 create or replace function libsql_sync.scrub(rows_per_sync integer)
 returns void
 language plpgsql
@@ -3219,8 +3332,9 @@ begin
   update libsql_sync.chain set scrub_rows = rows_per_sync where id = 1;
 end
 $$;
+comment on function libsql_sync.scrub(integer) is
+  'Sets how many rows the background check compares in one sync, 0 to 20000; 0 turns it off.';
 
--- Compare every cell and mend what differs; one table, or all. Returns the walk.
 create or replace function libsql_sync.backfill(table_name text default null)
 returns bigint
 language plpgsql
@@ -3235,8 +3349,9 @@ begin
   return (answer ->> 'walk_gen')::bigint;
 end
 $$;
+comment on function libsql_sync.backfill(text) is
+  'Asks for a walk that compares every cell and repairs what differs: of one table, or of all. Returns its walk_gen; the next syncs do it.';
 
--- Compare every cell, and mend what differs when asked. Returns the walk.
 create or replace function libsql_sync.verify(repair boolean default false, table_name text default null)
 returns bigint
 language plpgsql
@@ -3252,8 +3367,9 @@ begin
   return (answer ->> 'walk_gen')::bigint;
 end
 $$;
+comment on function libsql_sync.verify(boolean, text) is
+  'Asks for a walk that compares every cell and counts what differs; with repair it repairs as well. Of one table, or of all. Returns its walk_gen.';
 
--- The open dead letters.
 create or replace function libsql_sync.dead_letters()
 returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text, message jsonb)
 language sql stable
@@ -3264,11 +3380,11 @@ as $$
   from pgmq.q_replicate_data_libsql_dlq m
   order by m.msg_id
 $$;
+comment on function libsql_sync.dead_letters() is
+  'The open dead letters: the rows that the replica lacks, or has as they were before, and why.';
 
--- Try dead letters again, all or some. Never the old change itself, which could
--- overwrite newer state: the row as it is now, on a drained batch. A message
--- without a key brings its whole table. Returns how many are tried; those of
--- tables that are not listed cannot be.
+-- Never the old change itself, which could overwrite newer state. A message without a key
+-- brings its whole table.
 create or replace function libsql_sync.redrive(ids bigint[] default null)
 returns integer
 language plpgsql
@@ -3299,9 +3415,9 @@ begin
   return tried;
 end
 $$;
+comment on function libsql_sync.redrive(bigint[]) is
+  'Tries dead letters again, those named or all: the row as it is now, on a drained batch. Returns how many are tried; those of tables that are not listed cannot be.';
 
--- Put dead letters away, all or some; the rows stay as they are in the replica
--- until their next change or the next walk. Returns how many.
 create or replace function libsql_sync.discard(ids bigint[] default null)
 returns integer
 language plpgsql
@@ -3321,19 +3437,19 @@ begin
   return gone;
 end
 $$;
+comment on function libsql_sync.discard(bigint[]) is
+  'Discards dead letters, those named or all; the rows stay as they are in the replica until their next change or the next walk. Returns how many. The letters stay in the archive for 30 days.';
 
 -- supabase/sql/61_housekeeping.sql
 
--- Where the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no
--- cap), drop what it holds and begin a new epoch without a wipe: the walk then
--- brings every row as it is. Returns whether it did.
---
--- Nothing is lost: the lock lets every transaction that queued a change end
--- first, so what is dropped was committed before any page of the new epoch is
--- read. The lease is not looked at, or a worker that is always busy would keep
--- the cap from acting; a sync under way finds the new epoch at its next claim.
--- No writer waits longer than the 500 ms; what could not be locked is left to
--- the next call.
+-- Keeping the source small: the cap on the queue, and trimming of what was recorded. All
+-- of it runs with the cron job, every 5 minutes, in bounded steps.
+
+-- Nothing is lost: the lock lets every transaction that queued a change end first, so
+-- what is dropped was committed before any page of the new epoch is read. The lease is
+-- ignored, or a worker that is always busy would keep the cap from acting; a running sync
+-- finds the new epoch at its next claim. No writer waits longer than 500 ms; what could not
+-- be locked is left to the next call.
 create or replace function libsql_sync.cap_queue()
 returns boolean
 language plpgsql
@@ -3357,7 +3473,7 @@ begin
     perform libsql_sync.begin_epoch(format(
       'the queue of %s MB was over its cap of %s MB: what it held was dropped, every table is walked', mb, mb_max), false);
     truncate pgmq.q_replicate_data_libsql;
-    -- Even where the replica was to stay empty: what is gone comes no other way.
+    -- Even if the replica was to stay empty: dropped changes come no other way.
     update libsql_sync.chain set refill = true where id = 1 and not refill;
   exception when lock_not_available then
     raise warning 'The queue of % MB is over its cap of % MB, and could not be locked within 500 ms: the next call tries again', mb, mb_max;
@@ -3367,10 +3483,11 @@ begin
   return true;
 end
 $$;
+comment on function libsql_sync.cap_queue() is
+  'If the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no cap), drops what it holds and begins a new epoch without a wipe: the walk then brings every row as it is. Returns whether it did.';
 
--- Forget what recent positions contained, but for the newest; a few each time. A
--- replica that stands at a forgotten one begins a new epoch without a wipe.
--- Of older epochs only their names are ever asked for. Returns how many.
+-- A replica that stands at a forgotten position begins a new epoch without a wipe. Of
+-- older epochs only their names are ever asked for.
 create or replace function libsql_sync.forget(positions_kept bigint default 10000, rows_max integer default 8)
 returns integer
 language plpgsql
@@ -3397,11 +3514,12 @@ begin
   return forgotten;
 end
 $$;
+comment on function libsql_sync.forget(bigint, integer) is
+  'Deletes trimmed positions but for the newest, a few each time. In: how many positions stay, and how many rows are deleted at most. Returns how many were.';
 
--- Trim the runs of our own cron jobs, a day old and older, 1,000 rows at most.
--- chain.cron_run is how far the table was looked through, so that a table full
--- of other jobs' runs is read once. Answers of pg_net are left to pg_net, which
--- drops them after some hours: nothing in net._http_response tells ours apart.
+-- chain.cron_run is how far the table was searched, so that a table full of other jobs'
+-- runs is read once. Answers of pg_net are left to pg_net, which drops them after some
+-- hours: nothing in net._http_response says which are ours.
 create or replace function libsql_sync.trim_cron_runs()
 returns integer
 language plpgsql
@@ -3438,8 +3556,8 @@ begin
       else (select max(o.runid) from old o) end,
     (select count(*) from gone)
   into looked, upto, trimmed;
-  -- Little is read again rather than written down; a sequence that began again
-  -- at 1 leaves nothing to look at.
+  -- A few runs are read again rather than recorded; a sequence that began again at 1
+  -- leaves none to search.
   if looked = 10000 and upto is not null then
     update libsql_sync.chain set cron_run = upto where id = 1;
   elsif looked = 0 and seen > 0 then
@@ -3450,9 +3568,9 @@ exception when insufficient_privilege or undefined_table or undefined_column or 
   return 0;
 end
 $$;
+comment on function libsql_sync.trim_cron_runs() is
+  'Deletes the runs of our own cron jobs that are a day old and older, 1,000 at most. Returns how many.';
 
--- Keep the bookkeeping bounded, in bounded steps; every call of
--- process_libsql_replication_batch() does. Returns how many rows went.
 create or replace function libsql_sync.tidy()
 returns integer
 language plpgsql
@@ -3477,13 +3595,13 @@ begin
   end loop;
   total := libsql_sync.forget(rows_max => rows_max) + libsql_sync.trim_cron_runs();
 
-  -- What somebody put back by hand, under the id it had.
+  -- Messages that were put back by hand, under the ids they had.
   update libsql_sync.chain h set floor = 0
   where h.id = 1 and exists (select from pgmq.q_replicate_data_libsql m where m.msg_id < h.floor);
 
-  -- What lies in the archive and belongs to no batch: archived before the oldest
-  -- batch there is. A batch's own messages are archived with it, by one
-  -- transaction, which takes no minute.
+  -- What is in the archive and belongs to no batch: archived before the oldest batch. A
+  -- batch's own messages are archived with it, by one transaction, which takes less than
+  -- a minute.
   delete from pgmq.a_replicate_data_libsql a where a.msg_id in (
     select v.msg_id from pgmq.a_replicate_data_libsql v
     where v.archived_at < least(
@@ -3516,15 +3634,14 @@ begin
   return total + gone;
 end
 $$;
+comment on function libsql_sync.tidy() is
+  'Keeps what is recorded bounded, in bounded steps: batches, archives, walks, runs of cron jobs. Every call of process_libsql_replication_batch() does it. Returns how many rows were deleted.';
 
 -- supabase/sql/62_uninstall.sql
 
--- Take every trace of ours out of PostgreSQL, for good: triggers, functions, the
--- cron job, the queues with what waits in them, this schema, and the worker's role
--- unless somebody still needs it. Tables of yours, extensions and the replica stay
--- as they are. It waits 3 s at most for a lock;
--- then nothing is gone, and it may be tried again.
--- Undo: run the migration again; a new epoch begins.
+-- Uninstalling. It waits 3 s at most for a lock; then nothing is gone, and it may be tried
+-- again. Undo: run the migration again; a new epoch begins.
+
 create or replace function libsql_sync.uninstall(confirm text)
 returns void
 language plpgsql
@@ -3603,6 +3720,8 @@ begin
   end;
 end
 $$;
+comment on function libsql_sync.uninstall(text) is
+  'Removes all of ours from PostgreSQL, for good: triggers, functions, the cron jobs, the queues with what waits in them, the schema libsql_sync, and the worker''s role unless it is still needed. Your tables, extensions and the replica stay as they are. In: the word "uninstall".';
 
 -- supabase/sql/63_doctor.sql
 
@@ -4481,12 +4600,11 @@ comment on function libsql_sync.doctor_replica(libsql_sync.chain) is
 
 -- supabase/sql/67_status.sql
 
--- The heartbeat. When nothing else is to do the cron calls the worker after 15
--- minutes all the same, which writes to the replica's primary (probed_at) and claims:
--- that is the whole way. "at" is when that last was. It is stale after 25 minutes, two
--- calls of the cron later; "silent" says where it ends: at the cron, whose job last
--- came through at "ticked_at", or behind it, at pg_net or the worker. Who is paused is
--- not missed.
+-- How things stand: for operators, and for the worker's /status, /metrics and page.
+
+-- If nothing else is to do, the cron calls the worker after 15 minutes all the same; the
+-- worker writes to the replica's primary (probed_at) and claims: that is the whole way.
+-- 25 minutes are two calls of the cron later.
 create or replace function libsql_sync.heartbeat(c libsql_sync.chain)
 returns jsonb
 language sql stable
@@ -4502,9 +4620,10 @@ as $$
     from clock_timestamp() t (now)
   ) h
 $$;
+comment on function libsql_sync.heartbeat(libsql_sync.chain) is
+  'When the whole way from cron to replica last worked: {"at", "ticked_at", "stale", "silent"}. Stale after 25 minutes, unless paused; "silent" says where it ends: at the "cron", whose job last ran at "ticked_at", or behind it, at pg_net or the "worker".';
 
--- How things stand, cheaply: no count over a large queue, nothing of the replica
--- but what its last sync told.
+-- Cheap: no count over a large queue.
 create or replace function libsql_sync.status()
 returns jsonb
 language sql
@@ -4548,10 +4667,10 @@ as $$
   ) || libsql_sync.queued()
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.status() is
+  'How things stand, as JSON: epoch, position, pause, heartbeat, lag, dead letters, the replica''s row as last seen, walks, and the doctor''s findings on tables and triggers.';
 
--- All that the worker's /status, /metrics and page show:
--- {"letters"?: boolean, "alerts"?: boolean} -> status() and what syncs did. With
--- "letters" the newest 50 dead letters, whose keys are of rows.
+-- The keys of dead letters are those of rows: they are sent only if asked for.
 create or replace function libsql_sync.report(request json)
 returns json
 language sql
@@ -4589,8 +4708,11 @@ as $$
         from (select d.msg_id, d.message from pgmq.q_replicate_data_libsql_dlq d order by d.msg_id desc limit 50) m) end))::json
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.report(json) is
+$$All that the worker's /status, /metrics and page show.
+In: {"letters": boolean?, "alerts": boolean?}
+Out: what status() returns, and "now", "totals", "tables", "syncs", "minutes"; with "letters" the newest 50 dead letters; with "alerts" what alerts_due() returns.$$;
 
--- Try dead letters again: {"ids": [number, ...]?} -> {"tried"}.
 create or replace function libsql_sync.request_redrive(request json)
 returns json
 language sql
@@ -4601,10 +4723,16 @@ as $$
     case when request -> 'ids' is not null then array(
       select i.id::bigint from json_array_elements_text(request -> 'ids') i (id)) end))
 $$;
+comment on function libsql_sync.request_redrive(json) is
+$$Tries dead letters again, for the worker's page.
+In: {"ids": [number, ...]?}
+Out: {"tried": n}.$$;
 
 -- supabase/sql/70_call_worker.sql
 
--- A secret out of the Vault, or null.
+-- The way from PostgreSQL to the worker: the cron job asks whether there is work, and
+-- pg_net posts to the worker's address, signed with the secret of the Vault.
+
 create or replace function libsql_sync.secret(secret_name text)
 returns text
 language plpgsql stable
@@ -4617,20 +4745,26 @@ begin
   return (select s.decrypted_secret from vault.decrypted_secrets s where s.name = secret_name);
 end
 $$;
+comment on function libsql_sync.secret(text) is
+  'A secret of the Vault by its name, or null.';
 
 create or replace function public.get_libsql_sync_url()
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select libsql_sync.secret('libsql_sync_url') $$;
+comment on function public.get_libsql_sync_url() is
+  'The worker''s address, from the Vault secret libsql_sync_url; or null.';
 
 create or replace function public.get_libsql_webhook_signature()
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
+comment on function public.get_libsql_webhook_signature() is
+  'The worker''s webhook secret, from the Vault secret libsql_webhook_signature; or null.';
 
--- RFC 2104 with SHA-256. pgcrypto has it too, where it is installed and may be used.
+-- pgcrypto has it too, but may be missing or not permitted.
 create or replace function libsql_sync.hmac(key bytea, message bytea)
 returns bytea
 language plpgsql immutable strict
@@ -4648,10 +4782,11 @@ begin
   return sha256(outer_pad || sha256(inner_pad || message));
 end
 $$;
+comment on function libsql_sync.hmac(bytea, bytea) is
+  'HMAC-SHA-256 (RFC 2104). In: the key, and the message.';
 
--- What the header x-webhook-signature holds for a POST: what pg_net keeps of it in
--- its tables, which every SQL role can read, is worth nothing after 5 minutes, and
--- nothing for another path.
+-- pg_net keeps the header in its tables, which every SQL role can read: a signature is
+-- worth nothing after 5 minutes, and nothing for another path.
 create or replace function libsql_sync.sign(secret text, url text, body text)
 returns text
 language sql volatile strict
@@ -4664,10 +4799,9 @@ as $$
     (select case when r.rest ~ '^/' then r.rest else '/' || r.rest end
       from regexp_replace(url, '^[^:/?#]+://[^/?#]*|#.*$', '', 'g') r (rest)) p (path)
 $$;
+comment on function libsql_sync.sign(text, text, text) is
+  'The header x-webhook-signature of a POST. In: the secret, the address, the body.';
 
--- Whether a sync would do something: changes, a batch that nobody applied, a
--- replica that has not followed or is not walked, a walk asked for; and now and then a look at a replica that may
--- have lost its latest commits, which scrubs a page as well.
 create or replace function libsql_sync.has_work()
 returns boolean
 language sql stable
@@ -4691,9 +4825,11 @@ as $$
     or c.seen_at < clock_timestamp() - interval '15 minutes')
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.has_work() is
+  'Whether a sync would do something: changes are queued, a batch is not settled, the replica does not follow or is not walked, a walk was asked for. Also true 15 minutes after the last claim, to find a replica that lost its latest commits.';
 
--- Call the worker, once. Returns pg_net's request id. The worker answers within its
--- 8 s budget and its last step. The body goes out as its text, which is signed.
+-- The worker answers within its budget of 8 s and its last step. The body goes out as its
+-- text, which is signed.
 create or replace function libsql_sync.call_worker()
 returns bigint
 language plpgsql
@@ -4721,9 +4857,9 @@ begin
   );
 end
 $$;
+comment on function libsql_sync.call_worker() is
+  'Calls the worker once. Returns pg_net''s request id.';
 
--- Call the worker when there is something to do: the cron job does, every 5
--- minutes. Returns pg_net's request id, or null.
 create or replace function public.process_libsql_replication_batch()
 returns bigint
 language plpgsql
@@ -4741,16 +4877,17 @@ begin
   return libsql_sync.call_worker();
 end
 $$;
+comment on function public.process_libsql_replication_batch() is
+  'What the cron job runs every 5 minutes: keeps the source small, and calls the worker if there is something to do. Returns pg_net''s request id, or null.';
 
 -- supabase/sql/71_realtime.sql
 
--- One look of realtime(): call the worker when there is something to do and nobody
--- is at it or called. It writes only where it calls, and once after. "closely" looks
--- for more than queued changes, at ten times the cost. Returns whether to look again.
---
--- A call is over when the chain has moved since, or nothing is left to do. One of
--- which nothing came (pg_net or the worker is slow, or fails) is repeated after 5
--- seconds, then after twice that, up to 5 minutes.
+-- Realtime: a second cron job looks all the time, so that changes arrive within a second.
+-- No writer does anything more for it, and none waits.
+
+-- It writes only when it calls, and once after. A call is over when the chain has moved
+-- since, or nothing remains to be done. One that had no effect (pg_net or the worker is
+-- slow, or fails) is repeated after 5 seconds, then after twice that, up to 5 minutes.
 create or replace function libsql_sync.watch(closely boolean default true)
 returns boolean
 language plpgsql
@@ -4764,7 +4901,7 @@ declare
   is_queued boolean;
 begin
   select * into c from libsql_sync.chain where id = 1;
-  -- What comes while somebody is at it is seen when he has ended.
+  -- What comes during a sync is seen when it has ended.
   if not c.realtime or c.lease_until > clock_timestamp() then
     return c.realtime;
   end if;
@@ -4785,7 +4922,7 @@ begin
       begin
         perform libsql_sync.call_worker();
       exception when others then
-        -- The cron job tells of it, every 5 minutes.
+        -- The cron job reports it, every 5 minutes.
         null;
       end;
     end if;
@@ -4793,14 +4930,11 @@ begin
   return true;
 end
 $$;
+comment on function libsql_sync.watch(boolean) is
+  'One look of realtime: calls the worker if there is something to do and no sync is running or called. "closely" looks for more than queued changes, at ten times the cost. Returns whether to look again.';
 
--- Let changes arrive well within a second, or every 5 minutes again. Returns
--- whether it is on.
---
--- A second cron job looks every 50 ms whether something is queued, and every second
--- whether there is anything else to do, and calls the worker once however many writes
--- there are. So no writer does anything more, and none waits. It costs a connection
--- and a look into an index each time; what is idle is neither called nor written to.
+-- The cron job looks every 50 ms whether something is queued, and every second whether
+-- there is anything else to do, and calls the worker once however many writes there are.
 -- A run ends after 55 seconds, and the next one starts within a second or two.
 create or replace function libsql_sync.realtime(enabled boolean)
 returns boolean
@@ -4844,11 +4978,16 @@ $job$);
   return enabled;
 end
 $$;
+comment on function libsql_sync.realtime(boolean) is
+  'Turns realtime on (changes arrive well within a second) or off (every 5 minutes). On, it costs one connection and 20 looks into an index a second; an idle worker is not called. Returns whether it is on.';
 
 -- supabase/sql/90_finish.sql
 
--- Over an older version: functions that this file no longer has go. What was
--- made in this transaction is ours; where a tool runs statement by statement,
+-- The end of the migration: functions that an older version had are dropped, the
+-- schema.json of this project is put in force, and the cron job is scheduled.
+
+-- Over an older version: functions that are not in these files any more are dropped.
+-- What was made in this transaction stays. If a tool runs statement by statement,
 -- nothing is dropped.
 do $$
 declare

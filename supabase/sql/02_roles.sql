@@ -1,7 +1,11 @@
+-- Who may do what: the role libsql_sync_worker, and lock_down(), which revokes all that
+-- the default privileges of PostgreSQL, Supabase and PGMQ would grant. attach() calls it,
+-- so every run of the migration ends with these rights.
+
 create schema if not exists libsql_sync;
 
--- Who may call the worker's functions; nobody logs in as it. It belongs to the
--- whole server, so another database may have made it.
+-- The role that may call the worker's functions. It has no login; a login role is its
+-- member. Roles belong to the whole server, so another database may have made it.
 do $$
 begin
   if not exists (select from pg_roles where rolname = 'libsql_sync_worker') then
@@ -15,10 +19,8 @@ exception
 end
 $$;
 
--- Take from everybody what the owner alone may have. PostgreSQL grants EXECUTE
--- to PUBLIC, Supabase's default privileges grant it to its API roles as well, and
--- PGMQ lets pg_monitor read its tables. The worker's role gets its calls, each of
--- which runs with the owner's rights, and loses whatever else it was given.
+-- PostgreSQL grants EXECUTE to PUBLIC, Supabase's default privileges grant it to the
+-- roles of its API, and PGMQ lets pg_monitor read its tables.
 create or replace function libsql_sync.lock_down()
 returns void
 language plpgsql
@@ -58,7 +60,7 @@ begin
       execute format('grant execute on function %s to libsql_sync_worker', routine);
     end loop;
   end if;
-  -- Whoever may write asks for a bookmark; another role of yours is granted the same.
+  -- Roles that write may ask for a bookmark; grant another role of yours the same.
   for grantee in
     select quote_ident(r.rolname) from pg_roles r
     where r.rolname in ('authenticated', 'service_role')
@@ -73,3 +75,5 @@ begin
   end loop;
 end
 $$;
+comment on function libsql_sync.lock_down() is
+  'Revokes from other roles all rights on our functions, tables and queues, and grants the worker''s role its eight calls and the roles that write bookmark(). Safe at any time. Returns nothing.';

@@ -1,6 +1,8 @@
--- The SQL that renders one cell as text: the one rendering of capture and walk.
--- The same value is always the same text; the settings it leans on are pinned
--- by the function that runs it.
+-- How a cell and a key become text. Capture and walk share these texts of SQL: the same
+-- value is always the same text, or the replica would have two rows for one key. The
+-- settings that rendering depends on (time zone, date style, ...) are pinned by the
+-- functions that run the SQL: the trigger function, lookup() and read_page().
+
 create or replace function libsql_sync.cell_sql(declared text, type oid, expression text)
 returns text
 language sql stable
@@ -27,16 +29,17 @@ as $$
       then format('%s::text', expression)
     when b.typtype = 'c' or b.typcategory = 'A'
       then format('to_json(%s)::text', expression)
-    -- Everything else as JSON says it: ISO 8601 times, char(n) with its blanks.
+    -- Everything else as JSON has it: ISO 8601 times, char(n) with its blanks.
     else format('to_json(%s) #>> ''{}''', expression)
   end
   from base b
   where b.typtype <> 'd'
 $$;
+comment on function libsql_sync.cell_sql(text, oid, text) is
+  'The SQL that renders one cell as text. In: the type that schema.json declares, the column''s type, and the SQL of the value.';
 
--- The SQL that says whether two values of a type are not the same image. "=" is
--- cheaper, but says so of few types only: json has none, and numeric's calls 1.0 and
--- 1.00 equal, which are two texts in the replica.
+-- "=" is cheaper than comparing images, but true to them for few types only: json has
+-- none, and numeric's calls 1.0 and 1.00 equal, which are two texts in the replica.
 create or replace function libsql_sync.differs_sql(type oid, one text, other text)
 returns text
 language sql immutable
@@ -54,15 +57,18 @@ as $$
     else 'row(%s)::record *<> row(%s)::record'
   end, one, other, type::regtype)
 $$;
+comment on function libsql_sync.differs_sql(oid, text, text) is
+  'The SQL that is true if two values of a type have different images. In: the type, and the SQL of both.';
 
--- A name in quotes, always: words that PL/pgSQL reserves are free in SQL.
+-- Always in quotes: words that PL/pgSQL reserves are free in SQL.
 create or replace function libsql_sync.quoted(name text)
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$ select '"' || replace(name, '"', '""') || '"' $$;
+comment on function libsql_sync.quoted(text) is
+  'A name as a quoted identifier.';
 
--- The listed columns of a table that exist today, in the order of the list.
 create or replace function libsql_sync.present_columns(relation oid, table_name text)
 returns table (name text, declared text, type oid, quoted text)
 language sql stable
@@ -77,9 +83,9 @@ as $$
   where t.name = table_name
   order by c.n
 $$;
+comment on function libsql_sync.present_columns(oid, text) is
+  'The listed columns of a table that exist today, in the order of schema.json: name, declared type, column type, quoted name.';
 
--- The unique index that makes the listed key usable, or null.
--- It may be deferrable; it must cover every row and have no nullable column.
 create or replace function libsql_sync.usable_key(relation oid, key_columns text[])
 returns oid
 language plpgsql stable
@@ -108,9 +114,11 @@ begin
   );
 end
 $$;
+comment on function libsql_sync.usable_key(oid, text[]) is
+  'The unique index that makes the listed key usable, or null. It may be deferrable; it must cover every row and have no nullable column.';
 
--- "a.k1 = b.k1 and ...", by the very operators of the key's index, so that
--- types of an extension (citext) compare as their index does, and use it.
+-- By the very operators of the key's index, so that types of an extension (citext)
+-- compare as their index does, and use it.
 create or replace function libsql_sync.key_match_sql(
   relation oid, key_columns text[], left_alias text, right_alias text
 )
@@ -145,3 +153,5 @@ begin
   return array_to_string(matches, ' and ');
 end
 $$;
+comment on function libsql_sync.key_match_sql(oid, text[], text, text) is
+  'The SQL "a.k1 = b.k1 and ..." for two aliases of a table''s rows.';

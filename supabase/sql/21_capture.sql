@@ -1,12 +1,15 @@
--- The query whose rows are the messages of one statement. For every key the
--- statement touched, old and new: the row that is in the table NOW, or a
--- delete. The transition image would be wrong where a user's trigger changed
--- the row again: that inner statement's message comes first.
+-- Capture: what a statement that wrote to a listed table sends to the queue. These
+-- functions generate the SQL of the trigger function (22_triggers), once per table and
+-- kind of statement, when attach() runs. First step of the data's way.
+
+-- The row that is sent is the one in the table NOW, not the transition image: that would
+-- be wrong where a user's trigger changed the row again, as the inner statement's message
+-- comes first.
 --
--- Of a row that keeps its key, an UPDATE sends what it changed: every column comes
--- with each statement that changes it, as the whole row does with each that makes
--- it, so that what is sent last is what is there. What a trigger updates it sends
--- whole: it sees what the statement around it did, which tells of that later.
+-- Of a row that keeps its key, an UPDATE sends what it changed: every column comes with
+-- each statement that changes it, as the whole row does with each that makes it, so what
+-- is sent last is what is there. What a trigger updates it sends whole: it sees what the
+-- statement around it did, which sends that later.
 create or replace function libsql_sync.capture_sql(relation oid, table_name text, operation text)
 returns text
 language plpgsql stable
@@ -110,7 +113,7 @@ begin
       -- Lateral with offset 0: the plan is a session's and made for its first
       -- statement. A join made for one of many rows would read the whole table
       -- for every single row that follows.
-      -- "is distinct from null": a composite with a null in it is no null.
+      -- "is distinct from null": a composite with a null in it is not null.
       touched_key, key_columns[1], live_key,
       -- Under another spelling of its key the row is another one in the replica.
       case when operation = 'UPDATE'
@@ -129,8 +132,7 @@ begin
         )::text::xid8) = 'in progress'$own$,
       case when operation = 'UPDATE' then 'cross join sent s' else '' end)
     || format(
-      -- Deletes come first, so that where an old and a new key are one in the
-      -- replica, the row stays.
+      -- Deletes come first: if an old and a new key are one in the replica, the row stays.
       -- No libSQL row may pass 5,000,000 bytes: such a row sends its key alone.
       $sql$select m.message from (
         select 0 as kind, min(d.n) as n, jsonb_build_object(
@@ -162,11 +164,12 @@ begin
         else format('%L::jsonb', to_jsonb(columns)) end);
 end
 $$;
+comment on function libsql_sync.capture_sql(oid, text, text) is
+  'The query whose rows are the messages of one statement: for every key that it touched, old and new, the row that is in the table now, or a delete. In: the table, its name in schema.json, INSERT, UPDATE or DELETE.';
 
--- The same for a statement that touched one row, the most frequent one, without a
--- query but for the rows themselves. It leaves no message where the key changed,
--- or the row is not there as the statement left it: then capture_sql() answers. So
--- it does where one snapshot may see two rows of a key.
+-- The most frequent statement touches one row. It leaves no message if the key changed,
+-- or the row is not there as the statement left it: then capture_sql() answers. So it
+-- does if one snapshot may see two rows of a key.
 create or replace function libsql_sync.one_row_sql(relation oid, table_name text, operation text)
 returns text
 language sql stable
@@ -252,8 +255,9 @@ $sql$, c.differs, c.name, c.cell), '') filter (where c.name <> all (t.key)), '')
   ) k
   where t.name = table_name
 $$;
+comment on function libsql_sync.one_row_sql(oid, text, text) is
+  'The same as capture_sql() for a statement that touched one row, as PL/pgSQL without a query but for the rows themselves.';
 
--- The query whose rows are the deletes of everything in one partition.
 create or replace function libsql_sync.truncate_sql(partition oid, table_name text)
 returns text
 language sql stable
@@ -273,3 +277,5 @@ as $$
   where t.name = table_name
   group by t.key
 $$;
+comment on function libsql_sync.truncate_sql(oid, text) is
+  'The query whose rows are the deletes of everything in one partition.';

@@ -1,6 +1,8 @@
--- The branches of the trigger function: one static branch per table and statement
--- kind (EXECUTE per call costs half of a small statement's time; plpgsql plans
--- a branch only when it runs).
+-- The text of the trigger function, put together from 21_capture. Still the first step of
+-- the data's way: the function runs in each writer's transaction, with its owner's rights.
+
+-- One static branch per table and kind of statement: EXECUTE per call costs half of a
+-- small statement's time, and PL/pgSQL plans a branch only when it runs.
 create or replace function libsql_sync.branches()
 returns table (relation oid, table_name text, operation text, branch text)
 language sql stable
@@ -24,8 +26,9 @@ $branch$, o.operation, o.transition,
   cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
   where r.oid is not null
 $$;
+comment on function libsql_sync.branches() is
+  'The branches of the trigger function, one for each listed table that exists and each kind of statement.';
 
--- The text of the trigger function.
 create or replace function libsql_sync.trigger_sql()
 returns text
 language plpgsql stable
@@ -107,8 +110,9 @@ end
 $body$;
 end
 $$;
+comment on function libsql_sync.trigger_sql() is
+  'The body of the trigger function as the tables are today.';
 
--- A trigger's name inside PostgreSQL's 63 bytes.
 create or replace function libsql_sync.trigger_name(table_name text, suffix text)
 returns text
 language sql immutable
@@ -119,3 +123,5 @@ as $$
          then table_name else md5(table_name) end
     || '_libsql' || suffix
 $$;
+comment on function libsql_sync.trigger_name(text, text) is
+  'The name of a table''s trigger, inside PostgreSQLs 63 bytes. In: the table''s name, and a suffix such as _update.';

@@ -1,4 +1,7 @@
--- What keeps a table from being replicated, or null.
+-- attach(): triggers on every listed table, and none elsewhere. It compares what is there
+-- with what should be, and changes only what differs: so a second run takes no lock on a
+-- user's table. If rows may have bypassed the queue, it marks the chain to be walked.
+
 create or replace function libsql_sync.attach_problem(relation oid, key_columns text[])
 returns text
 language sql stable
@@ -8,7 +11,7 @@ as $$
     when c.relkind = 'v' then 'is a view'
     when c.relkind = 'm' then 'is a materialized view'
     when c.relkind = 'f' then 'is a foreign table'
-    when c.relkind not in ('r', 'p') then 'is no table'
+    when c.relkind not in ('r', 'p') then 'is not a table'
     when exists (
       select from pg_inherits h join pg_class p on p.oid = h.inhparent
       where relation in (h.inhparent, h.inhrelid) and p.relkind = 'r'
@@ -26,12 +29,14 @@ as $$
         and d.value ->> 'name' = any (key_columns)
         and (d.value ->> 'type' = 'INTEGER' and y.typcategory <> 'N'
           or d.value ->> 'type' = 'BOOLEAN' and y.typcategory not in ('B', 'N'))
-    ) then 'has a key column that is no number or boolean, as schema.json declares it: declare it TEXT'
+    ) then 'has a key column that schema.json declares as a number or boolean and that is neither: declare it TEXT'
     when row_security_active(relation)
       then 'hides rows from ' || current_user || ' by row level security'
   end
   from pg_class c where c.oid = relation
 $$;
+comment on function libsql_sync.attach_problem(oid, text[]) is
+  'Why a table cannot be replicated, or null. In: the table, and its key''s columns.';
 
 -- The first step of attach().
 create or replace function libsql_sync.check_tables()

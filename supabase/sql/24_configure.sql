@@ -1,5 +1,5 @@
--- Put a schema.json in force, and attach. `deno task schema` writes the call;
--- the hash is how worker and replica name the schema.
+-- Puts a schema.json in force. The call with the project's schema.json is in 90_finish.
+
 create or replace function libsql_sync.configure(schema_hash text, spec jsonb)
 returns integer
 language plpgsql
@@ -20,3 +20,5 @@ begin
   return libsql_sync.attach();
 end
 $$;
+comment on function libsql_sync.configure(text, jsonb) is
+  'Puts a schema.json in force and attaches. In: its hash, by which worker and replica name it, and {"tables": [{"name", "key", "columns", "indexes"}, ...]}. Returns how many triggers were made. deno task schema writes the call.';

@@ -1,4 +1,7 @@
--- Whether a text is a JSON object or array.
+-- The shape in which the worker gets a message: JSON text. Messages of row triggers of
+-- other solutions are translated, and what no worker could hold is replaced by a note.
+-- Used by head() and recorded() (31_queue_head), and for dead letters.
+
 create or replace function libsql_sync.is_json_container(value text)
 returns boolean
 language plpgsql immutable
@@ -13,9 +16,10 @@ exception when others then
   return false;
 end
 $$;
+comment on function libsql_sync.is_json_container(text) is
+  'Whether a text is a JSON object or array.';
 
--- A classic message {record, old_record, type, table} of a row trigger as one of
--- ours. jsonb is exact, so numbers keep every digit. Null when it is not one.
+-- jsonb is exact, so numbers keep every digit.
 create or replace function libsql_sync.classic_envelope(message jsonb)
 returns jsonb
 language plpgsql stable
@@ -76,10 +80,11 @@ begin
   return envelope;
 end
 $$;
+comment on function libsql_sync.classic_envelope(jsonb) is
+  'A classic message {record, old_record, type, table} of a row trigger as one of ours, or null if it is not one.';
 
--- A message as the worker gets it, where it may be large or deep: jsonb keeps of
--- 1e131071 one digit, and may be compressed. A worker has 128 MB: 32 MB of one
--- message is more than any row of ours.
+-- jsonb keeps of 1e131071 one digit, and may be compressed. A worker has 128 MB: 32 MB
+-- of one message is more than any row of ours.
 create or replace function libsql_sync.large_envelope(message jsonb)
 returns text
 language plpgsql stable
@@ -117,9 +122,9 @@ exception when program_limit_exceeded then
     case when length(message ->> 'table') < 64 then message -> 'table' end);
 end
 $$;
+comment on function libsql_sync.large_envelope(jsonb) is
+  'A message as the worker gets it, if it may be large or deep; {"failed": "54000"} if it is too large for a worker.';
 
--- A message as the worker gets it: JSON text. What cannot be read goes as it is,
--- for the worker to park with its reason.
 create or replace function libsql_sync.envelope(message jsonb)
 returns text
 language sql stable
@@ -134,3 +139,5 @@ as $$
     else coalesce(libsql_sync.classic_envelope(message), message)::text
   end
 $$;
+comment on function libsql_sync.envelope(jsonb) is
+  'A message as the worker gets it: JSON text. What cannot be read stays as it is, for the worker to park with its reason.';

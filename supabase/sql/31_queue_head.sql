@@ -1,6 +1,10 @@
--- The transactions that may have put a message into the queue and are still open.
--- An id is drawn under the lock that an INSERT takes on the queue first and keeps
--- until its transaction ends.
+-- Reading the queue. Second step of the data's way: claim() takes the head of the queue in
+-- msg_id order, from the floor on. The floor is an id below which no message is or can
+-- appear: without it each claim would read the dead rows of all that was ever queued, for
+-- as long as an old snapshot keeps VACUUM from them.
+
+-- An id is drawn under the lock that an INSERT takes on the queue first and keeps until
+-- its transaction ends.
 create or replace function libsql_sync.queue_writers()
 returns setof text
 language sql stable
@@ -12,9 +16,11 @@ as $$
     and l.relation = 'pgmq.q_replicate_data_libsql'::regclass
     and l.pid is distinct from pg_backend_pid()
 $$;
+comment on function libsql_sync.queue_writers() is
+  'The transactions that may have put a message into the queue and are still open.';
 
--- The highest id the queue has drawn; null where that does not say that all lower
--- ones are drawn as well: a session that draws many at once keeps some for later.
+-- Null if lower ids may still be undrawn: a session that draws many at once keeps some
+-- for later.
 create or replace function libsql_sync.drawn()
 returns bigint
 language sql stable
@@ -24,17 +30,15 @@ as $$
   where s.seqrelid = pg_get_serial_sequence('pgmq.q_replicate_data_libsql', 'msg_id')::regclass
     and s.seqcache = 1 and s.seqincrement = 1 and not s.seqcycle
 $$;
+comment on function libsql_sync.drawn() is
+  'The highest msg_id that the queue has drawn, or null if that does not mean that all lower ones are drawn as well.';
 
--- Where the queue is read from, and how far that may rise: "settled", which was
--- recorded before, once everybody has ended who could still reveal a smaller id.
--- Without a floor every claim reads the dead rows of all that was ever queued,
--- for as long as somebody's old snapshot keeps VACUUM from them.
 create or replace function libsql_sync.floor(c libsql_sync.chain, out lowest bigint, out settled bigint)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select
-    -- Another queue, or numbers that began again, are below any floor.
+    -- The numbers of another queue, or of one that began again, are below any floor.
     case when known.is_ours then c.floor else 0 end,
     case when known.is_ours and not exists (
       select from libsql_sync.queue_writers() w
@@ -44,9 +48,10 @@ as $$
     select coalesce(c.floor_queue = 'pgmq.q_replicate_data_libsql'::regclass and libsql_sync.drawn() + 1 >= c.floor, false)
   ) known (is_ours)
 $$;
+comment on function libsql_sync.floor(libsql_sync.chain) is
+  'Where the queue is read from, and how far that may rise: "settled" is what was recorded before, once all transactions have ended that could still reveal a smaller id.';
 
--- Keep the floor, and record how far it may rise next. The ids drawn are read
--- before who may hold them.
+-- The ids drawn are read before the transactions that may hold them.
 create or replace function libsql_sync.keep_floor(lowest bigint)
 returns void
 language plpgsql
@@ -61,16 +66,11 @@ begin
   where id = 1;
 end
 $$;
+comment on function libsql_sync.keep_floor(bigint) is
+  'Records the floor, and how far it may rise next.';
 
--- The head of the queue from the floor on in msg_id order, besides what is handed
--- out, as far as the bounds go (one message at least), and whether that was all.
--- STABLE: it sees the caller's one snapshot. pgmq.read is not used: it promises no order.
---
--- "envelopes" are JSON texts [id, message], joined by commas. Where all that a table
--- has in them are messages of one row each, they come as one, [[id, ...], message],
--- with a row for each id: their columns are named once. Where these differ, "kinds"
--- lists them, and "of" says which each row has.
--- Texts of some MB take long to copy: each step hands on as few as it can.
+-- pgmq.read is not used: it promises no order. Texts of some MB take long to copy: each
+-- step hands on as few as it can.
 create or replace function libsql_sync.head(
   lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
@@ -179,10 +179,11 @@ as $$
       order by m.msg_id limit 1
     ) is null
 $$;
+comment on function libsql_sync.head(bigint, int8multirange, integer, integer) is
+$$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot.
+"envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
 
--- The messages of a recorded batch again: pending ones lie in the queue,
--- acked ones in the archive. The join by bounds uses the index; "msg_id <@
--- multirange" would scan.
+-- The join by bounds uses the index; "msg_id <@ multirange" would scan.
 create or replace function libsql_sync.recorded(
   b libsql_sync.batches, out envelopes text, out messages integer
 )
@@ -205,3 +206,5 @@ begin
   end if;
 end
 $$;
+comment on function libsql_sync.recorded(libsql_sync.batches) is
+  'The messages of a recorded batch again: pending ones are in the queue, acked ones in the archive.';

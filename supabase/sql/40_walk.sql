@@ -1,14 +1,17 @@
--- The newest dead letter's id: ids say what came first, a clock may go back. Letters
--- are filed under the chain's lock, so that none with a smaller id appears late.
+-- Which walk is next. A walk reads tables page by page; a page rides on a drained batch
+-- and is read in its snapshot (42_read_page). Its progress is in the replica's row, never
+-- here: a batch that is lost takes its progress along.
+
+-- Ids say what came first, as a clock may go back. Letters are filed under the chain's
+-- lock, so none with a smaller id appears late.
 create or replace function libsql_sync.newest_letter()
 returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select coalesce(max(d.msg_id), 0) from pgmq.q_replicate_data_libsql_dlq d $$;
+comment on function libsql_sync.newest_letter() is
+  'The newest dead letter''s id, or 0.';
 
--- A walk that was asked for, next to nothing if nobody asks: a replica that is
--- not walked yet gets one over everything, a walked one is scrubbed. The
--- progress lies in the replica's row, never here.
 create or replace function libsql_sync.next_walk(c libsql_sync.chain, at jsonb, may_scrub boolean)
 returns libsql_sync.walks
 language plpgsql
@@ -20,7 +23,7 @@ declare
 begin
   select * into w from libsql_sync.walks v
   where v.walk_gen = (at ->> 'walk_gen')::bigint and at ->> 'walk_at' is not null;
-  -- A scrub steps aside for whatever somebody asked for, begun or not.
+  -- A scrub gives way to every walk that was asked for, begun or not.
   if w.walk_gen is null or w.kind = 'scrub' then
     select * into w from (
       select v.* from libsql_sync.walks v
@@ -47,7 +50,7 @@ begin
       returning * into w;
     elsif (at ->> 'walk_done')::integer = 1 and c.scrub_rows > 0 and may_scrub then
       insert into libsql_sync.walks (kind, tables, repair, closes, reason, letters_until)
-      values ('scrub', everything, true, true, 'for ever', libsql_sync.newest_letter())
+      values ('scrub', everything, true, true, 'the background check', libsql_sync.newest_letter())
       returning * into w;
     end if;
   end if;
@@ -57,6 +60,8 @@ begin
   return w;
 end
 $$;
+comment on function libsql_sync.next_walk(libsql_sync.chain, jsonb, boolean) is
+  'The walk that a replica takes next, or null: the one it is in, the next that was asked for, a backfill if it was not walked yet, or the scrub if that may run now. In: the chain, the replica''s row, whether a scrub may run.';
 
 create or replace function libsql_sync.held_walk(c libsql_sync.chain, at jsonb, may_scrub boolean)
 returns libsql_sync.walks

@@ -1,5 +1,6 @@
--- The key columns in the order of the index that is walked, which may be fewer
--- than the listed key, with the operators and the collation that index has.
+-- The queries of a page: rows in the order of the key's index, and rows by key. Texts of
+-- SQL again, as in 20_render, so that a walked row equals a captured one.
+
 create or replace function libsql_sync.walk_columns(relation oid, key_columns text[])
 returns table (n bigint, name text, quoted text, type_oid oid, type text, less text, equal text, at_least text, greater text)
 language plpgsql stable
@@ -40,12 +41,12 @@ begin
   order by k;
 end
 $$;
+comment on function libsql_sync.walk_columns(oid, text[]) is
+  'The columns of the index that is walked, which may be fewer than the listed key, in its order, with the operators and the collation that the index has.';
 
--- The query of a page: $1 the walked key it starts after (null: the start),
--- $2 rows at most. It follows the index, so that no page costs a sort. For each row:
--- its bytes; its cells, as JSON text where they are few bytes: rendered here they take
--- half as long as in PL/pgSQL, which however fetches up to 50 rows that it may not
--- need; its place.
+-- It follows the index, so that no page costs a sort. Cells of few bytes come as JSON
+-- text: rendered in the query they take half as long as in PL/pgSQL, which however fetches
+-- up to 50 rows that it may not need.
 create or replace function libsql_sync.rows_sql(relation oid, table_name text)
 returns text
 language sql stable
@@ -79,10 +80,9 @@ as $$
   where t.name = table_name
   group by t.key
 $$;
+comment on function libsql_sync.rows_sql(oid, text) is
+  'The query of a page: $1 the walked key that it starts after (null: the start), $2 rows at most. For each row its bytes, its cells as JSON text if they are few bytes or else as an array, and its place.';
 
--- The query of rows by key: $1 keys as the replica stores them, a json array of
--- arrays in the order of the listed key. For each: its cells ("whole", else an
--- empty array), or null.
 create or replace function libsql_sync.lookup_sql(relation oid, table_name text, whole boolean)
 returns text
 language sql stable
@@ -114,9 +114,11 @@ as $$
   where t.name = table_name
   group by t.key
 $$;
+comment on function libsql_sync.lookup_sql(oid, text, boolean) is
+  'The query of rows by key: $1 keys as the replica stores them, a JSON array of arrays in the order of the listed key. For each the row''s cells ("whole", else an empty array), or null.';
 
--- Rows by key, each in turn where one of the keys is no value of its column:
--- such a key is nobody's.
+-- If one of the keys cannot be a value of its column, each is read by itself: such a key
+-- has no row.
 create or replace function libsql_sync.lookup(relation oid, table_name text, keys jsonb, whole boolean)
 returns table (key jsonb, cells text[])
 language plpgsql stable
@@ -153,6 +155,8 @@ begin
   end loop;
 end
 $$;
+comment on function libsql_sync.lookup(oid, text, jsonb, boolean) is
+  'Rows by key: the key, and the row''s cells or null. In: the table, its name in schema.json, a JSON array of keys, whether the cells are wanted.';
 
 create or replace function libsql_sync.read_keys(
   relation oid, table_name text, keys jsonb, done integer, rows_max integer, bytes_max bigint,

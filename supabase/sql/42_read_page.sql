@@ -1,11 +1,14 @@
--- Where a walk goes after a half of a table: null where it ends.
+-- The page that rides on a batch: read in the batch's own snapshot, so that it is the
+-- state its messages lead to. A table is walked in two halves: forward in the source's
+-- order, then back over the replica's keys, to find rows that the source does not have.
+
 create or replace function libsql_sync.next_place(w libsql_sync.walks, at jsonb, place jsonb)
 returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    -- What was created empty by this epoch can hold no row that is not ours.
+    -- A table that this epoch created empty can hold no row that the source lacks.
     when place ->> 'half' = 'forward' and not coalesce((at ->> 'fresh')::jsonb ? (place ->> 'table'), false)
       then jsonb_build_object('table', place -> 'table', 'half', 'back')
     else (
@@ -16,10 +19,11 @@ as $$
     )
   end
 $$;
+comment on function libsql_sync.next_place(libsql_sync.walks, jsonb, jsonb) is
+  'Where a walk continues after a half of a table, or null at its end. In: the walk, the replica''s row, the place.';
 
--- Keys of a table with an open dead letter, and whether the walk leaves the row
--- out: what the replica itself refused would make it stand still there. A redrive
--- tries what was refused before it.
+-- What the replica itself refused would make the walk stand still there. A redrive tries
+-- what was refused before it.
 create or replace function libsql_sync.open_keys(w libsql_sync.walks, table_name text)
 returns jsonb
 language sql stable
@@ -40,9 +44,9 @@ as $$
   ) d
   where d.bytes <= 1000000
 $$;
+comment on function libsql_sync.open_keys(libsql_sync.walks, text) is
+  'The keys of a table that have an open dead letter, [{"key", "skip"}, ...]: with "skip" the walk leaves the row out.';
 
--- Whether a table is too large for its indexes to be built in one transaction of
--- the replica: then they stay on while it is filled.
 create or replace function libsql_sync.is_large(relation oid)
 returns boolean
 language sql stable
@@ -54,10 +58,11 @@ as $$
   where c.oid = relation and c.relkind = 'r'
     or c.oid in (select t.relid from pg_partition_tree(relation) t where t.isleaf)
 $$;
+comment on function libsql_sync.is_large(oid) is
+  'Whether a table is too large for its indexes to be built in one transaction of the replica: then they stay on while it is filled.';
 
--- Where a walk stands: in the replica's row, or at its start, also where the row
--- holds no place of this walk. A hand in the row would end it early, and so would
--- a key with other columns than the page before had.
+-- A place that was edited by hand would end the walk early, and so would a key with other
+-- columns than the page before had: both start over.
 create or replace function libsql_sync.place_of(w libsql_sync.walks, at jsonb)
 returns jsonb
 language sql stable
@@ -82,16 +87,17 @@ as $$
   ), jsonb_build_object('table', w.tables[1],
     'half', case when w.keys is null then 'forward' else 'keys' end))
 $$;
+comment on function libsql_sync.place_of(libsql_sync.walks, jsonb) is
+  'Where a walk stands: the place in the replica''s row, or the walk''s start if the row has none of this walk.';
 
--- Lock the table of the next page, before the snapshot that reads it is taken. A
--- TRUNCATE, or an ALTER TABLE that rewrites, leaves older snapshots an empty
--- table: a page of one that began before it, and read after it, would take
--- every row for gone. Returns false where somebody has the table locked.
+-- A TRUNCATE, or an ALTER TABLE that rewrites, leaves older snapshots an empty table: a
+-- page of one that began before it, and read after it, would take every row for gone.
 create or replace function libsql_sync.hold_page(w libsql_sync.walks, at jsonb)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
--- The chain must not wait for somebody's lock on a table, nor he for the chain.
+-- The chain must not wait for another transaction's lock on a table, nor that one for
+-- the chain.
 set lock_timeout = '200ms'
 as $$
 begin
@@ -103,10 +109,12 @@ exception
     return false;
   when others then
     if sqlstate like '40%' then raise; end if;
-    -- The page tells what is wrong with it.
+    -- read_page() reports what is wrong with the table.
     return true;
 end
 $$;
+comment on function libsql_sync.hold_page(libsql_sync.walks, jsonb) is
+  'Locks the table of the next page, before the snapshot that reads it is taken. Returns false if another transaction has the table locked.';
 
 create or replace function libsql_sync.count_differs(relation oid, table_name text, replica_count bigint, messages integer)
 returns boolean

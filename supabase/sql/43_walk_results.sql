@@ -1,10 +1,12 @@
--- Keep what walks found, for status alone: the counts live in the replica.
+-- What walks found, for status and for dead letters that a walk has repaired; and how a
+-- walk is asked for.
+
 create or replace function libsql_sync.note_walked(walked jsonb, at jsonb)
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  -- A backfill is not asked what it finds: it writes what is not there yet.
+  -- Not what a backfill finds: it writes what is not there yet.
   with noted as (
     select t.name, w.repair, f.value ->> 'failed' is null and (f.value ->> 'ended')::boolean as ended,
       (f.value ->> 'differing')::bigint + (f.value ->> 'ghosts')::bigint as found,
@@ -31,8 +33,8 @@ as $$
       then clock_timestamp() else w.ended_at end
   from jsonb_array_elements(walked) f
   where w.walk_gen = (f.value ->> 'walk_gen')::bigint;
-  -- What was set aside before the walk, and not again by it, is mended: where the
-  -- replica's row still says that the walk came through.
+  -- What was parked before the walk, and not again by it, is repaired, if the replica's
+  -- row still says that the walk came through.
   with closed as (
     delete from pgmq.q_replicate_data_libsql_dlq d
     using jsonb_array_elements(walked) f
@@ -51,9 +53,9 @@ as $$
   update libsql_sync.chain set letters_closed = greatest(letters_closed, (at ->> 'position')::bigint)
   where id = 1 and exists (select from closed)
 $$;
+comment on function libsql_sync.note_walked(jsonb, jsonb) is
+  'Records what walks found, and closes the dead letters that they repaired. In: [{"walk_gen", "table", "rows", "differing", "ghosts", "ended", "failed"?}, ...] as the replica counted it, and the replica''s row.';
 
--- Ask for a walk; {"kind": "backfill" | "verify", "table": name?, "repair": boolean?}
--- -> {"walk_gen"}. One of the same kind that has not ended is answered again.
 create or replace function libsql_sync.request_walk(request json)
 returns json
 language plpgsql
@@ -88,3 +90,7 @@ begin
   return json_build_object('do', 'requested', 'walk_gen', w.walk_gen, 'tables', w.tables);
 end
 $$;
+comment on function libsql_sync.request_walk(json) is
+$$Asks for a walk.
+In: {"kind": "backfill" | "verify", "table": name?, "repair": boolean?}
+Out: {"do": "requested", "walk_gen", "tables"} or {"do": "unknown_table"}. If one of the same kind has not ended, it is answered again.$$;

@@ -1,4 +1,6 @@
--- How many messages are queued: exact up to 10,000, then a lower bound.
+-- The lease: one sync at a time, so that two workers do not do the same work. No safety
+-- rests on it; that is what the chain's row lock and the replica's guard are for.
+
 create or replace function libsql_sync.queued()
 returns jsonb
 language sql stable
@@ -12,20 +14,18 @@ as $$
       where m.msg_id >= (select h.floor from libsql_sync.chain h) order by m.msg_id limit 10001) q
   ) c
 $$;
+comment on function libsql_sync.queued() is
+  'How many messages are queued: {"queued", "queued_exact"}, exact up to 10,000, then a lower bound.';
 
--- What worker and functions must agree on: one more whenever a call changes.
+-- One more whenever a call changes.
 create or replace function libsql_sync.version()
 returns integer
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$ select 4 $$;
+comment on function libsql_sync.version() is
+  'The version of the calls between worker and source, on which both must agree.';
 
--- Take the lease: {"lease": token, "seconds": n, "version": n}
--- -> {"do": "granted" | "busy" | "other_version", "version", "epoch", ...}.
--- "followed" says that the replica was seen in this epoch. "scrub" says whether a
--- page of the scrub may ride: where syncs are many, one a minute. "brief" says that
--- a sync need not wait for what may come: somebody calls for it at once.
--- It only saves work; no safety rests on it.
 create or replace function libsql_sync.lease(request json)
 returns json
 language plpgsql
@@ -56,3 +56,8 @@ begin
   return jsonb_build_object('do', 'granted', 'epoch', c.epoch, 'scrub', may_scrub, 'brief', c.realtime);
 end
 $$;
+comment on function libsql_sync.lease(json) is
+$$Takes the lease.
+In: {"lease": token, "seconds": n, "version": n}
+Out: {"do": "granted", "epoch", "scrub", "brief"}, {"do": "busy", "queued", "queued_exact", "epoch", "paused", "followed"} or {"do": "other_version", "version"}.
+"followed": the replica was seen in this epoch. "scrub": a page of the scrub may ride; with realtime, once a minute. "brief": the sync need not wait for further changes, as it is called at once when there are some.$$;

@@ -1,4 +1,6 @@
--- How long the oldest change that is queued has waited, in milliseconds.
+-- The end of a sync: what it did is recorded for status, the lease is given back, and
+-- the alerts that are due are handed to the worker.
+
 create or replace function libsql_sync.lag_ms(c libsql_sync.chain)
 returns bigint
 language sql stable
@@ -10,9 +12,9 @@ as $$
       select q.enqueued_at from pgmq.q_replicate_data_libsql q
       where q.msg_id >= c.floor order by q.msg_id limit 1) m), 0)
 $$;
+comment on function libsql_sync.lag_ms(libsql_sync.chain) is
+  'How long the oldest queued change has waited, in milliseconds; 0 if none is queued.';
 
--- Keep what a sync did: {"processed", "parked", "batches", "replays", "ms",
--- "error"?, "tables": {name: rows}}, and what its last claim acked.
 create or replace function libsql_sync.note_sync(c libsql_sync.chain, sync jsonb, queued integer)
 returns void
 language plpgsql
@@ -43,17 +45,16 @@ begin
   on conflict (table_name) do update set applied = o.applied + excluded.applied;
 end
 $$;
+comment on function libsql_sync.note_sync(libsql_sync.chain, jsonb, integer) is
+  'Records a sync in syncs, minutes and counts. In: the chain, {"processed", "parked", "batches", "replays", "ms", "failed", "error"?, "tables": {name: rows}}, and how many messages are queued.';
 
--- What the alert webhook is to be told: what began since it was told last, and
--- what is over -> {"alerts": [{"name", "detail"}], "alerted": state}, or {}. The
--- state comes back by release() when the webhook has taken it.
 create or replace function libsql_sync.alerts_due(c libsql_sync.chain)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  told jsonb := coalesce(c.alerted -> 'open', '{}');
+  sent jsonb := coalesce(c.alerted -> 'open', '{}');
   seen jsonb := coalesce(c.alerted -> 'seen', '{}');
   open jsonb := '{}';
   parked bigint := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d);
@@ -68,10 +69,10 @@ begin
   if parked > 0 then
     open := open || jsonb_build_object('parked', parked::text);
   end if;
-  -- What was mended at once is told as well, and that it is over next time.
+  -- Drift that was repaired at once is an alert as well, and over the next time.
   select coalesce(sum(o.drift), 0), coalesce(bool_or(o.drifted), false)
   into drift, drifted from libsql_sync.counts o;
-  if drifted or drift > coalesce((seen ->> 'drift')::bigint, 0) and not told ? 'drift' then
+  if drifted or drift > coalesce((seen ->> 'drift')::bigint, 0) and not sent ? 'drift' then
     open := open || jsonb_build_object('drift', (drift - coalesce((seen ->> 'drift')::bigint, 0))::text);
   end if;
   if (heartbeat ->> 'stale')::boolean then
@@ -81,7 +82,7 @@ begin
         when 'cron' then ': the cron is silent' else ': nothing behind the cron answers' end);
   end if;
   if c.seen ->> 'epoch' = c.epoch and (c.seen ->> 'position')::bigint < c.position
-    or replays > coalesce((seen ->> 'replays')::bigint, 0) and not told ? 'rewind'
+    or replays > coalesce((seen ->> 'replays')::bigint, 0) and not sent ? 'rewind'
   then
     open := open || jsonb_build_object('rewind', (replays - coalesce((seen ->> 'replays')::bigint, 0))::text);
   end if;
@@ -89,7 +90,7 @@ begin
   if error in ('replica_foreign', 'replica_ahead') then
     open := open || jsonb_build_object('epoch', error);
   elsif newest.reason not in ('installed', 'nuke') and newest.begun_at > clock_timestamp() - interval '1 day'
-    and (newest.generation > coalesce((seen ->> 'epoch')::bigint, 0) and not told ? 'epoch'
+    and (newest.generation > coalesce((seen ->> 'epoch')::bigint, 0) and not sent ? 'epoch'
       or c.seen ->> 'epoch' is distinct from c.epoch)
   then
     open := open || jsonb_build_object('epoch', newest.reason);
@@ -97,7 +98,7 @@ begin
   select jsonb_agg(jsonb_build_object('name', coalesce(o.key, t.key), 'detail', o.value)
     order by coalesce(o.key, t.key))
   into due
-  from jsonb_each_text(open) o full join jsonb_each_text(told) t on t.key = o.key
+  from jsonb_each_text(open) o full join jsonb_each_text(sent) t on t.key = o.key
   where o.key is null or t.key is null;
   if due is null then
     return '{}';
@@ -106,8 +107,9 @@ begin
     'seen', jsonb_build_object('drift', drift, 'replays', replays, 'epoch', newest.generation)));
 end
 $$;
+comment on function libsql_sync.alerts_due(libsql_sync.chain) is
+  'What the alert webhook is to be sent: {"alerts": [{"name", "detail"}], "alerted": state}, or {}. "alerts" are those that began since the last time, and with a null detail those that are over. The state comes back by release() when the webhook has taken it.';
 
--- The end of a sync: the lease is free, and what was done is on record.
 create or replace function libsql_sync.end_sync(request json, acked integer)
 returns jsonb
 language plpgsql
@@ -137,9 +139,9 @@ begin
   return queue;
 end
 $$;
+comment on function libsql_sync.end_sync(json, integer) is
+  'Gives the lease back and records the sync. In: the request of claim() or release(), and how many messages its claim settled. Out: what release() answers.';
 
--- Give the lease back: {"lease": token, "sync"?, "alerts"?: boolean, "alerted"?}
--- -> {"queued", "queued_exact", "alerts"?, "alerted"?}.
 create or replace function libsql_sync.release(request json)
 returns json
 language plpgsql
@@ -153,3 +155,7 @@ begin
   return libsql_sync.end_sync(request, 0);
 end
 $$;
+comment on function libsql_sync.release(json) is
+$$Gives the lease back.
+In: {"lease": token, "sync": {...}?, "alerts": boolean?, "alerted": state?}; "sync" as for note_sync(), without "failed".
+Out: {"queued", "queued_exact", "alerts"?, "alerted"?}.$$;

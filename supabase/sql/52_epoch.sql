@@ -1,5 +1,8 @@
--- A new epoch: the old one is an ancestor, its pending batch is dropped (its
--- messages stay queued). The caller holds the chain's row lock.
+-- Epochs. A chain of batches belongs to one; when it cannot go on (a restored source, a
+-- nuke, a queue over its cap) a new one begins, and the replica adopts it. First question
+-- of a claim: is the replica of our epoch, and does it have the schema?
+
+-- The caller holds the chain's row lock.
 create or replace function libsql_sync.begin_epoch(reason text, wipe boolean)
 returns text
 language plpgsql
@@ -20,8 +23,9 @@ begin
   return genesis;
 end
 $$;
+comment on function libsql_sync.begin_epoch(text, boolean) is
+  'Begins a new epoch and returns its id. The old one is an ancestor; its pending batches are dropped, and their messages stay queued. In: the reason, and whether a replica that follows is emptied.';
 
--- The answer that makes a replica of an ancestor follow us.
 create or replace function libsql_sync.adopt_answer(from_epoch text)
 returns jsonb
 language sql stable
@@ -37,9 +41,9 @@ as $$
     ))
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.adopt_answer(text) is
+  'The answer that makes a replica of an older epoch follow: {"do": "adopt", "epoch", "from", "reason", "wipe"}.';
 
--- A new epoch, if the one expected is still ours:
--- {"expected": epoch, "wipe": boolean, "reason"} -> {"do": "begun" | "moved", "epoch"}.
 create or replace function libsql_sync.reset(request json)
 returns json
 language plpgsql
@@ -59,6 +63,10 @@ begin
     libsql_sync.begin_epoch(request ->> 'reason', (request ->> 'wipe')::boolean));
 end
 $$;
+comment on function libsql_sync.reset(json) is
+$$Begins a new epoch, if the expected one is still in force.
+In: {"expected": epoch, "wipe": boolean, "reason": text, "refill": boolean?}
+Out: {"do": "begun" | "moved", "epoch"}.$$;
 
 create or replace function libsql_sync.begin_again(at jsonb, reason text, acked integer)
 returns text

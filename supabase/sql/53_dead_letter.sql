@@ -1,4 +1,7 @@
--- File parked changes of a batch as dead letters.
+-- Dead letters: one for each row that could not be applied, with its reason. They are
+-- filed when a batch settles (54_ack), closed by the row's next whole change or a walk, and
+-- listed, tried again or discarded by an operator (60_operate).
+
 create or replace function libsql_sync.dead_letter(b libsql_sync.batches, changes jsonb)
 returns void
 language sql
@@ -28,9 +31,9 @@ as $$
   ) m (kept) on true
   order by p.n
 $$;
+comment on function libsql_sync.dead_letter(libsql_sync.batches, jsonb) is
+  'Files parked changes of a batch as dead letters. In: the batch, and [{"msg_id", "table", "key", "reason"}, ...].';
 
--- The open dead letters whose row is in some messages of the queue, whole or only
--- what changed of it; nearly always there is nothing to look for.
 create or replace function libsql_sync.letters_touched(msg_ids int8multirange)
 returns table (letter bigint, table_name text, key jsonb, reason text, whole boolean, msg_id bigint)
 language plpgsql stable
@@ -83,10 +86,11 @@ begin
   group by d.msg_id;
 end
 $$;
+comment on function libsql_sync.letters_touched(int8multirange) is
+  'The open dead letters whose row is in some messages of the queue, and whether the row comes whole or only what changed of it.';
 
--- What a batch of these messages leaves aside from the start: rows with an open dead
--- letter of which only what changed comes. The replica has them as they were before,
--- or not at all: with some columns newer they would be rows that never were.
+-- The replica has these rows as they were before, or not at all: with some columns newer
+-- they would be rows that never were.
 create or replace function libsql_sync.still_aside(msg_ids int8multirange)
 returns jsonb
 language sql stable
@@ -97,9 +101,9 @@ as $$
   from libsql_sync.letters_touched(still_aside.msg_ids) l
   where not l.whole
 $$;
+comment on function libsql_sync.still_aside(int8multirange) is
+  'What a batch of these messages leaves out from the start, in the form of batches.parked: rows with an open dead letter of which only changed columns come.';
 
--- Dead letters whose whole row came again, and was not set aside again: they are no
--- longer open.
 create or replace function libsql_sync.heal(b libsql_sync.batches)
 returns void
 language sql
@@ -112,9 +116,10 @@ as $$
     where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
   )
 $$;
+comment on function libsql_sync.heal(libsql_sync.batches) is
+  'Closes the dead letters whose whole row came with a batch, and was not parked again.';
 
--- Rows with a dead letter of which only what changed came: they are tried again, by
--- a walk that is asked for unless one has not begun, and reads them later than this.
+-- The walk reads the rows later than this batch; one that has not begun serves as well.
 create or replace function libsql_sync.try_updated(b libsql_sync.batches)
 returns void
 language plpgsql
@@ -136,9 +141,11 @@ begin
       and w.tables = array[asked.table_name] and w.keys = asked.keys;
     if not found then
       insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason, letters_until)
-      values ('redrive', array[asked.table_name], asked.keys, true, false, 'what was set aside was updated',
+      values ('redrive', array[asked.table_name], asked.keys, true, false, 'a parked row was updated',
         libsql_sync.newest_letter());
     end if;
   end loop;
 end
 $$;
+comment on function libsql_sync.try_updated(libsql_sync.batches) is
+  'Asks for a walk of rows with a dead letter of which only changed columns came with a batch: they are tried again, whole.';

@@ -1,5 +1,6 @@
--- Settle the batch the replica has: its messages go to the archive, its parked
--- changes to the dead-letter queue. Returns how many messages left the queue.
+-- Settling: what the replica proves applied leaves the queue. Last step of the data's
+-- way, and the first thing the next claim does.
+
 create or replace function libsql_sync.ack(b libsql_sync.batches)
 returns integer
 language plpgsql
@@ -13,7 +14,7 @@ begin
   perform libsql_sync.try_updated(b);
 
   -- Copied and then deleted: faster than a DELETE that returns what it took.
-  -- An id is in the archive already only where somebody restarted the numbering.
+  -- An id is in the archive already only if the numbering was restarted.
   delete from pgmq.a_replicate_data_libsql a
   using unnest(b.msg_ids) r
   where a.msg_id >= lower(r) and a.msg_id < upper(r);
@@ -26,7 +27,7 @@ begin
   using unnest(b.msg_ids) r
   where m.msg_id >= lower(r) and m.msg_id < upper(r);
 
-  -- What was handed out on top of another version can never be applied.
+  -- A version on top of another one than this can never be applied.
   delete from libsql_sync.batches v
   where v.epoch = b.epoch and (v.position = b.position and v.batch <> b.batch
     or v.position = b.position + 1 and v.prev <> b.batch);
@@ -36,9 +37,11 @@ begin
   return settled;
 end
 $$;
+comment on function libsql_sync.ack(libsql_sync.batches) is
+  'Settles a batch that the replica has: its messages move to the archive, its parked changes to the dead letters. Returns how many messages left the queue.';
 
--- Trim the archive by whole positions, oldest first, a few each time: more than
--- one sync adds per position. Ids stay, so that a replica's past is known.
+-- Oldest first, a few each time: more than one sync adds. Ids stay, so that a replica's
+-- past is known.
 create or replace function libsql_sync.trim()
 returns void
 language plpgsql
@@ -62,9 +65,10 @@ begin
   perform libsql_sync.forget();
 end
 $$;
+comment on function libsql_sync.trim() is
+  'Trims the archive by whole positions that are older than the replay window.';
 
--- The snapshot whose every change is in a replica that stands at this position: of
--- the last batch that was drained. '3:3:' sees nobody's transaction.
+-- '3:3:' is a snapshot that sees no transaction.
 create or replace function libsql_sync.snapshot_at(chain_epoch text, chain_position bigint)
 returns text
 language sql stable
@@ -75,6 +79,8 @@ as $$
     where b.epoch = chain_epoch and b.position <= chain_position and b.drained
     order by b.position desc limit 1), '3:3:')
 $$;
+comment on function libsql_sync.snapshot_at(text, bigint) is
+  'The snapshot whose every change is in a replica that stands at this position: that of the last drained batch. In: the epoch, and the position.';
 
 -- Step 3 of claim().
 create or replace function libsql_sync.prove(

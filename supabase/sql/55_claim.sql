@@ -1,6 +1,6 @@
 -- The worker's one call: settle what the replica proves, and hand out the next batch.
 --
--- Steps as in the design: 1. whose replica is it, 2. does it have the schema, 3. what
+-- Its steps: 1. whose replica is it, 2. does it have the schema, 3. what
 -- does it prove, 4. what did it lose, 5. what is pending, 6. the next version from one
 -- snapshot, 7. the answer. The chain's row is locked first; the steps are VOLATILE, so
 -- that each later statement takes a new snapshot. admit() is in 52_epoch, prove() in

@@ -1,7 +1,8 @@
--- Set changes of a pending batch aside before it is applied; the set only grows:
--- {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
--- -> {"do": "parked" | "gone"}. Of a batch that is replayed they are dead letters
--- at once, as its ack was long ago.
+-- Parking: changes that the replica cannot take are recorded before the batch is applied
+-- without them, so that the rest can go on.
+
+-- The set only grows. Changes of a batch that is replayed are dead letters at once, as
+-- it was settled long ago.
 create or replace function libsql_sync.park(request json)
 returns json
 language plpgsql
@@ -35,3 +36,7 @@ begin
   return '{"do": "parked"}';
 end
 $$;
+comment on function libsql_sync.park(json) is
+$$Records that changes of a pending batch are left out of it.
+In: {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
+Out: {"do": "parked" | "gone"}; "gone" if the batch is not pending any more.$$;

@@ -1,17 +1,18 @@
--- A short text that names this transaction, "xid:seconds:epoch"; lib/reader.ts
--- tells whether a replica contains it, and with it all that it could see. Call it
--- where you write, or after the COMMIT. It takes a transaction id, no lock.
---
--- A source put back to an earlier time numbers its transactions anew while the
--- replica still has the old ones: no batch taken before "seconds" contains this
--- one. That is 2 s before it began, as a claim tells its time before its snapshot.
+-- Reading your own write: a writer takes a bookmark, and lib/reader.ts reports whether a
+-- replica contains it.
+
+-- A source that is restored to an earlier time numbers its transactions anew, while the
+-- replica still has the old ones: no batch taken before "seconds" contains this one. It is
+-- 2 s before the transaction began, as a claim reads its time before its snapshot.
 create or replace function libsql_sync.bookmark()
 returns text
 language sql volatile
-security definer -- whoever writes may call this and touch no table of ours
+security definer -- roles that write may call this and touch no table of ours
 set search_path = pg_catalog, pg_temp
 as $$
   select pg_current_xact_id()::text || ':'
     || (floor(extract(epoch from now()))::bigint - 2) || ':' || c.epoch
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.bookmark() is
+  'A short text that names this transaction, "xid:seconds:epoch". A reader of the replica can ask whether the replica contains it, and with it all that it could see. Call it in the transaction that writes, or after its COMMIT. It takes a transaction id and no lock.';

@@ -1,17 +1,22 @@
--- Hold the worker off; changes stay queued.
+-- What an operator calls in SQL; deno task dlq, backfill, verify do the same from outside.
+-- doctor() is in 63, status() in 67, realtime() in 71, uninstall() in 62.
+
 create or replace function libsql_sync.pause()
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ update libsql_sync.chain set paused = true where id = 1 $$;
+comment on function libsql_sync.pause() is
+  'Holds the worker off; changes stay queued. A sync that is running ends first.';
 
 create or replace function libsql_sync.resume()
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$ update libsql_sync.chain set paused = false where id = 1 $$;
+comment on function libsql_sync.resume() is
+  'Lets the worker go on after pause().';
 
--- How many rows the background check looks at in one sync; 0 turns it off.
 create or replace function libsql_sync.scrub(rows_per_sync integer)
 returns void
 language plpgsql
@@ -24,8 +29,9 @@ begin
   update libsql_sync.chain set scrub_rows = rows_per_sync where id = 1;
 end
 $$;
+comment on function libsql_sync.scrub(integer) is
+  'Sets how many rows the background check compares in one sync, 0 to 20000; 0 turns it off.';
 
--- Compare every cell and mend what differs; one table, or all. Returns the walk.
 create or replace function libsql_sync.backfill(table_name text default null)
 returns bigint
 language plpgsql
@@ -40,8 +46,9 @@ begin
   return (answer ->> 'walk_gen')::bigint;
 end
 $$;
+comment on function libsql_sync.backfill(text) is
+  'Asks for a walk that compares every cell and repairs what differs: of one table, or of all. Returns its walk_gen; the next syncs do it.';
 
--- Compare every cell, and mend what differs when asked. Returns the walk.
 create or replace function libsql_sync.verify(repair boolean default false, table_name text default null)
 returns bigint
 language plpgsql
@@ -57,8 +64,9 @@ begin
   return (answer ->> 'walk_gen')::bigint;
 end
 $$;
+comment on function libsql_sync.verify(boolean, text) is
+  'Asks for a walk that compares every cell and counts what differs; with repair it repairs as well. Of one table, or of all. Returns its walk_gen.';
 
--- The open dead letters.
 create or replace function libsql_sync.dead_letters()
 returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text, message jsonb)
 language sql stable
@@ -69,11 +77,11 @@ as $$
   from pgmq.q_replicate_data_libsql_dlq m
   order by m.msg_id
 $$;
+comment on function libsql_sync.dead_letters() is
+  'The open dead letters: the rows that the replica lacks, or has as they were before, and why.';
 
--- Try dead letters again, all or some. Never the old change itself, which could
--- overwrite newer state: the row as it is now, on a drained batch. A message
--- without a key brings its whole table. Returns how many are tried; those of
--- tables that are not listed cannot be.
+-- Never the old change itself, which could overwrite newer state. A message without a key
+-- brings its whole table.
 create or replace function libsql_sync.redrive(ids bigint[] default null)
 returns integer
 language plpgsql
@@ -104,9 +112,9 @@ begin
   return tried;
 end
 $$;
+comment on function libsql_sync.redrive(bigint[]) is
+  'Tries dead letters again, those named or all: the row as it is now, on a drained batch. Returns how many are tried; those of tables that are not listed cannot be.';
 
--- Put dead letters away, all or some; the rows stay as they are in the replica
--- until their next change or the next walk. Returns how many.
 create or replace function libsql_sync.discard(ids bigint[] default null)
 returns integer
 language plpgsql
@@ -126,3 +134,5 @@ begin
   return gone;
 end
 $$;
+comment on function libsql_sync.discard(bigint[]) is
+  'Discards dead letters, those named or all; the rows stay as they are in the replica until their next change or the next walk. Returns how many. The letters stay in the archive for 30 days.';

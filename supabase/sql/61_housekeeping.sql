@@ -1,13 +1,11 @@
--- Where the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no
--- cap), drop what it holds and begin a new epoch without a wipe: the walk then
--- brings every row as it is. Returns whether it did.
---
--- Nothing is lost: the lock lets every transaction that queued a change end
--- first, so what is dropped was committed before any page of the new epoch is
--- read. The lease is not looked at, or a worker that is always busy would keep
--- the cap from acting; a sync under way finds the new epoch at its next claim.
--- No writer waits longer than the 500 ms; what could not be locked is left to
--- the next call.
+-- Keeping the source small: the cap on the queue, and trimming of what was recorded. All
+-- of it runs with the cron job, every 5 minutes, in bounded steps.
+
+-- Nothing is lost: the lock lets every transaction that queued a change end first, so
+-- what is dropped was committed before any page of the new epoch is read. The lease is
+-- ignored, or a worker that is always busy would keep the cap from acting; a running sync
+-- finds the new epoch at its next claim. No writer waits longer than 500 ms; what could not
+-- be locked is left to the next call.
 create or replace function libsql_sync.cap_queue()
 returns boolean
 language plpgsql
@@ -31,7 +29,7 @@ begin
     perform libsql_sync.begin_epoch(format(
       'the queue of %s MB was over its cap of %s MB: what it held was dropped, every table is walked', mb, mb_max), false);
     truncate pgmq.q_replicate_data_libsql;
-    -- Even where the replica was to stay empty: what is gone comes no other way.
+    -- Even if the replica was to stay empty: dropped changes come no other way.
     update libsql_sync.chain set refill = true where id = 1 and not refill;
   exception when lock_not_available then
     raise warning 'The queue of % MB is over its cap of % MB, and could not be locked within 500 ms: the next call tries again', mb, mb_max;
@@ -41,10 +39,11 @@ begin
   return true;
 end
 $$;
+comment on function libsql_sync.cap_queue() is
+  'If the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no cap), drops what it holds and begins a new epoch without a wipe: the walk then brings every row as it is. Returns whether it did.';
 
--- Forget what recent positions contained, but for the newest; a few each time. A
--- replica that stands at a forgotten one begins a new epoch without a wipe.
--- Of older epochs only their names are ever asked for. Returns how many.
+-- A replica that stands at a forgotten position begins a new epoch without a wipe. Of
+-- older epochs only their names are ever asked for.
 create or replace function libsql_sync.forget(positions_kept bigint default 10000, rows_max integer default 8)
 returns integer
 language plpgsql
@@ -71,11 +70,12 @@ begin
   return forgotten;
 end
 $$;
+comment on function libsql_sync.forget(bigint, integer) is
+  'Deletes trimmed positions but for the newest, a few each time. In: how many positions stay, and how many rows are deleted at most. Returns how many were.';
 
--- Trim the runs of our own cron jobs, a day old and older, 1,000 rows at most.
--- chain.cron_run is how far the table was looked through, so that a table full
--- of other jobs' runs is read once. Answers of pg_net are left to pg_net, which
--- drops them after some hours: nothing in net._http_response tells ours apart.
+-- chain.cron_run is how far the table was searched, so that a table full of other jobs'
+-- runs is read once. Answers of pg_net are left to pg_net, which drops them after some
+-- hours: nothing in net._http_response says which are ours.
 create or replace function libsql_sync.trim_cron_runs()
 returns integer
 language plpgsql
@@ -112,8 +112,8 @@ begin
       else (select max(o.runid) from old o) end,
     (select count(*) from gone)
   into looked, upto, trimmed;
-  -- Little is read again rather than written down; a sequence that began again
-  -- at 1 leaves nothing to look at.
+  -- A few runs are read again rather than recorded; a sequence that began again at 1
+  -- leaves none to search.
   if looked = 10000 and upto is not null then
     update libsql_sync.chain set cron_run = upto where id = 1;
   elsif looked = 0 and seen > 0 then
@@ -124,9 +124,9 @@ exception when insufficient_privilege or undefined_table or undefined_column or 
   return 0;
 end
 $$;
+comment on function libsql_sync.trim_cron_runs() is
+  'Deletes the runs of our own cron jobs that are a day old and older, 1,000 at most. Returns how many.';
 
--- Keep the bookkeeping bounded, in bounded steps; every call of
--- process_libsql_replication_batch() does. Returns how many rows went.
 create or replace function libsql_sync.tidy()
 returns integer
 language plpgsql
@@ -151,13 +151,13 @@ begin
   end loop;
   total := libsql_sync.forget(rows_max => rows_max) + libsql_sync.trim_cron_runs();
 
-  -- What somebody put back by hand, under the id it had.
+  -- Messages that were put back by hand, under the ids they had.
   update libsql_sync.chain h set floor = 0
   where h.id = 1 and exists (select from pgmq.q_replicate_data_libsql m where m.msg_id < h.floor);
 
-  -- What lies in the archive and belongs to no batch: archived before the oldest
-  -- batch there is. A batch's own messages are archived with it, by one
-  -- transaction, which takes no minute.
+  -- What is in the archive and belongs to no batch: archived before the oldest batch. A
+  -- batch's own messages are archived with it, by one transaction, which takes less than
+  -- a minute.
   delete from pgmq.a_replicate_data_libsql a where a.msg_id in (
     select v.msg_id from pgmq.a_replicate_data_libsql v
     where v.archived_at < least(
@@ -190,3 +190,5 @@ begin
   return total + gone;
 end
 $$;
+comment on function libsql_sync.tidy() is
+  'Keeps what is recorded bounded, in bounded steps: batches, archives, walks, runs of cron jobs. Every call of process_libsql_replication_batch() does it. Returns how many rows were deleted.';

@@ -1,9 +1,6 @@
--- Take every trace of ours out of PostgreSQL, for good: triggers, functions, the
--- cron job, the queues with what waits in them, this schema, and the worker's role
--- unless somebody still needs it. Tables of yours, extensions and the replica stay
--- as they are. It waits 3 s at most for a lock;
--- then nothing is gone, and it may be tried again.
--- Undo: run the migration again; a new epoch begins.
+-- Uninstalling. It waits 3 s at most for a lock; then nothing is gone, and it may be tried
+-- again. Undo: run the migration again; a new epoch begins.
+
 create or replace function libsql_sync.uninstall(confirm text)
 returns void
 language plpgsql
@@ -82,3 +79,5 @@ begin
   end;
 end
 $$;
+comment on function libsql_sync.uninstall(text) is
+  'Removes all of ours from PostgreSQL, for good: triggers, functions, the cron jobs, the queues with what waits in them, the schema libsql_sync, and the worker''s role unless it is still needed. Your tables, extensions and the replica stay as they are. In: the word "uninstall".';

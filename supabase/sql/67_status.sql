@@ -1,9 +1,8 @@
--- The heartbeat. When nothing else is to do the cron calls the worker after 15
--- minutes all the same, which writes to the replica's primary (probed_at) and claims:
--- that is the whole way. "at" is when that last was. It is stale after 25 minutes, two
--- calls of the cron later; "silent" says where it ends: at the cron, whose job last
--- came through at "ticked_at", or behind it, at pg_net or the worker. Who is paused is
--- not missed.
+-- How things stand: for operators, and for the worker's /status, /metrics and page.
+
+-- If nothing else is to do, the cron calls the worker after 15 minutes all the same; the
+-- worker writes to the replica's primary (probed_at) and claims: that is the whole way.
+-- 25 minutes are two calls of the cron later.
 create or replace function libsql_sync.heartbeat(c libsql_sync.chain)
 returns jsonb
 language sql stable
@@ -19,9 +18,10 @@ as $$
     from clock_timestamp() t (now)
   ) h
 $$;
+comment on function libsql_sync.heartbeat(libsql_sync.chain) is
+  'When the whole way from cron to replica last worked: {"at", "ticked_at", "stale", "silent"}. Stale after 25 minutes, unless paused; "silent" says where it ends: at the "cron", whose job last ran at "ticked_at", or behind it, at pg_net or the "worker".';
 
--- How things stand, cheaply: no count over a large queue, nothing of the replica
--- but what its last sync told.
+-- Cheap: no count over a large queue.
 create or replace function libsql_sync.status()
 returns jsonb
 language sql
@@ -65,10 +65,10 @@ as $$
   ) || libsql_sync.queued()
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.status() is
+  'How things stand, as JSON: epoch, position, pause, heartbeat, lag, dead letters, the replica''s row as last seen, walks, and the doctor''s findings on tables and triggers.';
 
--- All that the worker's /status, /metrics and page show:
--- {"letters"?: boolean, "alerts"?: boolean} -> status() and what syncs did. With
--- "letters" the newest 50 dead letters, whose keys are of rows.
+-- The keys of dead letters are those of rows: they are sent only if asked for.
 create or replace function libsql_sync.report(request json)
 returns json
 language sql
@@ -106,8 +106,11 @@ as $$
         from (select d.msg_id, d.message from pgmq.q_replicate_data_libsql_dlq d order by d.msg_id desc limit 50) m) end))::json
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.report(json) is
+$$All that the worker's /status, /metrics and page show.
+In: {"letters": boolean?, "alerts": boolean?}
+Out: what status() returns, and "now", "totals", "tables", "syncs", "minutes"; with "letters" the newest 50 dead letters; with "alerts" what alerts_due() returns.$$;
 
--- Try dead letters again: {"ids": [number, ...]?} -> {"tried"}.
 create or replace function libsql_sync.request_redrive(request json)
 returns json
 language sql
@@ -118,3 +121,7 @@ as $$
     case when request -> 'ids' is not null then array(
       select i.id::bigint from json_array_elements_text(request -> 'ids') i (id)) end))
 $$;
+comment on function libsql_sync.request_redrive(json) is
+$$Tries dead letters again, for the worker's page.
+In: {"ids": [number, ...]?}
+Out: {"tried": n}.$$;

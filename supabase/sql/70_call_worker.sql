@@ -1,4 +1,6 @@
--- A secret out of the Vault, or null.
+-- The way from PostgreSQL to the worker: the cron job asks whether there is work, and
+-- pg_net posts to the worker's address, signed with the secret of the Vault.
+
 create or replace function libsql_sync.secret(secret_name text)
 returns text
 language plpgsql stable
@@ -11,20 +13,26 @@ begin
   return (select s.decrypted_secret from vault.decrypted_secrets s where s.name = secret_name);
 end
 $$;
+comment on function libsql_sync.secret(text) is
+  'A secret of the Vault by its name, or null.';
 
 create or replace function public.get_libsql_sync_url()
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select libsql_sync.secret('libsql_sync_url') $$;
+comment on function public.get_libsql_sync_url() is
+  'The worker''s address, from the Vault secret libsql_sync_url; or null.';
 
 create or replace function public.get_libsql_webhook_signature()
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$ select libsql_sync.secret('libsql_webhook_signature') $$;
+comment on function public.get_libsql_webhook_signature() is
+  'The worker''s webhook secret, from the Vault secret libsql_webhook_signature; or null.';
 
--- RFC 2104 with SHA-256. pgcrypto has it too, where it is installed and may be used.
+-- pgcrypto has it too, but may be missing or not permitted.
 create or replace function libsql_sync.hmac(key bytea, message bytea)
 returns bytea
 language plpgsql immutable strict
@@ -42,10 +50,11 @@ begin
   return sha256(outer_pad || sha256(inner_pad || message));
 end
 $$;
+comment on function libsql_sync.hmac(bytea, bytea) is
+  'HMAC-SHA-256 (RFC 2104). In: the key, and the message.';
 
--- What the header x-webhook-signature holds for a POST: what pg_net keeps of it in
--- its tables, which every SQL role can read, is worth nothing after 5 minutes, and
--- nothing for another path.
+-- pg_net keeps the header in its tables, which every SQL role can read: a signature is
+-- worth nothing after 5 minutes, and nothing for another path.
 create or replace function libsql_sync.sign(secret text, url text, body text)
 returns text
 language sql volatile strict
@@ -58,10 +67,9 @@ as $$
     (select case when r.rest ~ '^/' then r.rest else '/' || r.rest end
       from regexp_replace(url, '^[^:/?#]+://[^/?#]*|#.*$', '', 'g') r (rest)) p (path)
 $$;
+comment on function libsql_sync.sign(text, text, text) is
+  'The header x-webhook-signature of a POST. In: the secret, the address, the body.';
 
--- Whether a sync would do something: changes, a batch that nobody applied, a
--- replica that has not followed or is not walked, a walk asked for; and now and then a look at a replica that may
--- have lost its latest commits, which scrubs a page as well.
 create or replace function libsql_sync.has_work()
 returns boolean
 language sql stable
@@ -85,9 +93,11 @@ as $$
     or c.seen_at < clock_timestamp() - interval '15 minutes')
   from libsql_sync.chain c
 $$;
+comment on function libsql_sync.has_work() is
+  'Whether a sync would do something: changes are queued, a batch is not settled, the replica does not follow or is not walked, a walk was asked for. Also true 15 minutes after the last claim, to find a replica that lost its latest commits.';
 
--- Call the worker, once. Returns pg_net's request id. The worker answers within its
--- 8 s budget and its last step. The body goes out as its text, which is signed.
+-- The worker answers within its budget of 8 s and its last step. The body goes out as its
+-- text, which is signed.
 create or replace function libsql_sync.call_worker()
 returns bigint
 language plpgsql
@@ -115,9 +125,9 @@ begin
   );
 end
 $$;
+comment on function libsql_sync.call_worker() is
+  'Calls the worker once. Returns pg_net''s request id.';
 
--- Call the worker when there is something to do: the cron job does, every 5
--- minutes. Returns pg_net's request id, or null.
 create or replace function public.process_libsql_replication_batch()
 returns bigint
 language plpgsql
@@ -135,3 +145,5 @@ begin
   return libsql_sync.call_worker();
 end
 $$;
+comment on function public.process_libsql_replication_batch() is
+  'What the cron job runs every 5 minutes: keeps the source small, and calls the worker if there is something to do. Returns pg_net''s request id, or null.';

@@ -1,10 +1,9 @@
--- One look of realtime(): call the worker when there is something to do and nobody
--- is at it or called. It writes only where it calls, and once after. "closely" looks
--- for more than queued changes, at ten times the cost. Returns whether to look again.
---
--- A call is over when the chain has moved since, or nothing is left to do. One of
--- which nothing came (pg_net or the worker is slow, or fails) is repeated after 5
--- seconds, then after twice that, up to 5 minutes.
+-- Realtime: a second cron job looks all the time, so that changes arrive within a second.
+-- No writer does anything more for it, and none waits.
+
+-- It writes only when it calls, and once after. A call is over when the chain has moved
+-- since, or nothing remains to be done. One that had no effect (pg_net or the worker is
+-- slow, or fails) is repeated after 5 seconds, then after twice that, up to 5 minutes.
 create or replace function libsql_sync.watch(closely boolean default true)
 returns boolean
 language plpgsql
@@ -18,7 +17,7 @@ declare
   is_queued boolean;
 begin
   select * into c from libsql_sync.chain where id = 1;
-  -- What comes while somebody is at it is seen when he has ended.
+  -- What comes during a sync is seen when it has ended.
   if not c.realtime or c.lease_until > clock_timestamp() then
     return c.realtime;
   end if;
@@ -39,7 +38,7 @@ begin
       begin
         perform libsql_sync.call_worker();
       exception when others then
-        -- The cron job tells of it, every 5 minutes.
+        -- The cron job reports it, every 5 minutes.
         null;
       end;
     end if;
@@ -47,14 +46,11 @@ begin
   return true;
 end
 $$;
+comment on function libsql_sync.watch(boolean) is
+  'One look of realtime: calls the worker if there is something to do and no sync is running or called. "closely" looks for more than queued changes, at ten times the cost. Returns whether to look again.';
 
--- Let changes arrive well within a second, or every 5 minutes again. Returns
--- whether it is on.
---
--- A second cron job looks every 50 ms whether something is queued, and every second
--- whether there is anything else to do, and calls the worker once however many writes
--- there are. So no writer does anything more, and none waits. It costs a connection
--- and a look into an index each time; what is idle is neither called nor written to.
+-- The cron job looks every 50 ms whether something is queued, and every second whether
+-- there is anything else to do, and calls the worker once however many writes there are.
 -- A run ends after 55 seconds, and the next one starts within a second or two.
 create or replace function libsql_sync.realtime(enabled boolean)
 returns boolean
@@ -98,3 +94,5 @@ $job$);
   return enabled;
 end
 $$;
+comment on function libsql_sync.realtime(boolean) is
+  'Turns realtime on (changes arrive well within a second) or off (every 5 minutes). On, it costs one connection and 20 looks into an index a second; an idle worker is not called. Returns whether it is on.';

@@ -1,5 +1,8 @@
--- Over an older version: functions that this file no longer has go. What was
--- made in this transaction is ours; where a tool runs statement by statement,
+-- The end of the migration: functions that an older version had are dropped, the
+-- schema.json of this project is put in force, and the cron job is scheduled.
+
+-- Over an older version: functions that are not in these files any more are dropped.
+-- What was made in this transaction stays. If a tool runs statement by statement,
 -- nothing is dropped.
 do $$
 declare

@@ -112,3 +112,22 @@ Deno.test("the migration makes what catalog.txt lists, and nothing else", async 
     );
   });
 });
+
+Deno.test("every table, column and function of the migration has a comment", async () => {
+  await withDatabase(async (sql) => {
+    const rows = await sql.unsafe(`
+      select 'table ' || c.oid::regclass as name from pg_class c
+      where c.relnamespace = 'libsql_sync'::regnamespace and c.relkind in ('r', 'p', 'v')
+        and coalesce(obj_description(c.oid, 'pg_class'), '') = ''
+      union all
+      select 'column ' || c.oid::regclass || '.' || a.attname from pg_class c
+      join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+      where c.relnamespace = 'libsql_sync'::regnamespace and c.relkind in ('r', 'p', 'v')
+        and coalesce(col_description(c.oid, a.attnum), '') = ''
+      union all
+      select 'function ' || p.oid::regprocedure from pg_proc p
+      where ${OUR_FUNCTIONS} and coalesce(obj_description(p.oid, 'pg_proc'), '') = ''
+      order by 1`);
+    assertEquals(rows.map(({ name }) => name), []);
+  });
+});

@@ -327,7 +327,7 @@ const REFUSED: Record<string, [ddl: string, problem: string]> = {
     "create table whole (id bigint primary key) partition by range (id); create table j_leaf partition of whole default",
     "is a partition: list the partitioned table",
   ],
-  k_sequence: ["create sequence k_sequence", "is no table"],
+  k_sequence: ["create sequence k_sequence", "is not a table"],
   l_missing_key: [
     "create table l_missing_key (other bigint primary key)",
     "has no unique, not null key (id)",
