@@ -1,6 +1,6 @@
 /**
- * Who may do what: the worker's role, and the matrix in the README, which is
- * made from the catalog. After a change that is meant:
+ * Who may do what: the worker's role, and the matrix in supabase/README.md,
+ * which is made from the catalog. After a change that is meant:
  * UPDATE=1 deno test -A tests/db/privileges_test.ts
  */
 
@@ -22,7 +22,7 @@ Deno.test.afterAll(async () => {
   await alone.stop();
 });
 
-const README = new URL("../../README.md", import.meta.url);
+const README = new URL("../../supabase/README.md", import.meta.url);
 const WORKER = "libsql_sync_worker";
 /** The columns: Supabase's roles, and what is granted to everybody. */
 const ROLES = [
@@ -114,12 +114,12 @@ const HEAD = [
 function readTable(text: string): string[][] {
   const [, table] =
     /<!-- privileges -->\n([\s\S]*?)<!-- \/privileges -->/.exec(text) ?? [];
-  assert(table !== undefined, "README.md has the marks of the matrix");
+  assert(table !== undefined, "supabase/README.md has the marks of the matrix");
   return table.trim().split("\n").filter((line) => !/^[|\s-]*$/.test(line))
     .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
 }
 
-Deno.test("README.md tells who may do what, as the catalog does", async () => {
+Deno.test("supabase/README.md says who may do what, as the catalog does", async () => {
   await using stack = await Stack.start(servers);
   const expected = [HEAD, ...await matrix(stack.sql)];
   if (Deno.env.get("UPDATE")) {
@@ -134,7 +134,7 @@ Deno.test("README.md tells who may do what, as the catalog does", async () => {
       ),
     );
     await new Deno.Command(Deno.execPath(), {
-      args: ["fmt", "--quiet", "README.md"],
+      args: ["fmt", "--quiet", "supabase/README.md"],
       cwd: new URL("../../", import.meta.url),
     }).output();
   }
