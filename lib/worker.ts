@@ -29,13 +29,13 @@ import { walk } from "./sync/walk.ts";
 /** One request works. The others find the lease taken and end soon. */
 const CONNECTIONS_MAX = 4;
 
-/** What the worker needs from where it runs. */
+/** What the worker needs from its surroundings. */
 export interface WorkerOptions {
   /** Returns the settings; it is called at each request. */
   readonly config: () => Config;
   /** The value of schema.json. If it is invalid, each request answers so. */
   readonly schema: unknown;
-  /** Where to log. */
+  /** The log. */
   readonly log: Log;
   /** The time in milliseconds since 1970. */
   readonly now: () => number;
@@ -59,23 +59,7 @@ export function createWorker(
   options: WorkerOptions,
 ): (request: Request) => Promise<Response> {
   const { config, log, now, version } = options;
-  const limited = limitConcurrency(CONNECTIONS_MAX);
-  const pace = newPace();
-  let hashed: Promise<HashedSchema> | null = null;
-  /** Runs something with the databases open. */
-  const open = async <T>(
-    settings: Config,
-    flow: (parts: Parts, hash: string) => Promise<T>,
-  ): Promise<T> => {
-    // Once, and not at the start: a schema that is invalid must be answered.
-    const { schema, hash } = await (hashed ??= readSchema(options.schema));
-    return await limited(() =>
-      withParts(
-        { config: settings, schema, hash, log, pace },
-        (parts) => flow(parts, hash),
-      )
-    );
-  };
+  const open = createOpener(options);
   /** Runs a flow and logs one line of what it did. */
   const run = async (
     name: string,
@@ -126,6 +110,26 @@ export function createWorker(
     now,
     version,
   });
+}
+
+/** Makes the function that runs something with the databases open. */
+function createOpener({ schema: value, log }: WorkerOptions) {
+  const limited = limitConcurrency(CONNECTIONS_MAX);
+  const pace = newPace();
+  let hashed: Promise<HashedSchema> | null = null;
+  return async <T>(
+    config: Config,
+    flow: (parts: Parts, hash: string) => Promise<T>,
+  ): Promise<T> => {
+    // Once, and not at the start: a schema that is invalid must be answered.
+    const { schema, hash } = await (hashed ??= readSchema(value));
+    return await limited(() =>
+      withParts(
+        { config, schema, hash, log, pace },
+        (parts) => flow(parts, hash),
+      )
+    );
+  };
 }
 
 async function readSchema(value: unknown): Promise<HashedSchema> {

@@ -68,11 +68,11 @@ async function answer(
 ): Promise<Response> {
   const url = urlOf(request);
   if (url === null) {
-    return respondError("bad_request", "Cannot parse the address as a URL.");
+    return respondError("bad_request", "Cannot parse the address.");
   }
   const route = ROUTES.get(url.pathname);
   if (route === undefined) {
-    return respondError("not_found", "This path does not exist.");
+    return respondError("not_found", "No such path.");
   }
   const { allow, flow } = route;
   if (!allow.split(", ").includes(request.method)) {
@@ -150,7 +150,7 @@ async function authenticate(
     "unauthorized",
     verdict === "late"
       ? `The signature in ${SIGNATURE_HEADER} is more than 5 minutes off this clock: set the sender's clock, or sign again.`
-      : `The header ${SIGNATURE_HEADER} must hold the webhook's secret, or this request's signature made with it.`,
+      : `The header ${SIGNATURE_HEADER} must hold the webhook's secret, or a signature of this request.`,
   );
 }
 

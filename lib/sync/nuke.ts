@@ -1,5 +1,5 @@
 /**
- * Ring 2. The verb nuke: every row goes and the schema is created again.
+ * Ring 2. The verb nuke: delete every row and create the schema again.
  *
  * Promise: the source begins the new epoch first, so that a sync that is running
  * can only follow it: no batch of the old epoch lands afterwards.
@@ -81,7 +81,7 @@ async function beginEpoch(
   }
   throw new SyncError(
     "nuke_pending",
-    "Cannot nuke: another worker keeps beginning new epochs; try again",
+    "Cannot nuke: another worker begins epochs too; try again",
   );
 }
 

@@ -26,7 +26,7 @@ export interface PlannedBatch extends BatchHead {
 /** A batch that was handed out and planned. */
 export type ClaimedBatch = PlannedBatch & Pick<Claim, "acked">;
 
-/** A move of the chain, which changes no row of a table; or that there is none. */
+/** A move of the chain, which changes no row of a table; or a stop. */
 export type ChainMove = Extract<
   Claim,
   { readonly do: "bootstrap" | "adopt" | "alter" | "stop" }

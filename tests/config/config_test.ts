@@ -180,7 +180,7 @@ Deno.test("parseConfig() listens on 8000 when PORT is not set, and on any port t
   }
 });
 
-Deno.test("parseConfig() tells all problems in one message when nothing is set", () => {
+Deno.test("parseConfig() reports all problems in one message when nothing is set", () => {
   const message = refuse({});
   for (
     const name of [
@@ -301,7 +301,7 @@ const REFUSED: readonly [name: string, value: string, found: string][] = [
 ];
 
 for (const [name, value, found] of REFUSED) {
-  Deno.test(`parseConfig() tells the kind and never the value when ${name} is ${JSON.stringify(value)}`, () => {
+  Deno.test(`parseConfig() names the kind and never the value when ${name} is ${JSON.stringify(value)}`, () => {
     const message = refuse({ ...GOOD, [name]: value });
     assert(
       message.startsWith(`Cannot use the settings: ${name} must be `),

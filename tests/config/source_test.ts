@@ -81,7 +81,7 @@ Deno.test("parsePgmq() takes PostgREST's address with a token of the worker's ro
   }
 });
 
-Deno.test("parsePgmq() never takes the service key, and tells what else a token is", () => {
+Deno.test("parsePgmq() never takes the service key, and says what else a token is", () => {
   const PGMQ_URL = "https://p.supabase.co/rest/v1";
   const cases: [settings: Record<string, string>, words: string][] = [
     [{ PGMQ_TOKEN: token({ role: "service_role" }) }, "found service_role"],
@@ -104,7 +104,7 @@ Deno.test("parsePgmq() never takes the service key, and tells what else a token 
   }
 });
 
-Deno.test("parsePgmq() tells what is wrong with PostgREST's address", () => {
+Deno.test("parsePgmq() says what is wrong with PostgREST's address", () => {
   for (
     const [PGMQ_URL, words] of [
       ["https://hunter2.supabase.co", "without a path"],

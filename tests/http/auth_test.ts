@@ -114,7 +114,7 @@ Deno.test("judge() is wrong when a header came twice, right both times", async (
   }
 });
 
-Deno.test("judge() is wrong when the secret is empty, whatever comes", async () => {
+Deno.test("judge() is wrong when the secret is empty, for any header", async () => {
   for (const secrets of [[], [""]]) {
     assertEquals(await judgeUnread("", secrets), "wrong");
     assertEquals(await judgeUnread(null, secrets), "wrong");
@@ -182,7 +182,7 @@ Deno.test("judge() is wrong when anything that was signed is another", async () 
   assertEquals(await judgeOf(later), "wrong");
 });
 
-Deno.test("judge() takes what sign() made, and nothing else, whatever is signed", async () => {
+Deno.test("judge() takes what sign() made, and nothing else, for arbitrary requests", async () => {
   const text = fc.string({ unit: "binary", maxLength: 40 });
   const secret = fc.string({ minLength: 1, maxLength: 200 });
   await fc.assert(

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { limitConcurrency } from "../../lib/http/concurrency.ts";
 
-/** A function that runs until it is told to end. */
+/** A function that runs until it is ended. */
 function createTask(name: string, events: string[]) {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   const run = () => {

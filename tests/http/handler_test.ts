@@ -435,7 +435,7 @@ Deno.test("createHandler() answers when the body cannot be cancelled", async () 
   assertEquals((await handler(post("/sync", SECRET, { body }))).status, 200);
 });
 
-Deno.test("createHandler() answers 400 when the address is no URL", async () => {
+Deno.test("createHandler() answers 400 when the address cannot be parsed as a URL", async () => {
   const { handler, calls } = setUp();
   const odd = Object.defineProperty(post("/sync"), "url", {
     value: "http://a b/sync",

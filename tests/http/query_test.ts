@@ -79,7 +79,7 @@ Deno.test("parseQuery() ignores the query if the path takes no field", () => {
   assertEquals(parseQuery(new URLSearchParams("a=b")), {});
 });
 
-Deno.test("ROUTES changes something by POST alone, and asks for a signature wherever a flow runs", () => {
+Deno.test("ROUTES changes something by POST alone, and only the paths that run no flow are open", () => {
   const reading = ["doctor", "status", "metrics"];
   for (const [path, { allow, flow }] of ROUTES) {
     if (flow === undefined) assertEquals(allow, "GET, HEAD", path);

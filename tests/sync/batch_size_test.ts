@@ -47,7 +47,7 @@ Deno.test("nextSize() stays below the largest size, and at a small one if it is 
   });
 });
 
-Deno.test("nextSize() reaches a second from the first pace, whatever the replica's speed", () => {
+Deno.test("nextSize() reaches a second from the first pace, for slow and fast replicas", () => {
   for (const rowsPerS of [500, 5_000, 40_000]) {
     let { size } = newPace();
     let ms = 0;

@@ -61,6 +61,6 @@ Deno.test("isOver() ends a brief sync after a second, unless changes or a walk a
   assertEquals(brief(5_000, null), false);
   assertEquals(brief(5_000, { drained: 0 }), false);
   assertEquals(brief(5_000, { walk_at: at({}) }), false);
-  // Nobody waits for the scrub.
+  // No reader waits for the scrub.
   assertEquals(brief(5_000, { walk_at: at({ rows: 100 }) }), true);
 });
