@@ -210,13 +210,13 @@ export function panelScript(): void {
     say(
       "state",
       (status.replica_position === null
-        ? "No sync has run yet."
+        ? "No sync yet."
         : isEqual
         ? "The replica equals the source."
         : status.walk_done
         ? "Changes are on their way."
         : "Tables are being walked.") +
-        (status.fine ? "" : " Attention is needed."),
+        (status.fine ? "" : " Attention needed."),
     );
     document.body.className = status.fine ? isEqual ? "fine" : "" : "attention";
     const facts: [string, Part | string][] = [
