@@ -11,7 +11,7 @@
 import { builtinModules } from "node:module";
 import { pathToFileURL } from "node:url";
 import { LIMITS, MODULES } from "./bunny_limits.ts";
-import { type Told, URL_HEADER } from "./bunny_runtime.ts";
+import { type Report, URL_HEADER } from "./bunny_runtime.ts";
 import { type Child, startChild, withinMs } from "./child.ts";
 import { usageOf } from "./process_tree.ts";
 import { watchFolder } from "./watchdog.ts";
@@ -26,7 +26,7 @@ export interface BunnyOptions {
     | (() => Promise<Record<string, string>>);
   /** Modules offered beyond those which are documented. */
   readonly modules?: readonly string[];
-  /** CPU time per request, where a test cannot wait for Bunny's. */
+  /** CPU time per request, for tests that cannot wait for Bunny's limit. */
   readonly cpuMs?: number;
   /** Called with each line the script writes. */
   readonly onLine?: (line: string) => void;
@@ -46,7 +46,7 @@ export interface Bunny extends AsyncDisposable {
   kill(): Promise<void>;
 }
 
-/** A script that never waits is found out from outside, where garbage counts. */
+/** Memory of a script that never waits is measured from outside, which counts garbage too. */
 const RSS_FACTOR = 2;
 /** How often CPU time and memory are looked at. */
 const WATCH_MS = 20;
@@ -89,7 +89,7 @@ export function serveBunny(options: BunnyOptions): Bunny {
       const { pathname } = new URL(request.url);
       // Bunny documentation, scripting/before-cache: "By default, edge scripts
       // run after the cache"; a pull zone's cache key leaves out the query and
-      // every header unless told otherwise.
+      // every header by default.
       const cached = cache.get(pathname);
       if (
         request.method === "GET" && cached !== undefined &&
@@ -132,7 +132,7 @@ export function serveBunny(options: BunnyOptions): Bunny {
   );
   const end = async (graceMs: number) => {
     const closed = server.shutdown();
-    // An answer that never comes keeps nobody.
+    // Nothing waits for an answer that never comes.
     await withinMs(closed, graceMs);
     await (await isolate?.catch(() => null))?.stop();
     await closed;
@@ -196,7 +196,7 @@ async function startOnce(
   const folder = await Deno.makeTempDir({ prefix: "isolate-" });
   watchFolder(folder);
   const mark = `${crypto.randomUUID()} `;
-  const told: Partial<Record<keyof Told | string, number>> = {};
+  const reported: Partial<Record<keyof Report | string, number>> = {};
   const news = { ...Promise.withResolvers<void>() };
   const child = startChild({
     name: "the isolate",
@@ -211,7 +211,7 @@ async function startOnce(
     cwd: folder,
     log: (line) => {
       if (!line.startsWith(mark)) return options.onLine?.(line);
-      Object.assign(told, JSON.parse(line.slice(mark.length)));
+      Object.assign(reported, JSON.parse(line.slice(mark.length)));
       news.resolve();
       Object.assign(news, Promise.withResolvers<void>());
     },
@@ -222,12 +222,12 @@ async function startOnce(
   };
   const knows = async (name: string, ms: number) => {
     const until = Date.now() + ms;
-    while (told[name] === undefined && child.isRunning()) {
+    while (reported[name] === undefined && child.isRunning()) {
       const left = until - Date.now();
       if (left <= 0) return false;
       await withinMs(Promise.race([news.promise, child.ended]), left);
     }
-    return told[name] !== undefined;
+    return reported[name] !== undefined;
   };
   try {
     if (!await knows("loading", 60_000)) {
@@ -237,7 +237,7 @@ async function startOnce(
     if (!hasLoaded && !child.isRunning()) {
       throw new Error(`the script does not load: ${child.lastLines()}`);
     }
-    if (!hasLoaded || told.loadedMs! > LIMITS.startMs) {
+    if (!hasLoaded || reported.loadedMs! > LIMITS.startMs) {
       throw new LateError(`the script took over ${LIMITS.startMs} ms to start`);
     }
     if (!await knows("port", 10_000)) {
@@ -248,9 +248,9 @@ async function startOnce(
     throw error;
   }
   return watch(child, {
-    port: told.port!,
-    isOver: () => told.over !== undefined,
-    rssMax: told.loading! + RSS_FACTOR * LIMITS.memoryBytes,
+    port: reported.port!,
+    isOver: () => reported.over !== undefined,
+    rssMax: reported.loading! + RSS_FACTOR * LIMITS.memoryBytes,
     cpuMs: options.cpuMs ?? LIMITS.cpuMs,
     stop,
     onEnd,
@@ -350,8 +350,8 @@ await runScript(() => import(${JSON.stringify(pathToFileURL(path).href)}), ${
     "--no-remote",
     "--no-npm",
     `--import-map=${folder}/map.json`,
-    // What a module may reach is decided above: a permission cannot tell fetch
-    // from plain TCP.
+    // What a module may reach is decided above: permissions do not distinguish
+    // fetch from plain TCP.
     "--allow-net",
     "--allow-env",
     `--v8-flags=--expose-gc,--max-heap-size=${LIMITS.memoryBytes / 1_048_576}`,
@@ -373,7 +373,7 @@ function checkVariables(env: Record<string, string>): void {
   }
 }
 
-/** How long the CDN keeps an answer; 0 where it must not. */
+/** How long the CDN keeps an answer; 0 if it must not keep it. */
 function cacheMs(answer: Response): number {
   const control = answer.headers.get("cache-control") ?? "";
   if (

@@ -13,11 +13,11 @@ import process from "node:process";
 import { asRequest, LIMITS, MODULES, spend } from "./bunny_limits.ts";
 import tls from "./bunny_tls.ts";
 
-/** Where the front puts the address that the client asked for. */
+/** The header with the address that the client asked for. */
 export const URL_HEADER = "x-isolate-url";
 
-/** What the process tells the one that started it, in a line of its own. */
-export type Told =
+/** What the process reports to the one that started it, in a line of its own. */
+export type Report =
   /** Before the script: the memory in use. */
   | { loading: number }
   /** The script has loaded, which took so long. */
@@ -58,7 +58,7 @@ export async function runScript(
     exit,
   } = Deno;
   const { log, error } = console;
-  const tell = (told: Told) => log(options.mark + JSON.stringify(told));
+  const report = (found: Report) => log(options.mark + JSON.stringify(found));
   let handler: Handler | null = null;
   for (const name of Object.keys(env.toObject())) {
     if (!options.variables.includes(name)) env.delete(name);
@@ -102,7 +102,7 @@ export async function runScript(
           if (handler !== null) throw new TypeError("served already");
           handler = given;
         },
-        // The process stays anyway; a rejection is nobody's.
+        // The process stays anyway, and nothing else handles a rejection.
         waitUntil: (promise: Promise<unknown>) => {
           promise.catch((reason) => error("waitUntil", reason));
         },
@@ -129,21 +129,21 @@ export async function runScript(
     if (inUse() <= LIMITS.memoryBytes) return;
     gc();
     if (inUse() <= LIMITS.memoryBytes) return;
-    tell({ over: inUse() });
+    report({ over: inUse() });
     exit();
   }, WATCH_MS);
-  tell({ loading: memoryUsage().rss });
+  report({ loading: memoryUsage().rss });
   const started = performance.now();
   await load().catch((reason) => {
     error(reason);
     exit(1);
   });
-  tell({ loadedMs: performance.now() - started });
+  report({ loadedMs: performance.now() - started });
   if (handler === null) exit(1);
   serve({
     port: 0,
     hostname: "127.0.0.1",
-    onListen: ({ port }) => tell({ port }),
+    onListen: ({ port }) => report({ port }),
     onError: (reason) => {
       error("the handler failed", reason);
       return new Response(null, { status: 500 });

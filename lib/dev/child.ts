@@ -181,8 +181,8 @@ const PORTS = { from: 10_000, to: 32_000 };
 const PORTS_TRIED = 100;
 
 /**
- * Finds a TCP port on 127.0.0.1 that is free right now and that nobody is likely
- * to take before the caller's server does: processes that start servers at the
+ * Finds a TCP port on 127.0.0.1 that is free right now and unlikely to be taken
+ * before the caller's server takes it: processes that start servers at the
  * same time seldom draw the same one.
  *
  * @returns The port, drawn at random.

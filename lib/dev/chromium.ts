@@ -1,5 +1,5 @@
 /**
- * Ring 3. A real Chromium, from an npm package alone where there is one.
+ * Ring 3. A real Chromium, from an npm package if there is one for this machine.
  *
  * Promise: it needs nothing that a bare Linux machine lacks, and keeps nothing
  * of one start for the next.
@@ -13,7 +13,7 @@ import { type Browser, chromium } from "playwright-core";
 import { packageOf } from "./packages.ts";
 
 const DEV = fileURLToPath(new URL("../../.dev", import.meta.url));
-/** Where others are, when no package is for this machine. */
+/** The usual places of others, when no package is for this machine. */
 const PLACES = [
   "/usr/bin/chromium",
   "/usr/bin/google-chrome",
@@ -30,7 +30,7 @@ const FLAGS = [
  * Starts Chromium without a window.
  *
  * @returns The browser, to be closed.
- * @throws {Error} There is none: how to get one.
+ * @throws {Error} When none is found, with how to get one.
  */
 export async function startChromium(): Promise<Browser> {
   const { path, env } = await findChromium();
@@ -46,8 +46,8 @@ export async function startChromium(): Promise<Browser> {
 async function findChromium(): Promise<
   { path: string; env: Record<string, string> }
 > {
-  const told = Deno.env.get("CHROMIUM");
-  if (told) return { path: told, env: {} };
+  const named = Deno.env.get("CHROMIUM");
+  if (named) return { path: named, env: {} };
   // What the package holds is for this platform alone.
   if (Deno.build.os === "linux" && Deno.build.arch === "x86_64") {
     const folder = await unpacked();
@@ -93,7 +93,7 @@ async function unpacked(): Promise<string> {
     join(fresh, "fonts.conf"),
     `<fontconfig><dir>${home}/fonts</dir><cachedir>${home}/cache</cachedir></fontconfig>\n`,
   );
-  // Whoever was faster has made the same.
+  // If another process was faster, it has made the same.
   await Deno.rename(fresh, home).catch(() =>
     Deno.remove(fresh, { recursive: true })
   );

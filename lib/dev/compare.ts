@@ -45,7 +45,7 @@ export interface Difference {
   /** The row's key, several parts as a JSON array; missing when it is about the table. */
   readonly key?: string;
   readonly column?: string;
-  /** Both sides' cells, only where asked for. */
+  /** Both sides' cells, only if asked for. */
   readonly source?: Cell;
   readonly replica?: Cell;
 }
@@ -71,7 +71,7 @@ export interface CompareOptions {
   schema: RawSchema;
   /** Put the cells into the differences; they may hold anything. */
   withValues?: boolean;
-  /** The most differences to return; 1000 unless told. */
+  /** The most differences to return; 1000 by default. */
   differencesMax?: number;
 }
 
@@ -173,7 +173,7 @@ export async function compareTables(
  * Puts differences into lines a person can read: never a cell's value.
  *
  * @param comparison What was found.
- * @param linesMax The most lines; 20 unless told.
+ * @param linesMax The most lines; 20 by default.
  * @returns The lines; empty when the sides are equal.
  */
 export function describeDifferences(

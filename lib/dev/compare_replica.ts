@@ -75,7 +75,7 @@ async function readColumns(
   return rows.length === 0 ? null : rows.map((row) => String(row.name));
 }
 
-/** Goes by rowid where there is one: a key may hold NULL or stand twice in a broken replica. */
+/** Goes by rowid if the table has one: in a broken replica a key may hold NULL or stand twice. */
 async function findOrder({ client, table, key }: ReplicaTable): Promise<Order> {
   const { rows } = await client.execute({
     sql: "select wr from pragma_table_list where schema = 'main' and name = ?",

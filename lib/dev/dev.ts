@@ -45,7 +45,7 @@ async function main(args: readonly string[]): Promise<number> {
     return 1;
   }
 
-  // Whoever is first says how it ends: a signal, a part that died, or the work.
+  // The first of these decides the exit code: a signal, a part that died, or the work.
   const over = Promise.withResolvers<number>();
   const controller = new AbortController();
   const end = (code: number) => {

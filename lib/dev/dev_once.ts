@@ -30,7 +30,7 @@ function isEqual(found: Comparison): boolean {
  *
  * @param dev What runs.
  * @param signal Ends the wait early.
- * @param print Takes what to tell.
+ * @param print Takes the lines to print.
  * @returns The exit code: 0 when they became equal, else 1.
  */
 export async function arrival(

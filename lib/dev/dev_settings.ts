@@ -1,7 +1,7 @@
 /**
  * Ring 3. What `deno task dev` was asked for: flags and ports.
  *
- * Promise: every problem is told before anything is started, with what to
+ * Promise: every problem is reported before anything is started, with what to
  * change.
  *
  * @module

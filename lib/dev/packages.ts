@@ -30,7 +30,7 @@ function platform(): string {
  *
  * @param file The file.
  * @returns The package.
- * @throws {Error} There is none above it.
+ * @throws {Error} When no folder above has one.
  */
 export function packageOf(file: string): Package {
   for (
@@ -59,7 +59,7 @@ export function packageOf(file: string): Package {
  * @param main What the import map calls the main package.
  * @param scope The npm scope of its platform packages.
  * @returns The platform package.
- * @throws {Error} When there is none for this platform.
+ * @throws {Error} When this platform has no package.
  */
 export function platformPackage(main: string, scope: string): Package {
   const name = `${scope}/${platform()}`;

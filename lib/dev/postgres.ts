@@ -28,9 +28,9 @@ export interface PostgresServer {
   readonly port: number;
   /** The data folder in use; not the one asked for when the server's user cannot reach that. */
   readonly dataDir: string;
-  /** Resolves when the server's process has ended, whoever ended it. */
+  /** Resolves when the server's process has ended, for any reason. */
   readonly ended: Promise<unknown>;
-  /** A connection string; for role and database `postgres` unless told. */
+  /** A connection string; for role and database `postgres` by default. */
   url(options?: { user?: string; database?: string }): string;
   /** Fast shutdown: open transactions are rolled back; SIGKILL after a deadline. */
   stop(): Promise<void>;
@@ -48,7 +48,7 @@ export interface PostgresOptions {
   dataDir: string;
   /** 0 or missing: a free one. */
   port?: number;
-  /** 17 unless told. */
+  /** 17 by default. */
   version?: PostgresVersion;
   /** Certificate and key as PEM text; with them the server offers TLS. */
   tls?: { cert: string; key: string };

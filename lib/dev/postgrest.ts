@@ -77,15 +77,15 @@ export function startPostgrest(options: PostgrestOptions): Postgrest {
       idle_timeout: 5,
       onnotice: () => {},
     });
-    // One that cannot listen now is one that nobody can notify either.
+    // A connection that cannot listen now cannot be notified either.
     made.listen("pgrst", () => {
       cache = null;
     }).catch(() => {});
     return made;
   };
   let sql = connect();
-  /** After a lost connection the driver waits longer and longer, and tells an
-   * error of then again and again: PostgREST does not. */
+  /** After a lost connection the driver waits longer and longer, and repeats the
+   * error of that time: PostgREST does not. */
   const connectAgain = () => {
     sql.end({ timeout: 0 }).catch(() => {});
     sql = connect();
@@ -174,7 +174,7 @@ export function startPostgrest(options: PostgrestOptions): Postgrest {
   };
 }
 
-/** A literal that needs no quoting whatever it holds. */
+/** A literal that needs no quoting, with any content. */
 function text(value: string): string {
   const base64 = toBase64(new TextEncoder().encode(value));
   return `convert_from(decode('${base64}', 'base64'), 'UTF8')`;

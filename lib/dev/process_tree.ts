@@ -9,7 +9,7 @@
 /** How long killed processes may take to go. */
 const GONE_MS = 5_000;
 
-/** Runs ps, where there is no /proc. */
+/** Runs ps, on systems without /proc. */
 async function ps(args: string[]): Promise<string> {
   const { stdout } = await new Deno.Command("ps", { args, stderr: "null" })
     .output();
@@ -47,7 +47,7 @@ export async function childrenOf(pid: number): Promise<number[]> {
 }
 
 /**
- * Says what a process runs.
+ * Reads what a process runs.
  *
  * @param pid Its id.
  * @returns Its command line, or null when there is no such process.
@@ -71,7 +71,7 @@ export interface Usage {
 }
 
 /**
- * Says what a process uses.
+ * Reads what a process uses.
  *
  * @param pid Its id.
  * @returns CPU time and memory, or null when there is no such process.

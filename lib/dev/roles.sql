@@ -1,6 +1,6 @@
 -- The roles of a Supabase project, as far as they matter here.
 --
--- What: role postgres is no superuser and has what hosted Supabase gives it; the
+-- What: role postgres is not a superuser and has what hosted Supabase gives it; the
 --   API's roles have their timeouts. The password of every role that may log in
 --   is the one of a local server.
 -- Who runs it: a superuser. Roles belong to the whole server. Safe to run again.

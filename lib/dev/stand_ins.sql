@@ -1,9 +1,22 @@
--- STAND-INS for pg_cron, pg_net and Vault, which cannot be had from npm.
+-- STAND-INS for Vault, pg_net and pg_cron, which cannot be had from npm.
 --
 -- What: the same schemas, signatures, grants and visible behaviour as on
---   Supabase, in plain SQL, for local use. These are not the real extensions:
---   vault.secrets is NOT encrypted, and the cron jobs and HTTP requests are
---   carried out by a process (lib/dev/ticker.ts).
+--   Supabase, in plain SQL, for local use. PostgreSQL and PGMQ are the real ones.
+--   lib/dev/ticker.ts carries out the cron jobs and sends the HTTP requests.
+-- Stand-ins, and what is worse or other than on Supabase:
+--   vault.secrets is NOT encrypted.
+--   cron.schedule() checks the schedule's form, but every active job runs every
+--   few seconds, as the ticker was started.
+-- As bad as the real ones, on purpose:
+--   net.* is readable by every role, with the headers of requests and answers.
+--   net.* is unlogged: a crash forgets requests and answers.
+--   A request is deleted from its queue before it is sent, and is never repeated.
+--   200 requests are sent at once, and the next ones wait for all their answers.
+--   A request times out after 5 s by default; answers are deleted after 6 hours.
+--   cron.job shows each role its own jobs only, and a job is known by its name
+--   and its role: two roles have two jobs of one name.
+--   A run that is not over delays the next one of its job; runs are recorded in
+--   cron.job_run_details and never trimmed.
 -- Who runs it: a superuser, as the owner of the three schemas. Safe to run again.
 -- Undo: drop schema vault, net, cron cascade;
 
@@ -70,7 +83,6 @@ grant execute on function
 
 create schema if not exists net;
 
--- Unlogged, as there: a crash empties them.
 create unlogged table if not exists net.http_request_queue (
   id bigserial primary key,
   method text not null,
@@ -110,7 +122,7 @@ create or replace function net.http_post(
 ) returns bigint
 language plpgsql volatile set search_path = '' as $$
 declare
-  -- A name in any case counts, and there is one in the end.
+  -- The name counts in any case; the request has one such header in the end.
   v_type text := (
     select h.value from jsonb_each_text(http_post.headers) as h
     where lower(h.key) = 'content-type' limit 1
@@ -141,7 +153,6 @@ begin
 end
 $$;
 
--- Every SQL role may read requests and answers, headers included: as there.
 grant usage on schema net to public;
 grant all on all tables in schema net to public;
 grant all on all sequences in schema net to public;
@@ -183,8 +194,8 @@ create policy cron_job_policy on cron.job using (username = current_user);
 drop policy if exists cron_job_run_details_policy on cron.job_run_details;
 create policy cron_job_run_details_policy on cron.job_run_details using (username = current_user);
 
--- Does the writing. Nobody but the owner and the functions below reaches it:
--- they pass on who called, which a definer function cannot see.
+-- Does the writing. Only the owner and the functions below may call it: they pass
+-- on the caller's name, which a definer function cannot see.
 create or replace function cron._schedule(
   p_name text, p_schedule text, p_command text, p_user text
 ) returns bigint

@@ -14,7 +14,7 @@ const LOCK = 20251031;
 /** This project's migrations. */
 const MIGRATIONS = new URL("../../supabase/migrations/", import.meta.url);
 
-/** Opens one connection, quiet about notices unless told. */
+/** Opens one connection, quiet about notices by default. */
 function connect(
   url: string,
   onNotice?: (message: string) => void,
@@ -89,7 +89,7 @@ export async function prepareDatabase(
  * as one simple query: one transaction, unless the file says otherwise.
  *
  * @param url A connection string; role `postgres`, as the Supabase tools do it.
- * @param options The folder, when not supabase/migrations; where notices go.
+ * @param options The folder, when not supabase/migrations; what takes notices.
  * @returns The names of the files.
  * @throws {Error} When a file fails, with its name, the position and PostgreSQL's message.
  */
@@ -124,7 +124,7 @@ export async function migrate(
   return names;
 }
 
-/** The line an error's position is on, where PostgreSQL gave one. */
+/** The line an error's position is on, if PostgreSQL gave one. */
 function lineOf(text: string, error: { position?: string }): string {
   const position = Number(error.position);
   return position ? `, line ${text.slice(0, position).split("\n").length}` : "";

@@ -1,8 +1,8 @@
 /**
  * Ring 3. Carries out what the stand-ins for pg_cron and pg_net only write down.
  *
- * Promise: never two runs of one job at once; a database that goes away is
- * waited for; `stop` ends everything within seconds.
+ * Promise: never two runs of one job at once; the ticker waits for a
+ * database that is lost; `stop` ends everything within seconds.
  *
  * @module
  */
@@ -21,7 +21,7 @@ const STOP_MS = 3_000;
 
 /** A running ticker. */
 export interface Ticker {
-  /** Ends the loops; jobs and requests under way are broken off. */
+  /** Ends the loops; running jobs and requests are broken off. */
   stop(): Promise<void>;
 }
 
@@ -29,13 +29,13 @@ export interface Ticker {
 export interface TickerOptions {
   /** The database, as a superuser; jobs run as the user who scheduled them, with its password. */
   url: string;
-  /** Every active job runs this often, whatever its schedule says. */
+  /** Every active job runs this often; its schedule is ignored. */
   cronEveryMs: number;
   /** Called when the database is lost or back, and when a job or a request fails. */
   log: (line: string) => void;
 }
 
-/** Waits, or less when told to stop. */
+/** Waits; the signal ends the wait. */
 async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   await new Promise<void>((resolve) => {
@@ -80,7 +80,7 @@ async function repeat(
 /**
  * Starts carrying out cron jobs and HTTP requests.
  *
- * @param options The database, how often, and where messages go.
+ * @param options The database, the pace, and what takes messages.
  * @returns The running ticker.
  */
 export function startTicker(options: TickerOptions): Ticker {

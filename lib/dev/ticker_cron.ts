@@ -59,7 +59,7 @@ async function runCommand(
  *
  * @param job The job.
  * @param options A connection that may write the records, the database's
- *   address, when to break off, and where a failure is told.
+ *   address, the signal that ends it, and what takes a failure.
  */
 export async function runJob(
   job: Job,

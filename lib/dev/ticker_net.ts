@@ -68,7 +68,7 @@ async function fetchAnswer(
  * Sends one request and writes its answer to net._http_response.
  *
  * @param request The request.
- * @param options A connection, when to break off, and where a failure is told.
+ * @param options A connection, the signal that ends it, and what takes a failure.
  */
 export async function sendRequest(
   request: Request,

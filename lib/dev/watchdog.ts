@@ -14,7 +14,7 @@ const SCRIPT = fileURLToPath(new URL("watchdog.sh", import.meta.url));
 /** Writes lines to the watchdog, in their order; null before it is needed. */
 let writer: WritableStreamDefaultWriter<Uint8Array> | null = null;
 
-/** Starts the watchdog in a session of its own, where no Ctrl-C reaches it. */
+/** Starts the watchdog in a session of its own, so that no Ctrl-C reaches it. */
 function start(): WritableStreamDefaultWriter<Uint8Array> {
   const process = new Deno.Command("/bin/sh", {
     args: [SCRIPT],
@@ -33,7 +33,7 @@ function start(): WritableStreamDefaultWriter<Uint8Array> {
 
 function write(line: string): void {
   writer ??= start();
-  // A watchdog that somebody ended takes nothing more: the program goes on.
+  // A watchdog that was killed takes nothing more: the program goes on.
   writer.write(new TextEncoder().encode(`${line}\n`)).catch(() => {});
 }
 

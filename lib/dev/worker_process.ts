@@ -11,7 +11,7 @@ import { type Child, startChild, waitReady } from "./child.ts";
 
 const START_MS = 30_000;
 
-/** What the worker is told. */
+/** The worker's settings. */
 export interface WorkerOptions {
   port: number;
   libsqlUrl: string;
@@ -74,7 +74,7 @@ async function isHealthy(port: number): Promise<boolean> {
 /**
  * Starts the worker.
  *
- * @param options What it is told.
+ * @param options Its settings.
  * @returns Its process, once /health answers.
  * @throws {Error} When it ends at once or does not answer in time; with its last lines.
  */
