@@ -1,37 +1,44 @@
 /**
  * Ring 3. `deno task schema`: schema.json, written from PostgreSQL's catalog,
- * and its tables, written into a migration.
+ * and its tables, put into the migrations.
  *
  * Promise: the migrations configure exactly what schema.json says, or `--check`
- * tells that they do not; no other line of the first migration is touched.
+ * reports that they do not.
  *
  * @module
  */
 
 import { SyncError } from "../errors.ts";
-import { parseSchema, type Schema, schemaHash, schemaText } from "../schema.ts";
+import { parseSchema, type Schema, schemaHash } from "../schema.ts";
 import { findDifferences } from "./catalog_differences.ts";
 import { type CatalogTable, refusalOf, tableValue } from "./catalog_table.ts";
 import { type Command, runCommand, UsageError } from "./command.ts";
+import {
+  findLastBuild,
+  FOLDER,
+  type Listed,
+  readBuild,
+  readLists,
+  readNames,
+  readSchemaValue,
+  stampAfter,
+} from "./migration_files.ts";
+import { configureStatement, writeSchema } from "./migration_text.ts";
 
-const FOLDER = "supabase/migrations/";
-const SETUP = "20251031173352_libsql_replication_setup.sql";
-const BEGINS = "-- schema.json begins";
-const ENDS = "-- schema.json ends";
 const WIDTH = 80;
 const WIDE =
   /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff01-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/gu;
 const USAGE = `Usage: deno task schema [--from postgres TABLE...] [--migration]
        deno task schema --check
 
-Writes the tables of schema.json into ${FOLDER}${SETUP},
-between the lines "${BEGINS}" and "${ENDS}".
+Builds the migration in ${FOLDER}, as deno task migration does,
+with the tables of schema.json.
 
   --from postgres TABLE...  first write these tables into schema.json, as
                             PostgreSQL's catalog has them: all columns, the key,
                             the plain indexes; other tables stay as they are
-  --migration               write a new migration with the tables alone, for a
-                            database that has the first one already
+  --migration               also write a new migration with the tables alone, for
+                            a database that has the other ones already
   --check                   write nothing; exit 1 when schema.json and the
                             migrations differ, and with PGMQ_URL also when
                             PostgreSQL's tables or the schema in force do
@@ -61,14 +68,6 @@ export interface SchemaTask {
 /** schema.json's value. */
 type SchemaValue = { tables: Record<string, unknown> };
 
-/** A list of tables in a migration. */
-interface Listed {
-  /** The file's name. */
-  readonly name: string;
-  /** The statement that puts it in force. */
-  readonly statement: string;
-}
-
 /**
  * Reads the command's arguments.
  *
@@ -95,34 +94,6 @@ export function parseSchemaArgs(args: readonly string[]): SchemaOptions | null {
     return null;
   }
   return { from, check, migration };
-}
-
-/**
- * Puts a schema into a migration's text.
- *
- * @param migration The migration's text, which has each marker line once.
- * @param schema The schema.
- * @returns The same text, with one statement between the markers.
- * @throws {SyncError} `schema_invalid` when the marker lines are not there,
- * there more than once, or the wrong way round.
- */
-export async function writeSchema(
-  migration: string,
-  schema: Schema,
-): Promise<string> {
-  const lines = migration.split("\n");
-  const begins = onlyLine(lines, BEGINS);
-  const ends = onlyLine(lines, ENDS);
-  if (ends < begins) {
-    throw new SyncError(
-      "schema_invalid",
-      `Cannot write the migration: the line "${ENDS}" comes before "${BEGINS}"`,
-    );
-  }
-  const statement = await configureStatement(schema);
-  return [...lines.slice(0, begins + 1), statement, ...lines.slice(ends)].join(
-    "\n",
-  );
 }
 
 /**
@@ -175,10 +146,10 @@ export async function runSchema(
   }
   try {
     if (options.from !== null) await readFrom(options.from, task);
-    const schema = parseSchema(await readValue(task));
+    const schema = parseSchema(await readSchemaValue(task.root));
     if (options.check) return await check(schema, task);
     if (options.migration) await writeMigration(schema, task);
-    else await writeSetup(schema, task);
+    else await writeBuild(schema, task);
     return 0;
   } catch (error) {
     if (
@@ -195,7 +166,7 @@ async function readFrom(
   task: SchemaTask,
 ): Promise<void> {
   const { readCatalog } = await import("./catalog.ts");
-  const before = await readValue(task).catch((error) => {
+  const before = await readSchemaValue(task.root).catch((error) => {
     if (error instanceof Deno.errors.NotFound) return { tables: {} };
     throw error;
   }) as SchemaValue;
@@ -266,7 +237,7 @@ async function check(schema: Schema, task: SchemaTask): Promise<number> {
   const found: string[] = [];
   if (!await agrees(schema, task)) {
     found.push(
-      "The migrations do not agree with schema.json: run `deno task schema`, or `deno task schema --migration` where they are deployed, and commit what it writes.",
+      "The migrations do not agree with schema.json: run `deno task schema`, or `deno task schema --migration` if they are deployed, and commit what it writes.",
     );
   }
   if (task.pgmqUrl) {
@@ -303,55 +274,66 @@ async function check(schema: Schema, task: SchemaTask): Promise<number> {
   return 0;
 }
 
-/** Whether the newest list is schema.json's. */
-async function agrees(schema: Schema, task: SchemaTask): Promise<boolean> {
-  const newest = (await readLists(task)).at(-1);
-  if (newest === undefined || newest.name === SETUP) {
-    const text = await Deno.readTextFile(setupOf(task));
-    return await writeSchema(text, schema) === text;
-  }
-  return newest.statement === await configureStatement(schema);
+/** Whether the last build and the last list that runs are schema.json's. */
+async function agrees(schema: Schema, { root }: SchemaTask): Promise<boolean> {
+  const build = findLastBuild(await readNames(root));
+  const text = await Deno.readTextFile(new URL(FOLDER + build, root));
+  const newest = (await readLists(root)).at(-1);
+  return newest?.statement === await configureStatement(schema) &&
+    await writeSchema(text, schema) === text;
 }
 
-/** Writes the tables into the first migration. */
-async function writeSetup(schema: Schema, task: SchemaTask): Promise<void> {
-  const path = setupOf(task);
-  const before = await Deno.readTextFile(path);
-  const after = await writeSchema(before, schema);
-  const newest = (await readLists(task)).at(-1);
-  if (newest !== undefined && newest.name !== SETUP) {
-    // It runs after the first one and would take back what is written there.
-    if (await agrees(schema, task)) {
-      task.print(`${FOLDER}${newest.name} agrees with schema.json.`);
-      return;
-    }
+/** The last list that runs, if it runs after the build. */
+async function readLater(
+  build: string,
+  { root }: SchemaTask,
+): Promise<Listed | undefined> {
+  const newest = (await readLists(root)).at(-1);
+  return newest !== undefined && newest.name > build ? newest : undefined;
+}
+
+/** Builds the migration with the tables. */
+async function writeBuild(schema: Schema, task: SchemaTask): Promise<void> {
+  const name = findLastBuild(await readNames(task.root));
+  const later = await readLater(name, task);
+  if (
+    later !== undefined && later.statement !== await configureStatement(schema)
+  ) {
     throw new SyncError(
       "schema_invalid",
-      `Cannot write the tables into ${FOLDER}${SETUP}: ${newest.name} runs after it, with a list of its own; run deno task schema --migration`,
+      `Cannot write the tables into ${FOLDER}${name}: ${later.name} runs after it, with a list of its own; run deno task schema --migration`,
     );
   }
+  const path = new URL(FOLDER + name, task.root);
+  const before = await Deno.readTextFile(path);
+  const after = await readBuild(task.root, schema);
   if (after === before) {
-    task.print("The migration agrees with schema.json.");
+    task.print(`${FOLDER}${later?.name ?? name} agrees with schema.json.`);
     return;
   }
   await Deno.writeTextFile(path, after);
   task.print(
-    `Wrote the ${schema.tables.length} tables of schema.json into ${FOLDER}${SETUP}.`,
+    `Wrote the ${schema.tables.length} tables of schema.json into ${FOLDER}${name}.`,
   );
 }
 
-/** Writes a migration of its own. */
+/**
+ * Writes a migration with the tables alone. The build gets them too: a database
+ * that has this file on record may still run a later release's build.
+ */
 async function writeMigration(schema: Schema, task: SchemaTask): Promise<void> {
-  const newest = (await readLists(task)).at(-1);
+  const newest = (await readLists(task.root)).at(-1);
   const statement = await configureStatement(schema);
   if (newest?.statement === statement) {
     throw new SyncError(
       "schema_invalid",
-      `Cannot write a migration: nothing has changed since ${FOLDER}${newest.name}; where that one was deployed before it was changed, put back its old text first`,
+      `Cannot write a migration: nothing has changed since ${FOLDER}${newest.name}; if a database ran that one before it was changed, put back its old text first`,
     );
   }
-  const names = await readNames(task);
-  const name = nameAfter(names, task.now());
+  const names = await readNames(task.root);
+  const build = findLastBuild(names);
+  const built = await readBuild(task.root, schema);
+  const name = `${stampAfter(names, task.now())}_libsql_sync_schema.sql`;
   const text = `-- LibSQL Sync Worker: the tables of schema.json, put in force.
 --
 -- What:  libsql_sync.configure() takes this list in the place of the one before,
@@ -359,91 +341,18 @@ async function writeMigration(schema: Schema, task: SchemaTask): Promise<void> {
 -- Locks: SHARE ROW EXCLUSIVE on each table whose triggers are made, 3 s at most;
 --        only where they are missing or differ.
 -- Again: safe to run again, and twice at once.
--- Undo:  ${
-    newest
-      ? `run the same call of ${newest.name}`
-      : "run the call with the list before"
-  }.
+-- Undo:  put back the schema.json before this one, then run
+--        deno task schema --migration
 
 ${statement}
 `;
   await Deno.writeTextFile(new URL(FOLDER + name, task.root), text, {
     createNew: true,
   });
+  await Deno.writeTextFile(new URL(FOLDER + build, task.root), built);
   task.print(
-    `Wrote the ${schema.tables.length} tables of schema.json into ${FOLDER}${name}.`,
+    `Wrote the ${schema.tables.length} tables of schema.json into ${FOLDER}${name} and ${FOLDER}${build}.`,
   );
-}
-
-/** A name by the time in UTC, after every other. */
-function nameAfter(names: readonly string[], nowMs: number): string {
-  const stampOf = (ms: number) =>
-    new Date(ms).toISOString().replace(/\D/g, "").slice(0, 14);
-  const newest = names.map((name) => name.slice(0, 14)).at(-1) ?? "";
-  let ms = nowMs;
-  const parts = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)$/.exec(newest);
-  if (parts !== null && stampOf(ms) <= newest) {
-    const [year, month, day, hour, minute, second] = parts.slice(1).map(Number);
-    ms = Date.UTC(year!, month! - 1, day!, hour!, minute!, second! + 1);
-  }
-  return `${stampOf(ms)}_libsql_sync_schema.sql`;
-}
-
-/** Every list in the migrations, in the order in which they run. */
-async function readLists(task: SchemaTask): Promise<Listed[]> {
-  const lists: Listed[] = [];
-  for (const name of await readNames(task)) {
-    const text = await Deno.readTextFile(new URL(FOLDER + name, task.root));
-    const statements = text.split("\n").filter((line) =>
-      line.startsWith("select libsql_sync.configure('")
-    );
-    lists.push(...statements.map((statement) => ({ name, statement })));
-  }
-  return lists;
-}
-
-async function readNames({ root }: SchemaTask): Promise<string[]> {
-  const names: string[] = [];
-  for await (const { name } of Deno.readDir(new URL(FOLDER, root))) {
-    if (name.endsWith(".sql")) names.push(name);
-  }
-  return names.sort();
-}
-
-function setupOf({ root }: SchemaTask): URL {
-  return new URL(FOLDER + SETUP, root);
-}
-
-async function readValue({ root }: SchemaTask): Promise<unknown> {
-  const text = await Deno.readTextFile(new URL("schema.json", root));
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new SyncError(
-      "schema_invalid",
-      `Cannot read schema.json: it is no JSON (${(error as Error).message})`,
-    );
-  }
-}
-
-async function configureStatement(schema: Schema): Promise<string> {
-  const text = schemaText(schema);
-  let tag = "$schema$";
-  for (let i = 1; text.includes(tag); i++) tag = `$schema${i}$`;
-  return `select libsql_sync.configure('${await schemaHash(
-    schema,
-  )}', ${tag}${text}${tag});`;
-}
-
-function onlyLine(lines: readonly string[], marker: string): number {
-  const found = lines.flatMap((line, i) => line.trim() === marker ? [i] : []);
-  if (found.length !== 1 || found[0] === undefined) {
-    throw new SyncError(
-      "schema_invalid",
-      `Cannot write the migration: the line "${marker}" is expected once, and found ${found.length} times`,
-    );
-  }
-  return found[0];
 }
 
 /** A value where it stands: after `column` characters of a line so indented. */

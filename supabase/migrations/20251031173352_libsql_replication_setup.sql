@@ -1,4 +1,7 @@
--- Built from supabase/sql: change the files there.
+-- LibSQL Sync Worker 0.1.0, the source's side.
+--
+-- Built by `deno task migration` from supabase/sql/ and schema.json: change
+-- those and not this file.
 
 -- supabase/sql/00_begin.sql
 
@@ -5034,3 +5037,7 @@ end
 $$;
 
 reset search_path;
+
+-- The release, for operators: \dn+ in psql, or
+-- select obj_description('libsql_sync'::regnamespace, 'pg_namespace')
+comment on schema libsql_sync is 'LibSQL Sync Worker 0.1.0';

@@ -4,8 +4,8 @@ import {
   mergeTables,
   parseSchemaArgs,
   type SchemaOptions,
-  writeSchema,
 } from "../../lib/cli/schema.ts";
+import { writeSchema } from "../../lib/cli/migration_text.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { parseSchema, schemaHash, schemaText } from "../../lib/schema.ts";
 

@@ -5,6 +5,7 @@ import { runSchema } from "../../lib/cli/schema.ts";
 import { migrate } from "../../lib/dev/supabase.ts";
 import { parseSchema, schemaHash } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
+import { copyProject } from "./support/project.ts";
 import { type RawSchema, Servers } from "./support/stack.ts";
 
 const servers = new Servers();
@@ -13,6 +14,11 @@ Deno.test.afterAll(() => servers.stop());
 const SETUP = "20251031173352_libsql_replication_setup.sql";
 const NOW = Date.UTC(2026, 10, 22, 9, 8, 7);
 const MIGRATION = "20261122090807_libsql_sync_schema.sql";
+
+/** A migration but for the list it puts in force. */
+function withoutList(text: string): string {
+  return text.replaceAll(/^select libsql_sync\.configure\(.*$/gm, "");
+}
 
 /** A project's folder with a database, and the command as a user runs it. */
 class Project implements AsyncDisposable {
@@ -33,11 +39,7 @@ class Project implements AsyncDisposable {
     const server = await servers.postgres();
     const folder = await Deno.makeTempDir();
     const root = new URL(`file://${folder}/`);
-    const from = new URL("../../", import.meta.url);
-    await Deno.mkdir(new URL("supabase/migrations", root), { recursive: true });
-    for (const path of ["schema.json", `supabase/migrations/${SETUP}`]) {
-      await Deno.copyFile(new URL(path, from), new URL(path, root));
-    }
+    await copyProject(root);
     const url = server.url({ database });
     const sql = postgres(url, { max: 1, onnotice: () => {} });
     if (options.setup) await sql.unsafe(options.setup).simple();
@@ -385,8 +387,9 @@ Deno.test("runSchema() --migration writes a file that runs after the first, and 
   await sql`create table extra (id bigint primary key, a text)`;
   await project.must("--from postgres extra --migration");
   assertEquals(await project.migrations(), [SETUP, MIGRATION]);
-  // The deployed file stays as it is.
-  assertEquals(await project.read(`supabase/migrations/${SETUP}`), setup);
+  // The build gets the new list too, and nothing else.
+  const built = await project.read(`supabase/migrations/${SETUP}`);
+  assertEquals(withoutList(built), withoutList(setup));
   const text = await project.read(`supabase/migrations/${MIGRATION}`);
   for (const part of ["-- What:", "-- Locks:", "-- Again:", "-- Undo:"]) {
     assertStringIncludes(text, part);
@@ -424,7 +427,10 @@ Deno.test("runSchema() --migration writes a file that runs after the first, and 
     (await project.migrations()).at(-1),
     "20261122090808_libsql_sync_schema.sql",
   );
-  assertEquals(await project.read(`supabase/migrations/${SETUP}`), setup);
+  assertEquals(
+    withoutList(await project.read(`supabase/migrations/${SETUP}`)),
+    withoutList(setup),
+  );
   await project.migrate();
   await project.must("--check");
 });

@@ -3,6 +3,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { runSchema } from "../../lib/cli/schema.ts";
 import { type RawSchema, Servers, Stack } from "../db/support/stack.ts";
+import { copyProject } from "../db/support/project.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
@@ -291,18 +292,7 @@ Deno.test("runSchema() writes and reads names of any kind", async () => {
   );
   const folder = await Deno.makeTempDir();
   const root = new URL(`file://${folder}/`);
-  const from = new URL("../../", import.meta.url);
-  await Deno.mkdir(new URL("supabase/migrations", root), { recursive: true });
-  await Deno.copyFile(
-    new URL("schema.json", from),
-    new URL("schema.json", root),
-  );
-  for await (
-    const { name } of Deno.readDir(new URL("supabase/migrations/", from))
-  ) {
-    const path = `supabase/migrations/${name}`;
-    await Deno.copyFile(new URL(path, from), new URL(path, root));
-  }
+  await copyProject(root);
   const said: string[] = [];
   const run = (args: string[]) =>
     runSchema(args, {
