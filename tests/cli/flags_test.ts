@@ -4,6 +4,7 @@ import type { Command } from "../../lib/cli/command.ts";
 import { command as deploy } from "../../lib/cli/deploy.ts";
 import { command as dlq } from "../../lib/cli/dlq.ts";
 import { command as doctor } from "../../lib/cli/doctor.ts";
+import { command as migration } from "../../lib/cli/migration.ts";
 import { command as nuke } from "../../lib/cli/nuke.ts";
 import { command as schema } from "../../lib/cli/schema.ts";
 import { command as status } from "../../lib/cli/status.ts";
@@ -19,6 +20,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   dev,
   dlq,
   doctor,
+  migration,
   nuke,
   schema,
   status,
