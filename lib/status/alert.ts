@@ -19,7 +19,7 @@ const TEXTS: Record<
     "no change is parked any more",
   ],
   drift: [
-    (count) => `rows that differ, found by a walk: ${count}`,
+    (count) => `a walk found rows that differ: ${count}`,
     "deno task status",
     "the rows that differed are repaired",
   ],
@@ -29,7 +29,7 @@ const TEXTS: Record<
     "syncs are back",
   ],
   rewind: [
-    (count) => `batches that the replica lost, being replayed: ${count}`,
+    (count) => `the replica lost batches, now replayed: ${count}`,
     "nothing to do unless it happens again",
     "the replica has the lost batches again",
   ],

@@ -133,7 +133,7 @@ Deno.test("the alert webhook is told again by the next sync when it failed, and 
   });
 });
 
-Deno.test("the alert webhook is told of drift that a walk found, and that it was mended", async () => {
+Deno.test("the alert webhook is told of drift that a walk found, and that it was repaired", async () => {
   await withWebhook(async ({ stack, hook, post }) => {
     await insertItems(stack, 1, 3);
     await post("/sync");

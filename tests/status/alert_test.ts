@@ -9,12 +9,12 @@ const TEXTS: Record<Alert["name"], [begins: string, over: string]> = {
     "over: no change is parked any more",
   ],
   drift: [
-    "rows that differ, found by a walk: 7 (deno task status)",
+    "a walk found rows that differ: 7 (deno task status)",
     "over: the rows that differed are repaired",
   ],
   stale: ["no sync for 7 (deno task doctor)", "over: syncs are back"],
   rewind: [
-    "batches that the replica lost, being replayed: 7 (nothing to do unless it happens again)",
+    "the replica lost batches, now replayed: 7 (nothing to do unless it happens again)",
     "over: the replica has the lost batches again",
   ],
   epoch: [
