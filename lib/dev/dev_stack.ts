@@ -27,7 +27,8 @@ import schema from "../../schema.json" with { type: "json" };
 
 /** The servers' binaries; the data as well, unless DEV_FOLDER names another folder. */
 const ROOT = join(import.meta.dirname!, "../../.dev");
-const FOLDER = resolve(Deno.env.get("DEV_FOLDER") || ROOT);
+/** Where the data is kept. */
+const folderOf = () => resolve(Deno.env.get("DEV_FOLDER") || ROOT);
 const SIGNATURE = "dev-signature";
 const SEED = 1;
 const ROWS = 4_000;
@@ -63,8 +64,8 @@ export interface Dev {
 async function forget(): Promise<void> {
   for (
     const folder of [
-      reachable(join(FOLDER, "postgres")),
-      join(FOLDER, "libsql"),
+      reachable(join(folderOf(), "postgres")),
+      join(folderOf(), "libsql"),
     ]
   ) {
     await Deno.remove(folder, { recursive: true }).catch((error) => {
@@ -75,7 +76,7 @@ async function forget(): Promise<void> {
 
 /** A log file of a part, begun anew. */
 async function openLog(name: string): Promise<(line: string) => void> {
-  const file = await Deno.open(join(FOLDER, name), {
+  const file = await Deno.open(join(folderOf(), name), {
     create: true,
     write: true,
     truncate: true,
@@ -125,13 +126,13 @@ async function fillDatabase(
  */
 export async function startDev(options: DevOptions): Promise<Dev> {
   const { flags, ports, print, signal, onStart, onCrash } = options;
-  await Deno.mkdir(FOLDER, { recursive: true });
+  await Deno.mkdir(folderOf(), { recursive: true });
   if (flags.fresh) await forget();
 
   const pgLog = await openLog("postgres.log");
   const server = await startPostgres({
     root: ROOT,
-    dataDir: join(FOLDER, "postgres"),
+    dataDir: join(folderOf(), "postgres"),
     port: ports.postgres,
     // After a power cut the data may be made again with --fresh.
     settings: { synchronous_commit: "off" },
@@ -142,7 +143,7 @@ export async function startDev(options: DevOptions): Promise<Dev> {
   });
   onStart(server.stop);
   void server.ended.then(() =>
-    onCrash(`PostgreSQL (its log: ${join(FOLDER, "postgres.log")})`)
+    onCrash(`PostgreSQL (its log: ${join(folderOf(), "postgres.log")})`)
   );
   print(`PostgreSQL 17 on port ${server.port}`);
 
@@ -151,13 +152,13 @@ export async function startDev(options: DevOptions): Promise<Dev> {
 
   signal.throwIfAborted();
   const sqld = await startSqld({
-    dataDir: join(FOLDER, "libsql"),
+    dataDir: join(folderOf(), "libsql"),
     port: ports.libsql,
     log: await openLog("libsql.log"),
   });
   onStart(sqld.stop);
   void sqld.ended.then(() =>
-    onCrash(`sqld (its log: ${join(FOLDER, "libsql.log")})`)
+    onCrash(`sqld (its log: ${join(folderOf(), "libsql.log")})`)
   );
   print(`sqld on port ${sqld.port}`);
 
@@ -203,6 +204,6 @@ export async function startDev(options: DevOptions): Promise<Dev> {
     signature: SIGNATURE,
     sidesUrl: sides.url,
     cronEveryMs: CRON_EVERY_MS,
-    folder: relative(Deno.cwd(), FOLDER) || FOLDER,
+    folder: relative(Deno.cwd(), folderOf()) || folderOf(),
   };
 }

@@ -103,34 +103,6 @@ Deno.test("POST /sync makes the replica equal after every operation on every tab
   );
 });
 
-Deno.test("POST /sync takes statements of 10,000 rows in bounded messages", async () => {
-  await using stack = await Stack.start(servers);
-  const { sql } = stack;
-  for (
-    const step of [
-      `insert into app_versions ${
-        TABLES.app_versions!.insert.replace("$n", "10000")
-      }`,
-      "update app_versions set checksum = md5(id::text)",
-      "update app_versions set checksum = checksum",
-      "update app_versions set id = -id where id % 3 = 0",
-      "delete from app_versions where id % 2 = 0",
-    ]
-  ) {
-    await sql.unsafe(step);
-    const messages = await stack.messages();
-    for (const message of messages) {
-      const { rows, updates, deletes } = message as Record<string, unknown[]>;
-      const count = (rows ?? updates ?? deletes)!.length;
-      assert(count <= 1000, `${count} rows in a message`);
-    }
-    const body = await stack.drain();
-    assertEquals(body.queued, 0);
-    await stack.assertEqual();
-  }
-  assertEquals(await stack.assertEqual(), 5000);
-});
-
 Deno.test("POST /sync answers by the contract: counts, position, what it parked", async () => {
   await using stack = await Stack.start(servers, { walks: false });
   const { sql } = stack;

@@ -10,8 +10,8 @@ import {
   standing,
   startChain,
   withWorker,
-} from "./support/chain.ts";
-import { Servers, Stack } from "./support/stack.ts";
+} from "../db/support/chain.ts";
+import { Servers, Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,8 +1,8 @@
 /** The heartbeat: an idle system shows that its whole way still works. */
 
 import { assert, assertEquals } from "@std/assert";
-import { startChain } from "./support/chain.ts";
-import { Servers, type Stack } from "./support/stack.ts";
+import { startChain } from "../db/support/chain.ts";
+import { Servers, type Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -11,10 +11,10 @@ import {
   message,
   READY,
   row,
-} from "./support/hostile.ts";
-import { recordingProxy } from "./support/proxy.ts";
-import { Servers } from "./support/stack.ts";
-import { ownCertificate } from "./support/transport.ts";
+} from "../db/support/hostile.ts";
+import { recordingProxy } from "../db/support/proxy.ts";
+import { Servers } from "../db/support/stack.ts";
+import { ownCertificate } from "../db/support/transport.ts";
 
 const servers = new Servers();
 const secure = new Servers({ tls: true });

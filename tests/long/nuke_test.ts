@@ -12,9 +12,9 @@ import {
   startChain,
   until,
   withWorker,
-} from "./support/chain.ts";
-import { isApply, Proxy } from "./support/http_proxy.ts";
-import { SECRET, Servers, Stack } from "./support/stack.ts";
+} from "../db/support/chain.ts";
+import { isApply, Proxy } from "../db/support/http_proxy.ts";
+import { SECRET, Servers, Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import type { WorkerStatus } from "../../lib/status/status.ts";
-import { insertItems, startChain } from "./support/chain.ts";
-import { SECRET, Servers, Stack } from "./support/stack.ts";
+import { insertItems, startChain } from "../db/support/chain.ts";
+import { SECRET, Servers, Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -11,8 +11,8 @@ import {
   startChain,
   syncWith,
   withWorker,
-} from "./support/chain.ts";
-import { configure, type RawSchema, Servers } from "./support/stack.ts";
+} from "../db/support/chain.ts";
+import { configure, type RawSchema, Servers } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

@@ -1,7 +1,7 @@
 /**
  * Who may do what: the worker's role, and the matrix in supabase/README.md,
  * which is made from the catalog. After a change that is meant:
- * UPDATE=1 deno test -A tests/db/privileges_test.ts
+ * UPDATE=1 deno test -A tests/long/privileges_test.ts
  */
 
 import { assert, assertEquals } from "@std/assert";
@@ -12,7 +12,7 @@ import {
   migrate,
   WORKER_LOGIN,
 } from "../../lib/dev/supabase.ts";
-import { Servers, Stack } from "./support/stack.ts";
+import { Servers, Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 /** Roles belong to a server: here none is left by another test. */

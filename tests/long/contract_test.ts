@@ -7,7 +7,7 @@ import { bare } from "../../lib/replica/sql.ts";
 import { makePostgres, TABLES } from "../contract/postgres.ts";
 import { testReplica } from "../contract/replica.ts";
 import { testSource } from "../contract/source.ts";
-import { Servers } from "./support/stack.ts";
+import { Servers } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

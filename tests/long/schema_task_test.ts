@@ -5,8 +5,8 @@ import { runSchema } from "../../lib/cli/schema.ts";
 import { migrate } from "../../lib/dev/supabase.ts";
 import { parseSchema, schemaHash } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
-import { copyProject } from "./support/project.ts";
-import { type RawSchema, Servers } from "./support/stack.ts";
+import { copyProject } from "../db/support/project.ts";
+import { type RawSchema, Servers } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

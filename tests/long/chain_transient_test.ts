@@ -10,9 +10,9 @@ import {
   syncWith,
   until,
   withWorker,
-} from "./support/chain.ts";
-import { isApply, Proxy } from "./support/http_proxy.ts";
-import { SECRET, Servers } from "./support/stack.ts";
+} from "../db/support/chain.ts";
+import { isApply, Proxy } from "../db/support/http_proxy.ts";
+import { SECRET, Servers } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
