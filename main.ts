@@ -7,6 +7,7 @@
 import process from "node:process";
 import { parseConfig } from "./lib/config/config.ts";
 import { createLog } from "./lib/log.ts";
+import { RELEASE } from "./lib/version.ts";
 import { createWorker } from "./lib/worker.ts";
 import schema from "./schema.json" with { type: "json" };
 
@@ -15,7 +16,7 @@ declare const Bunny: {
 };
 
 /** `deno task deploy` replaces this text by the build's hash. */
-const VERSION = "unstamped-build";
+const BUILD = "unstamped-build";
 
 const log = createLog(console.log, Date.now);
 const config = () => parseConfig((name) => process.env[name]);
@@ -25,7 +26,7 @@ const handler = createWorker({
   schema,
   log,
   now: Date.now,
-  version: VERSION,
+  version: `${RELEASE}+${BUILD}`,
 });
 
 if ("Bunny" in globalThis) Bunny.v1.serve(handler);

@@ -271,6 +271,6 @@ export default createRings({
   folders: [
     ...["worker", "http", "connect", "sync", "status", "config", "postgres"],
     ...["source", "replica", "plan", "chain", "reader", "schema", "log"],
-    ...["errors", "bytes"],
+    ...["errors", "bytes", "version"],
   ],
 });

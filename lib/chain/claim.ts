@@ -9,7 +9,7 @@ import type { Json } from "./json.ts";
 import type { Message, Refusal } from "./message.ts";
 import type { Page, PageHead } from "./page.ts";
 
-/** What worker and source functions must agree on. */
+/** The contract's version, which the worker and the source functions must share; not the release. */
 export const VERSION = 4;
 
 /** Carries one call to the source and its answer back. */

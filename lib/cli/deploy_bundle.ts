@@ -10,6 +10,7 @@
 import { fileURLToPath } from "node:url";
 import { serveBunny } from "../dev/bunny.ts";
 import { MODULES } from "../dev/bunny_limits.ts";
+import { RELEASE } from "../version.ts";
 import { CommandError } from "./command.ts";
 import { sha256Hex } from "../bytes.ts";
 
@@ -17,16 +18,16 @@ import { sha256Hex } from "../bytes.ts";
 export interface Bundle {
   /** Its code. */
   readonly text: string;
-  /** The version with which its /health answers. */
+  /** The version with which its /health answers: `0.1.0+<build>`. */
   readonly version: string;
   /** The size of its code. */
   readonly bytes: number;
 }
 
-/** The text in main.ts that the version replaces. */
+/** The text in main.ts that the build's hash replaces. */
 const PLACEHOLDER = "unstamped-build";
 /** Enough of the hash to tell two builds apart. */
-const VERSION_DIGITS = 12;
+const BUILD_DIGITS = 12;
 /** Bunny takes scripts of 10 MB. */
 const BYTES_MAX = 10_000_000;
 /** Our own goal: each isolate parses the code before its first answer. */
@@ -35,8 +36,8 @@ const ROOT = new URL("../../", import.meta.url);
 const DIST = new URL("dist.js", ROOT);
 
 /**
- * Builds dist.js and puts its version into it: a hash of the code, which
- * includes schema.json.
+ * Builds dist.js and puts the build's hash into it: of the code, which includes
+ * schema.json.
  *
  * @returns The bundle, which is in dist.js as well.
  * @throws {CommandError} If it cannot be built.
@@ -49,7 +50,7 @@ export async function buildBundle(): Promise<Bundle> {
 }
 
 /**
- * Puts the version into a bundle.
+ * Puts the build into a bundle.
  *
  * @param text What was built.
  * @returns The bundle.
@@ -64,11 +65,11 @@ export async function stampBundle(text: string): Promise<Bundle> {
       }; see main.ts`,
     );
   }
-  const version = (await sha256Hex(text)).slice(0, VERSION_DIGITS);
-  const stamped = before + version + after;
+  const build = (await sha256Hex(text)).slice(0, BUILD_DIGITS);
+  const stamped = before + build + after;
   return {
     text: stamped,
-    version,
+    version: `${RELEASE}+${build}`,
     bytes: new TextEncoder().encode(stamped).length,
   };
 }
@@ -165,7 +166,7 @@ export async function healthOf(workerUrl: string): Promise<string> {
       return `HTTP ${response.status} with another body`;
     }
     const version = response.headers.get("x-libsql-sync-version") ?? "";
-    return /^[\w-]{1,40}$/.test(version)
+    return /^[\w.+-]{1,60}$/.test(version)
       ? version
       : "a worker without a version";
   } catch {

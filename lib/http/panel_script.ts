@@ -230,7 +230,7 @@ export function panelScript(): void {
       ["Position", `${status.replica_position ?? "-"} of ${status.position}`],
       ["Epoch", status.epoch.slice(0, 8)],
       ["Schema", status.schema.here.slice(0, 8)],
-      ["Version", status.version?.slice(0, 8) ?? "-"],
+      ["Version", status.version ?? "-"],
     ];
     byId("now").replaceChildren(
       ...facts.map(([name, value]) =>

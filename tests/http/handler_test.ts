@@ -72,7 +72,7 @@ function setUp(change: Change = {}) {
     },
     log: (level, event, fields) => void logged.push([level, event, fields]),
     now: () => (time += 5),
-    version: "0123456789ab",
+    version: "0.1.0+0123456789ab",
   });
   return { calls, logged, handler };
 }
@@ -117,7 +117,7 @@ Deno.test("createHandler() answers OK when /health or /ok is asked, without sett
       assertEquals(response.headers.get("cache-control"), "no-store");
       assertEquals(
         response.headers.get("x-libsql-sync-version"),
-        "0123456789ab",
+        "0.1.0+0123456789ab",
       );
       assertEquals(await response.text(), "OK");
     }

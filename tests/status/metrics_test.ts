@@ -62,7 +62,9 @@ const REPORT: SourceReport = {
 };
 
 const metricsOf = (report: SourceReport) =>
-  formatMetrics(describeWorker(report, { here: "hash", version: "0123" }));
+  formatMetrics(
+    describeWorker(report, { here: "hash", version: "0.1.0+0123" }),
+  );
 
 /** The names of samples. */
 function namesOf(text: string): Set<string> {
@@ -76,7 +78,7 @@ Deno.test("formatMetrics() writes families with type and help, and ends", () => 
   const text = metricsOf(REPORT);
   for (
     const line of [
-      'libsql_sync_build_info{version="0123"} 1',
+      'libsql_sync_build_info{version="0.1.0+0123"} 1',
       "libsql_sync_lag_seconds 1.5",
       "libsql_sync_queued_messages 3",
       "libsql_sync_drained 0",
