@@ -147,63 +147,6 @@ for (const [version, of] of [[17, servers], [15, older]] as const) {
   });
 }
 
-/** What the migration makes, without what differs from install to install. */
-async function shape(sql: postgres.Sql): Promise<string[]> {
-  const rows = await sql`
-    select 'function ' || p.oid::regprocedure || ' ' || md5(prosrc) || ' ' || coalesce(proconfig::text, '') || ' '
-      || coalesce(proacl::text, '') || prosecdef || provolatile::text as line
-    from pg_proc p where pronamespace = 'libsql_sync'::regnamespace or proname ~ 'libsql'
-    union all
-    select 'trigger ' || tgrelid::regclass || ' ' || pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
-    union all
-    select 'column ' || attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod) || ' '
-      || attnotnull || ' ' || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
-    from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-    where attnum > 0 and not attisdropped and attrelid in
-      (select oid from pg_class where relnamespace = 'libsql_sync'::regnamespace and relkind = 'r')
-    union all
-    select 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) from pg_constraint
-    where connamespace = 'libsql_sync'::regnamespace
-    union all
-    select 'index ' || indexdef from pg_indexes where schemaname = 'libsql_sync'
-    union all
-    select 'table ' || relname || ' ' || relrowsecurity || ' ' || coalesce(relacl::text, '') from pg_class
-    where relnamespace = 'libsql_sync'::regnamespace and relkind = 'r'
-    order by 1`;
-  return rows.map(({ line }) => line);
-}
-
-Deno.test("the migration leaves what a fresh install has when it goes over an older one", async () => {
-  await using fresh = await Database.create();
-  await migrate(fresh.url);
-  const expected = await shape(fresh.connect());
-
-  await using database = await Database.create();
-  const sql = database.connect();
-  await migrate(database.url);
-  await sql`insert into orgs (created_by, name, management_email) values (gen_random_uuid(), 'a', 'b')`;
-  const [chain] =
-    await sql`select epoch, position, batch from libsql_sync.chain`;
-  // An older version: functions and a table that it did not have, other bodies,
-  // a function that is gone.
-  await sql.unsafe(`
-    drop function libsql_sync.status();
-    drop function libsql_sync.has_work();
-    drop table libsql_sync.walks cascade;
-    create or replace function libsql_sync.queued() returns jsonb language sql as 'select null::jsonb';
-    create function libsql_sync.obsolete(integer) returns integer language sql as 'select 1';
-    drop trigger replicate_orgs_libsql_truncate on orgs;
-  `).simple();
-  await migrate(database.url);
-  assertEquals(await shape(sql), expected);
-  const [kept] =
-    await sql`select epoch, position, batch from libsql_sync.chain`;
-  assertEquals(kept, chain);
-  const [queue] =
-    await sql`select count(*)::int as n from pgmq.q_replicate_data_libsql`;
-  assertEquals(queue?.n, 1);
-});
-
 Deno.test("the migration takes no lock on user tables and waits for no writer when it runs again", async () => {
   await using database = await Database.create();
   await migrate(database.url);

@@ -20,7 +20,8 @@ export async function readRelease(
   release: string,
   folder = RELEASES,
 ): Promise<string> {
-  using file = await Deno.open(new URL(`${release}.sql.gz`, folder));
-  const text = file.readable.pipeThrough(new DecompressionStream("gzip"));
+  const bytes = await Deno.readFile(new URL(`${release}.sql.gz`, folder));
+  const text = new Blob([bytes]).stream()
+    .pipeThrough(new DecompressionStream("gzip"));
   return await new Response(text).text();
 }
