@@ -6,7 +6,7 @@
  * - the build is the hash that `deno task deploy` puts into the bundle. /health
  *   and /status answer with both, as `0.1.0+<build>`, in their `version`;
  * - the contract is the number that the worker and the source's functions must
- *   share (`VERSION` in lib/chain/claim.ts, `libsql_sync.version()` in SQL). It rises only
+ *   share (`CONTRACT` in lib/chain/claim.ts, `libsql_sync.version()` in SQL). It rises only
  *   if one of them could no longer understand the other.
  *
  * @module

@@ -10,7 +10,7 @@ import type { Message, Refusal } from "./message.ts";
 import type { Page, PageHead } from "./page.ts";
 
 /** The contract's version, which the worker and the source functions must share; not the release. */
-export const VERSION = 4;
+export const CONTRACT = 4;
 
 /** Carries one call to the source and its answer back. */
 export interface Carrier {

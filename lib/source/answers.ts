@@ -9,13 +9,13 @@
 import {
   type Batch,
   type Claim,
+  CONTRACT,
   type Ended,
   type Lease,
   type Queued,
   type RequestedWalk,
   type Reset,
   type StopCode,
-  VERSION,
 } from "../chain/claim.ts";
 import { isCells } from "../chain/message.ts";
 import type { Page, WalkKind } from "../chain/page.ts";
@@ -51,7 +51,7 @@ export function leaseOf(value: unknown): Lease {
   if (answer.value("do") === "other_version") {
     throw new SyncError(
       "version_mismatch",
-      `Cannot sync: expected source functions of version ${VERSION}, found ${
+      `Cannot sync: expected source functions of version ${CONTRACT}, found ${
         answer.number("version")
       }; run the migration that belongs to this worker, or deploy the worker that belongs to it`,
     );

@@ -13,13 +13,13 @@ import {
   type BatchSize,
   type Carrier,
   type Claim,
+  CONTRACT,
   type Ended,
   type Lease,
   type Outcome,
   type PageRequest,
   type RequestedWalk,
   type Reset,
-  VERSION,
 } from "../chain/claim.ts";
 import type { Json } from "../chain/json.ts";
 import type { Refusal } from "../chain/message.ts";
@@ -111,7 +111,7 @@ export function createSource(
   return {
     async lease(lease) {
       return leaseOf(
-        await carrier.call("lease", { lease, seconds, version: VERSION }),
+        await carrier.call("lease", { lease, seconds, version: CONTRACT }),
       );
     },
     async release(lease, { sync, alerted } = {}) {

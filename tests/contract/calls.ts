@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Claim, VERSION } from "../../lib/chain/claim.ts";
+import { type Claim, CONTRACT } from "../../lib/chain/claim.ts";
 import type { Json } from "../../lib/chain/json.ts";
 import type { ReplicaRow } from "../../lib/chain/row.ts";
 import { claimOf } from "../../lib/source/answers.ts";
@@ -87,7 +87,7 @@ export function makeStep(
       const request = {
         lease: oneOf(random, LEASES),
         seconds: oneOf(random, [1000, 1000, -1]),
-        version: random(20) === 0 ? 0 : VERSION,
+        version: random(20) === 0 ? 0 : CONTRACT,
       };
       return [
         `lease ${JSON.stringify(request)}`,
@@ -151,7 +151,7 @@ function makeDrive(
       for (const other of LEASES) await call("release", { lease: other });
       const answers: unknown[] = [];
       for (let n = 0; n < times; n++) {
-        await call("lease", { lease, seconds: 1000, version: VERSION });
+        await call("lease", { lease, seconds: 1000, version: CONTRACT });
         const row = side.rows.at(-1)!;
         const answer = await call("claim", {
           lease,
@@ -426,7 +426,7 @@ function makeClaim(random: Random): [string, Step | null] {
       ? await source.carrier.call("lease", {
         lease,
         seconds: 1000,
-        version: VERSION,
+        version: CONTRACT,
       })
       : null;
     const keys = isKeyed ? keysAt(row, key, isLast) : null;

@@ -6,7 +6,7 @@
 import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
 import { findLastBuild, readNames } from "../../lib/cli/migration_files.ts";
-import { VERSION } from "../../lib/chain/claim.ts";
+import { CONTRACT } from "../../lib/chain/claim.ts";
 import { parseSchema, schemaHash } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
 import { Servers, Stack } from "./support/stack.ts";
@@ -59,7 +59,7 @@ async function canSync({ sql }: Stack): Promise<boolean> {
   const [found] = await sql`select libsql_sync.version() as contract,
     (select hash from libsql_sync.schemas order by generation desc limit 1) as hash`;
   const hash = await schemaHash(parseSchema(schemaJson));
-  return found!.contract === VERSION && found!.hash === hash;
+  return found!.contract === CONTRACT && found!.hash === hash;
 }
 
 const insertOrgs = (name: string) =>

@@ -8,6 +8,11 @@
  */
 
 import postgres from "postgres";
+import {
+  findLastBuild,
+  FOLDER,
+  readNames,
+} from "../../lib/cli/migration_files.ts";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { type Random, seededRandom } from "../../lib/dev/random.ts";
 import { configure } from "../db/support/stack.ts";
@@ -33,10 +38,7 @@ const REWRITES = [
   "alter table hot alter column secret type text using secret || ''",
   "cluster hot using hot_pkey",
 ];
-const MIGRATION = new URL(
-  "../../supabase/migrations/20251031173352_libsql_replication_setup.sql",
-  import.meta.url,
-);
+const ROOT = new URL("../../", import.meta.url);
 /** What the writers' locks, or a database that is away, make of a fault: none. */
 const FORESEEN = /^(55P03|57014|40P01|40001|58P01|25P02)$/;
 
@@ -302,7 +304,8 @@ export class Faults {
 
   /** The functions of the same version once more, with the schema there is. */
   async #migrateAgain(): Promise<void> {
-    const text = (await Deno.readTextFile(MIGRATION))
+    const path = FOLDER + findLastBuild(await readNames(ROOT));
+    const text = (await Deno.readTextFile(new URL(path, ROOT)))
       .replace(/^-- schema\.json begins$[^]*^-- schema\.json ends$/m, "");
     await this.#session.stack.run(text);
   }

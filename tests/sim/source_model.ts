@@ -7,7 +7,7 @@
  * @module
  */
 
-import { VERSION } from "../../lib/chain/claim.ts";
+import { CONTRACT } from "../../lib/chain/claim.ts";
 import type { Json } from "../../lib/chain/json.ts";
 import { type Schema, schemaText, type Table } from "../../lib/schema.ts";
 import { claim } from "./source_claim.ts";
@@ -249,8 +249,8 @@ export class SourceModel {
   }
 
   #lease(request: Fields, isLocked: boolean): Fields {
-    if (request.version !== VERSION) {
-      return { do: "other_version", version: VERSION };
+    if (request.version !== CONTRACT) {
+      return { do: "other_version", version: CONTRACT };
     }
     const { chain } = this.state;
     const isTaken = chain.lease !== null && chain.lease !== request.lease &&
