@@ -1,6 +1,6 @@
 /**
  * What the project is made of: exact versions, from npm alone, and the licences
- * of what dist.js holds. The README's list is made anew by
+ * of what dist.js holds. The list in README.md is made anew by
  * UPDATE=1 deno test -A tests/db/supply_test.ts
  */
 

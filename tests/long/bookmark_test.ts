@@ -436,7 +436,7 @@ Deno.test(`no bookmark is contained before its rows, under writers with long tra
 Deno.test("a reader that waits up to 300 ms and else asks the source always reads its writes", async () => {
   await using stack = await startWalked();
   const { client: edge, sql: source } = stack;
-  // As in the README.
+  // As in lib/README.md.
   const readItem = async (id: number, bookmark: string) => {
     for (const end = Date.now() + 300; Date.now() < end;) {
       const [asked, item] = await edge.batch([

@@ -119,7 +119,7 @@ function toHex(text: string): string {
   ).join("");
 }
 
-Deno.test("a secret is changed as the README says, and no /sync fails on the way", async () => {
+Deno.test("a secret is changed as lib/README.md says, and no /sync fails on the way", async () => {
   await using stack = await Stack.start(servers);
   const { sql, server, database } = stack;
   const FRESH = "another-webhook-signature";
