@@ -269,7 +269,7 @@ comment on column libsql_sync.batches.epoch is 'Its epoch.';
 comment on column libsql_sync.batches.position is 'Its position in the chain, from 1.';
 comment on column libsql_sync.batches.batch is 'The random id of this version.';
 comment on column libsql_sync.batches.prev is 'The id of the batch before it. The replica applies it on top of that one only.';
-comment on column libsql_sync.batches.version is 'The how many-th version of its position.';
+comment on column libsql_sync.batches.version is 'The number of this version at its position, from 1.';
 comment on column libsql_sync.batches.msg_ids is 'The messages of the queue that it covers.';
 comment on column libsql_sync.batches.messages is 'How many messages that is.';
 comment on column libsql_sync.batches.drained is 'Whether it takes every message that its snapshot could see.';
@@ -324,7 +324,7 @@ create table if not exists libsql_sync.syncs (
 );
 comment on table libsql_sync.syncs is 'The last 20 syncs.';
 comment on column libsql_sync.syncs.slot is 'n modulo 20.';
-comment on column libsql_sync.syncs.n is 'The how many-th sync it was.';
+comment on column libsql_sync.syncs.n is 'The number of the sync, from 1.';
 comment on column libsql_sync.syncs.ended_at is 'When it ended.';
 comment on column libsql_sync.syncs.ms is 'How long it took.';
 comment on column libsql_sync.syncs.processed is 'How many messages it settled.';
