@@ -1,6 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
 import {
+  BULK,
+  BULK_SETUP,
   plain,
   Sessions,
   testCases,
@@ -343,17 +345,6 @@ Deno.test("capture() follows a renamed table, and nothing of an old one, when ta
 // ---------------------------------------------------------------------------
 // Many rows, many tables, many sessions
 // ---------------------------------------------------------------------------
-
-const BULK: RawSchema = {
-  tables: {
-    bulk: {
-      key: "id",
-      columns: { id: "INTEGER", a: "TEXT", n: "INTEGER" },
-      indexes: [],
-    },
-  },
-};
-const BULK_SETUP = "create table bulk (id bigint primary key, a text, n int);";
 
 Deno.test("capture() reads single rows by their key when the session's first statement had many", async () => {
   await using stack = await Stack.start(servers, {

@@ -1,23 +1,13 @@
 import { assert, assertEquals } from "@std/assert";
-import { plain, withoutFallback } from "../db/support/capture_cases.ts";
-import { type RawSchema, Servers, Stack } from "../db/support/stack.ts";
+import {
+  BULK,
+  BULK_SETUP,
+  withoutFallback,
+} from "../db/support/capture_cases.ts";
+import { Servers, Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
-
-const BULK: RawSchema = {
-  tables: {
-    bulk: {
-      key: "id",
-      columns: { id: "INTEGER", a: "TEXT", n: "INTEGER" },
-      indexes: [],
-    },
-    more: { key: "id", columns: { id: "INTEGER", a: "TEXT" }, indexes: [] },
-    most: { key: "id", columns: { id: "INTEGER", a: "TEXT" }, indexes: [] },
-  },
-};
-const BULK_SETUP = `create table bulk (id bigint primary key, a text, n int);
-  ${plain("more")} ${plain("most")}`;
 
 Deno.test("capture() bounds its messages when statements have 10,000 rows", async (t) => {
   await using stack = await Stack.start(servers, {

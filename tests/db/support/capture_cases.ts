@@ -45,6 +45,23 @@ function schemaOf(cases: readonly Case[]): RawSchema {
   };
 }
 
+/** Tables for statements that write many rows. */
+export const BULK: RawSchema = {
+  tables: {
+    bulk: {
+      key: "id",
+      columns: { id: "INTEGER", a: "TEXT", n: "INTEGER" },
+      indexes: [],
+    },
+    more: { key: "id", columns: { id: "INTEGER", a: "TEXT" }, indexes: [] },
+    most: { key: "id", columns: { id: "INTEGER", a: "TEXT" }, indexes: [] },
+  },
+};
+/** Makes them. */
+export const BULK_SETUP =
+  `create table bulk (id bigint primary key, a text, n int);
+  ${plain("more")} ${plain("most")}`;
+
 /** Without what it calls, the fallback sends a message that says it failed. */
 export async function withoutFallback(
   sql: postgres.Sql,
