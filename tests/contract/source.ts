@@ -593,6 +593,23 @@ export function testSource(
   );
 
   test(
+    "claim() starts the walk over where capture failed, also when it is asked for ahead",
+    async (source, hand) => {
+      await hand.drain();
+      await source.run(insert(1));
+      await source.send({ v: 1, table: "item", failed: "XX000" });
+      await hand.source.lease(LEASE);
+      const one = { messages: 1, bytes: 1_000_000 };
+      const first = await batchOf(hand.claim({ size: one, page: PAGE }));
+      const ahead = await hand.claim({ size: one, ahead: first.batch });
+      assertEquals([first.reopen, ahead.do], [false, "none"]);
+      hand.apply(first);
+      const second = await batchOf(hand.claim({ page: PAGE }));
+      assertEquals([second.reopen, second.page], [true, null]);
+    },
+  );
+
+  test(
     "requestWalk() answers the same walk again, and refuses a table it has not",
     async (_, hand) => {
       await hand.drain();

@@ -252,24 +252,26 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
     world.schema = schema;
     return `schema ${schema} is in force`;
   },
-  /** Triggers go, a row is written past the queue, triggers come again. */
+  /** A row is written past the queue: its triggers go and come again, or capture
+   * fails and says so. */
   detach: (world, random) => {
     const { source } = world;
     const { user } = source;
     const statement = makeStatement(world, user, random);
     const { table } = statement;
     if (user.isTouched(table)) return null;
+    const said = oneOf(random, ["", ", attached again", ", capture failed"]);
+    world.invariants.isTold = said !== "";
     user.detached.add(table);
     user.run(statement);
     user.detached.delete(table);
-    const isKnown = random(4) > 0;
-    if (isKnown) {
-      source.state.chain.reopen = true;
-      world.invariants.told();
+    world.invariants.isTold = false;
+    if (said === ", attached again") source.state.chain.reopen = true;
+    if (said === ", capture failed") {
+      user.queue.set(user.nextMsgId++, { v: 1, table, failed: "XX000" });
     }
-    return `past the queue: ${shown(statement)}${
-      isKnown ? ", attached again" : ""
-    }`;
+    if (said !== "") world.invariants.told();
+    return `past the queue: ${shown(statement)}${said}`;
   },
   cap: (world) => world.source.capQueue() ? "the queue is over its cap" : null,
   send: (world, random) => {

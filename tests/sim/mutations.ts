@@ -215,6 +215,11 @@ export const MUTANTS: readonly Mutant[] = [
     setup: { faultsAt: "apply" },
   },
   {
+    name: "a failed capture that opens no walk",
+    mutation: { source: { uncapturedForgotten: true } },
+    profile: { detach: 4 },
+  },
+  {
     name: "batch claimed ahead acked without the one before",
     mutation: { source: { aheadAlone: true } },
     profile: { write: 30 },

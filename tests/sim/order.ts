@@ -59,7 +59,7 @@ export class RowOrder {
       const [table, key] = [name.slice(0, at), name.slice(at + 1)];
       if (found.get(table)?.has(key) ?? true) continue;
       // Set aside, it may be missing.
-      if (letters.keys.has(name) || letters.tables.has(table)) {
+      if (letters.has(name)) {
         this.#known.delete(name);
         continue;
       }

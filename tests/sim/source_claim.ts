@@ -212,12 +212,17 @@ function claimNew(
     : null;
   const walk = next !== null && holdPage(source, next, walkedAt) ? next : null;
   const { lowest, settled } = floorOf(source);
-  const { messages, drained } = head(source, request, {
+  const { messages, drained, isUncaptured } = head(source, request, {
     lowest,
     seen,
     besides: ahead?.msgIds ?? [],
   });
-  const paged = (drained || faults.pageUndrained) && walk !== null
+  if (isUncaptured) {
+    if (ahead !== null) return { do: "none" };
+    chain.reopen = true;
+  }
+  const paged = (drained || faults.pageUndrained) && walk !== null &&
+      !isUncaptured
     ? page(source, walk, {
       at: walkedAt,
       request: request.page as Fields,

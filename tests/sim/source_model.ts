@@ -36,6 +36,7 @@ export interface SourceFaults {
   replayTrimmed?: boolean;
   cursor?: boolean;
   reopenForgotten?: boolean;
+  uncapturedForgotten?: boolean;
   aheadAlone?: boolean;
   healByUpdate?: boolean;
   updateAside?: boolean;

@@ -55,7 +55,11 @@ export function head(
     seen: Early | null;
     besides: readonly number[];
   },
-): { messages: [number, Message][]; drained: boolean } {
+): {
+  messages: [number, Message][];
+  drained: boolean;
+  isUncaptured: boolean;
+} {
   const queue = seen?.queue ?? user.queue;
   let ids = [...queue.keys()]
     .filter((id) => id >= lowest && !besides.includes(id))
@@ -68,6 +72,10 @@ export function head(
   return {
     messages: taken.map((id) => [id, queue.get(id)!]),
     drained: taken.length === ids.length,
+    isUncaptured: !faults.uncapturedForgotten &&
+      taken.some((id) =>
+        (queue.get(id) as Fields | null)?.failed !== undefined
+      ),
   };
 }
 
