@@ -202,6 +202,8 @@ create table if not exists libsql_sync.chain (
   floor_next bigint,
   floor_awaits text[],
   floor_queue oid,
+  unqueued bigint not null default 0,
+  unqueued_until xid8,
   letters_closed bigint not null default 0,
   realtime boolean not null default false,
   wake_at timestamptz,
@@ -232,7 +234,9 @@ comment on column libsql_sync.chain.cron_run is 'How far cron.job_run_details wa
 comment on column libsql_sync.chain.floor is 'No message with a smaller msg_id is in the queue, or can appear there.';
 comment on column libsql_sync.chain.floor_next is 'How far the floor may rise when the transactions of floor_awaits have ended.';
 comment on column libsql_sync.chain.floor_awaits is 'The transactions that were writing to the queue when floor_next was recorded.';
-comment on column libsql_sync.chain.floor_queue is 'The queue table that the floor is of. Another queue starts at 0.';
+comment on column libsql_sync.chain.floor_queue is 'The queue table that the floor is of. Another queue begins a new epoch.';
+comment on column libsql_sync.chain.unqueued is 'How many changes capture could not queue, as the last claim counted them.';
+comment on column libsql_sync.chain.unqueued_until is 'The transactions that may have made those changes are all before this one. Null: all of them have ended.';
 comment on column libsql_sync.chain.letters_closed is 'Up to this position walks closed dead letters. A replica that lost one of those positions walks again.';
 comment on column libsql_sync.chain.realtime is 'Whether a second cron job looks for changes all the time. Set by realtime().';
 comment on column libsql_sync.chain.wake_at is 'When realtime called the worker last.';
@@ -243,6 +247,10 @@ comment on column libsql_sync.chain.ticked_at is 'When the cron job last ran thr
 comment on column libsql_sync.chain.lag_ms is 'How long the oldest change had waited when the last sync began.';
 comment on column libsql_sync.chain.totals is 'Sums over all syncs: syncs, failed, processed, parked, batches, replays, ms.';
 comment on column libsql_sync.chain.alerted is 'Which alerts the alert webhook has been sent, and the counts at that time.';
+
+-- A sequence: no writer waits for it, and it grows nothing.
+create sequence if not exists libsql_sync.unqueued;
+comment on sequence libsql_sync.unqueued is 'Counts the changes that capture could not queue: see note_unqueued().';
 
 create table if not exists libsql_sync.batches (
   epoch text not null,
@@ -842,120 +850,9 @@ comment on function libsql_sync.truncate_sql(oid, text) is
 
 -- supabase/sql/22_triggers.sql
 
--- The text of the trigger function, put together from 21_capture. Still the first step of
--- the data's way: the function runs in each writer's transaction, with its owner's rights.
-
--- One static branch per table and kind of statement: EXECUTE per call costs half of a
--- small statement's time, and PL/pgSQL plans a branch only when it runs.
-create or replace function libsql_sync.branches()
-returns table (relation oid, table_name text, operation text, branch text)
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select r.oid, t.name, o.operation, format(
-$branch$        if tg_op = %L then
-          perform from %s limit 2;
-          get diagnostics touched = row_count;
-          if touched = 1 and current_setting('transaction_isolation') = 'read committed' then
-%s          end if;
-          if touched > 1 or touched = 1 and message is null and not unchanged then
-            messages := array(%s);
-          end if;
-        end if;
-$branch$, o.operation, o.transition,
-    libsql_sync.one_row_sql(r.oid, t.name, o.operation), libsql_sync.capture_sql(r.oid, t.name, o.operation))
-  from libsql_sync.tables t
-  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
-  -- An UPDATE's new row may be missing, where a trigger kept it from a partition.
-  cross join (values ('INSERT', 'new_rows'), ('UPDATE', 'old_rows'), ('DELETE', 'old_rows')) o (operation, transition)
-  where r.oid is not null
-$$;
-comment on function libsql_sync.branches() is
-  'The branches of the trigger function, one for each listed table that exists and each kind of statement.';
-
-create or replace function libsql_sync.trigger_sql()
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  branches text := (
-    select coalesce(string_agg(t.branches, '' order by t.table_name), '')
-    from (
-      select b.table_name, format(E'      elsif tg_argv[0] = %L then\n', b.table_name)
-        || string_agg(b.branch, '' order by b.operation) as branches
-      from libsql_sync.branches() b group by b.table_name
-    ) t);
-begin
-  return $body$
--- Written by libsql_sync.attach(): do not edit.
-declare
-  touched integer;
-  old_row record;
-  new_row record;
-  live_row record;
-  found_live boolean;
-  unchanged boolean := false;
-  names text[];
-  field text := 'updates';
-  cells text[];
-  message jsonb;
-  messages jsonb[];
-  ours oid;
-  listed oid;
-begin
-  if tg_op = 'TRUNCATE' then
-    ours := coalesce(pg_partition_root(tg_relid), tg_relid);
-    -- Another table may bear the name now: what this one loses is not its.
-    listed := coalesce(to_regclass(format('public.%I', tg_argv[0])), ours);
-  end if;
-  if listed <> ours then
-    return null;
-  elsif tg_op = 'TRUNCATE' and tg_when = 'AFTER' and listed <> tg_relid then
-    -- It became a partition since attach(): what was in it is not known any more.
-    messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
-  elsif tg_op = 'TRUNCATE' and tg_when = 'AFTER' then
-    messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
-  else
-    -- Rendering alone stands in the block: a write in it would burn a
-    -- transaction id per statement.
-    begin
-      if tg_op = 'TRUNCATE' then
-        execute 'select array(' || libsql_sync.truncate_sql(tg_relid, tg_argv[0]) || ')' into strict messages;
-$body$ || branches || $body$      else
-        raise exception 'no branch';
-      end if;
-    exception when others then
-      -- A lost race is the transaction's to retry.
-      if sqlstate like '40%' then raise; end if;
-      -- The table changed since attach(), a column renamed or dropped: what is
-      -- still there is sent, and the user's write never fails.
-      begin
-        execute 'select array(' || case tg_op
-          when 'TRUNCATE' then libsql_sync.truncate_sql(tg_relid, tg_argv[0])
-          else libsql_sync.capture_sql(
-            coalesce(to_regclass(format('public.%I', tg_argv[0])),
-              pg_partition_root(tg_relid), tg_relid), tg_argv[0], tg_op)
-        end || ')' into strict messages;
-      exception when others then
-        if sqlstate like '40%' then raise; end if;
-        messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
-      end;
-    end;
-  end if;
-  if messages is not null then
-    insert into pgmq.q_replicate_data_libsql (vt, message)
-    select now(), m from unnest(messages) m;
-  elsif message is not null then
-    insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), message);
-  end if;
-  return null;
-end
-$body$;
-end
-$$;
-comment on function libsql_sync.trigger_sql() is
-  'The body of the trigger function as the tables are today.';
+-- The trigger functions: one for each listed table and kind of statement, made of the
+-- texts of 21_capture, and one for TRUNCATE of every table. The first step of the data's
+-- way: they run in each writer's transaction, with their owner's rights.
 
 create or replace function libsql_sync.trigger_name(table_name text, suffix text)
 returns text
@@ -968,7 +865,228 @@ as $$
     || '_libsql' || suffix
 $$;
 comment on function libsql_sync.trigger_name(text, text) is
-  'The name of a table''s trigger, inside PostgreSQLs 63 bytes. In: the table''s name, and a suffix such as _update.';
+  'The name of a trigger, and of the function it runs, inside PostgreSQL''s 63 bytes. In: the listed table, and what tells its triggers apart.';
+
+-- A queue that was restored without its sequence draws numbers that it holds. All
+-- messages of the statement go in again, in order: those that are there twice change
+-- nothing.
+create or replace function libsql_sync.queue_again(messages jsonb[])
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  sequence regclass := pg_get_serial_sequence('pgmq.q_replicate_data_libsql', 'msg_id');
+  queued integer := 0;
+begin
+  if has_sequence_privilege(sequence, 'usage') then
+    for try in 1 .. 3 loop
+      -- Forward only: a sequence that is set back draws a number twice.
+      perform nextval(sequence) from generate_series(1, (
+        select least(max(q.msg_id) - pg_sequence_last_value(sequence), 10000000) from pgmq.q_replicate_data_libsql q));
+      insert into pgmq.q_replicate_data_libsql (vt, message)
+      select now(), m from unnest(messages) m
+      on conflict do nothing;
+      get diagnostics queued = row_count;
+      exit when queued = cardinality(messages);
+    end loop;
+  end if;
+  return queued;
+end
+$$;
+comment on function libsql_sync.queue_again(jsonb[]) is
+  'Queues the messages of a statement when some of the queue''s next numbers are taken. Returns how many went in.';
+
+-- The user's write never fails because of it. The rendering stands in a block that
+-- falls back to a query made anew: the table may have changed since attach(). The queue
+-- is looked for before it is written to, and no such block stands around the INSERT,
+-- as it would burn a transaction id per statement. Messages that cannot be queued are
+-- counted by a sequence, which no writer waits for and which grows nothing: the claim
+-- opens the walk when the count has changed.
+create or replace function libsql_sync.trigger_body(variables text, rendering text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $outer$
+  select format($body$
+-- Written by libsql_sync.attach(): do not edit.
+declare
+%s  messages jsonb[];
+  queue oid;
+  queued integer := 0;
+begin
+  begin
+%s  exception when others then
+    -- A lost race is the transaction's to retry.
+    if sqlstate like '40%%' then raise; end if;
+    begin
+      execute 'select array(' || case tg_op
+        when 'TRUNCATE' then libsql_sync.truncate_sql(tg_relid, tg_argv[0])
+        else libsql_sync.capture_sql(
+          coalesce(to_regclass(format('public.%%I', tg_argv[0])), pg_partition_root(tg_relid), tg_relid),
+          tg_argv[0], tg_op)
+      end || ')' into strict messages;
+    exception when others then
+      if sqlstate like '40%%' then raise; end if;
+      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
+    end;
+  end;
+  if cardinality(messages) > 0 then
+    if has_schema_privilege(to_regnamespace('pgmq'), 'usage') then
+      queue := to_regclass('pgmq.q_replicate_data_libsql');
+    end if;
+    if has_table_privilege(queue, 'insert') and not row_security_active(queue) then
+      insert into pgmq.q_replicate_data_libsql (vt, message)
+      select now(), m from unnest(messages) m
+      on conflict do nothing;
+      get diagnostics queued = row_count;
+      if queued < cardinality(messages) then
+        queued := libsql_sync.queue_again(messages);
+      end if;
+    end if;
+    if queued < cardinality(messages) then
+      perform nextval('libsql_sync.unqueued');
+    end if;
+  end if;
+  return null;
+end
+$body$, variables, rendering)
+$outer$;
+comment on function libsql_sync.trigger_body(text, text) is
+  'The body of a trigger function. In: its variables, and the code that renders the messages of a statement.';
+
+create or replace function libsql_sync.truncate_function()
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select libsql_sync.trigger_body(
+$variables$  ours oid := coalesce(pg_partition_root(tg_relid), tg_relid);
+  -- Another table may have the name now: what this one loses is not lost there.
+  listed oid := coalesce(to_regclass(format('public.%I', tg_argv[0])), ours);
+$variables$,
+$rendering$    if tg_op <> 'TRUNCATE' then
+      raise exception 'not a TRUNCATE';
+    elsif listed <> ours then
+      return null;
+    elsif tg_when = 'AFTER' and listed <> tg_relid then
+      -- It became a partition since attach(): what it held is not known any more.
+      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
+    elsif tg_when = 'AFTER' then
+      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
+    else
+      execute 'select array(' || libsql_sync.truncate_sql(tg_relid, tg_argv[0]) || ')' into strict messages;
+    end if;
+$rendering$)
+$$;
+comment on function libsql_sync.truncate_function() is
+  'The body of the function that queues what rows cannot say: a TRUNCATE of any listed table.';
+
+create or replace function libsql_sync.captured()
+returns table (operation text, suffix text, fires text, referencing text, counted text, type integer)
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  values
+    ('INSERT', '', 'after insert', 'referencing new table as new_rows', 'new_rows', 4),
+    -- An UPDATE's new row may be missing: a trigger may have kept it from a partition.
+    ('UPDATE', '_update', 'after update', 'referencing old table as old_rows new table as new_rows', 'old_rows', 16),
+    ('DELETE', '_delete', 'after delete', 'referencing old table as old_rows', 'old_rows', 8)
+$$;
+comment on function libsql_sync.captured() is
+  'The kinds of statements for which each table has a function of its own, and their triggers.';
+
+-- One function for each table and kind of statement. PL/pgSQL compiles a function once for each trigger that runs it: were it
+-- one function for all tables, each trigger would cost a session the code of all.
+create or replace function libsql_sync.capture_functions(table_name text)
+returns table (relation oid, operation text, name text, body text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.oid, o.operation, libsql_sync.trigger_name(t.name, o.suffix), libsql_sync.trigger_body(
+$variables$  touched integer;
+  old_row record;
+  new_row record;
+  live_row record;
+  found_live boolean;
+  unchanged boolean := false;
+  names text[];
+  field text := 'updates';
+  cells text[];
+  message jsonb;
+$variables$, format(
+$rendering$    perform from %s limit 2;
+    get diagnostics touched = row_count;
+    if touched = 1 and current_setting('transaction_isolation') = 'read committed' then
+%s    end if;
+    if message is not null then
+      messages := array[message];
+    elsif touched > 0 and not unchanged then
+      messages := array(%s);
+    end if;
+$rendering$, o.counted, libsql_sync.one_row_sql(r.oid, t.name, o.operation), libsql_sync.capture_sql(r.oid, t.name, o.operation)))
+  from libsql_sync.tables t
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+  cross join libsql_sync.captured() o
+  where t.name = capture_functions.table_name and r.oid is not null
+$$;
+comment on function libsql_sync.capture_functions(text) is
+  'The functions that capture the rows of a listed table, as the table is today. In: the table''s name.';
+
+create or replace function libsql_sync.stale_functions()
+returns table (relation oid, name text, body text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select f.* from (
+    select null::oid, 'public.trigger_http_queue_post_to_function_libsql', libsql_sync.truncate_function()
+    union all
+    select c.relation, format('libsql_sync.%I', c.name), c.body
+    from libsql_sync.tables t cross join lateral libsql_sync.capture_functions(t.name) c
+  ) f (relation, name, body)
+  where f.body is distinct from (select p.prosrc from pg_proc p where p.oid = to_regprocedure(f.name || '()'))
+$$;
+comment on function libsql_sync.stale_functions() is
+  'The trigger functions that are missing, or whose body is not what it would be today. The one for TRUNCATE belongs to no table.';
+
+create or replace function libsql_sync.wanted_triggers()
+returns table (table_name text, relation oid, is_partition boolean, name text, fires text, referencing text, type integer, function text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.name, f.relation, f.is_partition, libsql_sync.trigger_name(t.name, e.suffix), e.fires, e.referencing, e.type,
+    coalesce(e.function, format('libsql_sync.%I', libsql_sync.trigger_name(t.name, e.suffix)))
+  from libsql_sync.tables t
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+  cross join lateral (
+    select r.oid as relation, false as is_partition where r.oid is not null
+    union all
+    select p.relid, true from pg_partition_tree(r.oid) p where p.relid <> r.oid
+  ) f
+  cross join lateral (
+    select o.suffix, o.fires, o.referencing, o.type, null as function from libsql_sync.captured() o
+    union all
+    -- TRUNCATE of one partition is not one of the table: its keys are read before.
+    select '_truncate', case when f.is_partition then 'before truncate' else 'after truncate' end, '',
+      case when f.is_partition then 34 else 32 end, 'public.trigger_http_queue_post_to_function_libsql'
+  ) e
+$$;
+comment on function libsql_sync.wanted_triggers() is
+  'The triggers that each listed table and each of its partitions should have: a statement fires the triggers of the one table it names.';
+
+create or replace function libsql_sync.is_ours(routine oid)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from pg_proc p
+    where p.oid = routine and p.prorettype = 'trigger'::regtype and (
+      p.pronamespace = 'libsql_sync'::regnamespace
+      or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql'))
+$$;
+comment on function libsql_sync.is_ours(oid) is
+  'Whether a function is one that our triggers run.';
 
 -- supabase/sql/23_attach.sql
 
@@ -1065,93 +1183,70 @@ comment on function libsql_sync.locked_elsewhere(regclass) is
   'The error of attach() for a table that another transaction holds.';
 
 -- The second step of attach().
-create or replace function libsql_sync.make_trigger_function()
+create or replace function libsql_sync.make_trigger_functions()
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  body constant text := libsql_sync.trigger_sql();
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
-  previous constant text := (select p.prosrc from pg_proc p where p.oid = handler);
-  listed record;
+  stale record;
 begin
-  -- What a writer sent by the old text lacks a column that is listed now, and may be
+  -- What a writer sends by the old text lacks a column that is listed now, and may be
   -- committed after everything was walked: so the writer ends first, then all is walked.
-  for listed in
-    select b.relation from libsql_sync.branches() b
-    where strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
-  loop
-    begin
-      execute format('lock table %s in share row exclusive mode', listed.relation::regclass);
-    exception when lock_not_available then
-      perform libsql_sync.locked_elsewhere(listed.relation);
-    end;
-    update libsql_sync.chain set reopen = true where id = 1 and not reopen;
-  end loop;
-  if handler is null or body is distinct from previous then
+  for stale in select f.* from libsql_sync.stale_functions() f order by f.name loop
+    if stale.relation is not null then
+      begin
+        execute format('lock table %s in share row exclusive mode', stale.relation::regclass);
+      exception when lock_not_available then
+        perform libsql_sync.locked_elsewhere(stale.relation);
+      end;
+      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+    end if;
     -- Definer: the writing user may neither read the queue nor write to it.
     execute format(
-      'create or replace function public.trigger_http_queue_post_to_function_libsql() returns trigger'
-      || ' language plpgsql security definer'
+      'create or replace function %s() returns trigger language plpgsql security definer'
       || ' set search_path = pg_catalog, pg_temp set row_security = off'
       || ' set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''postgres'''
       || ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C'''
       || ' set quote_all_identifiers = off'
       -- A plan is kept while a table grows from one page to millions. Transition
       -- tables come without statistics: a merge would sort them, a memo remember
-      -- keys that come once.
-      || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off'
-      || ' as %L', body);
-    comment on function public.trigger_http_queue_post_to_function_libsql() is
-      'The trigger function of every listed table: queues the rows that a statement has changed. Written by libsql_sync.attach().';
-  end if;
+      -- keys that come once. Such plans look expensive: JIT would compile each.
+      || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off set jit = off'
+      || ' as %L', stale.name, stale.body);
+    execute format('comment on function %s() is %L', stale.name,
+      case when stale.relation is null
+        then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
+        else 'Queues the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
+  end loop;
 end
 $$;
-comment on function libsql_sync.make_trigger_function() is
-  'Makes the trigger function, or makes it anew if what it sends has changed: then each table concerned is locked first, and walked later.';
+comment on function libsql_sync.make_trigger_functions() is
+  'Makes the trigger functions that are missing, and anew those that would send something else today: then their table is locked first, and walked later.';
 
--- The third step of attach(). A statement fires the triggers of the one table it
--- names: so every partition of a partitioned table gets them as well.
+-- The third step of attach().
 create or replace function libsql_sync.make_triggers()
 returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   wanted record;
   made integer := 0;
 begin
-  for wanted in
-    select f.relation, t.name as table_name, libsql_sync.trigger_name(t.name, e.suffix) as name,
-      e.fires, e.transition, e.type
-    from libsql_sync.tables t
-    cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
-    cross join lateral (
-      select r.oid as relation, false as is_partition where r.oid is not null
-      union all
-      select p.relid, true from pg_partition_tree(r.oid) p where p.relid <> r.oid
-    ) f
-    cross join lateral (values
-      ('', 'after insert', 'referencing new table as new_rows', 4),
-      ('_update', 'after update', 'referencing old table as old_rows new table as new_rows', 16),
-      ('_delete', 'after delete', 'referencing old table as old_rows', 8),
-      -- Truncating one partition is not a truncate of the table: its keys are read before.
-      ('_truncate', case when f.is_partition then 'before truncate' else 'after truncate' end, '',
-        case when f.is_partition then 34 else 32 end)
-    ) e (suffix, fires, transition, type)
+  for wanted in select w.* from libsql_sync.wanted_triggers() w
   loop
     if not exists (
       select from pg_trigger g
-      where g.tgrelid = wanted.relation and g.tgname = wanted.name and g.tgfoid = handler
+      where g.tgrelid = wanted.relation and g.tgname = wanted.name
+        and g.tgfoid = to_regprocedure(wanted.function || '()')
         and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
         and g.tgargs = convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
     ) then
       begin
         execute format(
-          'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
-          wanted.name, wanted.fires, wanted.relation::regclass, wanted.transition, wanted.table_name);
+          'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
+          wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
         execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
       exception when lock_not_available then
         perform libsql_sync.locked_elsewhere(wanted.relation);
@@ -1175,13 +1270,12 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   stale record;
 begin
   for stale in
     select g.tgrelid::regclass as relation, g.tgname as name
     from pg_trigger g
-    where g.tgfoid = handler and not exists (
+    where libsql_sync.is_ours(g.tgfoid) and not exists (
       select from libsql_sync.tables t
       cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
       where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
@@ -1194,10 +1288,19 @@ begin
     -- A partition that was detached took its rows along.
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
+  -- Functions of tables that are not listed any more: none of them has a trigger now.
+  for stale in
+    select p.oid::regprocedure as name from pg_proc p
+    where p.pronamespace = 'libsql_sync'::regnamespace and libsql_sync.is_ours(p.oid)
+      and p.proname not in (
+        select libsql_sync.trigger_name(t.name, o.suffix) from libsql_sync.tables t cross join libsql_sync.captured() o)
+  loop
+    execute format('drop function %s', stale.name);
+  end loop;
 end
 $$;
 comment on function libsql_sync.drop_stale_triggers() is
-  'Drops our triggers from tables that are not listed any more, and from detached partitions.';
+  'Drops our triggers from tables that are not listed any more, and from detached partitions, and the functions that none of them runs now.';
 
 create or replace function libsql_sync.attach()
 returns integer
@@ -1210,7 +1313,7 @@ declare
 begin
   perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   perform libsql_sync.check_tables();
-  perform libsql_sync.make_trigger_function();
+  perform libsql_sync.make_trigger_functions();
   perform libsql_sync.lock_down();
   made := libsql_sync.make_triggers();
   perform libsql_sync.drop_stale_triggers();
@@ -1470,7 +1573,7 @@ comment on function libsql_sync.keep_floor(bigint) is
 -- step hands on as few as it can.
 create or replace function libsql_sync.head(
   lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
-  out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
+  out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean, out uncaptured boolean
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -1481,6 +1584,7 @@ as $$
       select r.*, row_number() over w as n, sum(octet_length(r.text)) over w as bytes
       from (
         select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
+          m.field is null and m.message ? 'failed' as uncaptured,
           case when m.field is not null then m.message -> 'columns' end as columns,
           case when m.field is not null then (m.message -> m.field -> 0)::text
             else libsql_sync.envelope(m.message) end as text
@@ -1574,8 +1678,34 @@ as $$
       where m.msg_id >= coalesce((select max(r.msg_id) + 1 from rendered r), lowest)
         and not m.msg_id <@ besides
       order by m.msg_id limit 1
-    ) is null
+    ) is null,
+    -- Capture could not render what a statement changed.
+    (select coalesce(bool_or(r.uncaptured), false) from rendered r)
 $$;
+
+-- Until the transactions that may have made such a change have ended, its rows are not to
+-- be seen: the walk starts over with each batch until then. Called after the batch's
+-- snapshot was taken: what that snapshot sees was counted before.
+create or replace function libsql_sync.note_unqueued(c libsql_sync.chain)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  counted bigint := coalesce(pg_sequence_last_value('libsql_sync.unqueued'), 0);
+begin
+  if counted = c.unqueued and c.unqueued_until is null then
+    return false;
+  end if;
+  update libsql_sync.chain set reopen = true, unqueued = counted, unqueued_until = case
+    when counted <> c.unqueued then pg_snapshot_xmax(pg_current_snapshot())
+    when pg_snapshot_xmin(pg_current_snapshot()) < c.unqueued_until then c.unqueued_until end
+  where id = 1;
+  return true;
+end
+$$;
+comment on function libsql_sync.note_unqueued(libsql_sync.chain) is
+  'Whether capture counted changes that it could not queue, so that the walk starts over.';
 comment on function libsql_sync.head(bigint, int8multirange, integer, integer) is
 $$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot.
 "envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
@@ -3035,6 +3165,14 @@ begin
     perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
   end if;
 
+  -- The messages of a queue that is gone went with it, and the new one may give their
+  -- numbers again.
+  if c.floor_queue <> 'pgmq.q_replicate_data_libsql'::regclass then
+    update libsql_sync.chain set floor_queue = null where id = 1;
+    perform libsql_sync.begin_epoch('the queue is another one: it was dropped, or restored without its messages', false);
+    select * into c from libsql_sync.chain where id = 1;
+  end if;
+
   -- 1. and 2. Whose replica is it, and does it have the schema?
   answer := libsql_sync.admit(c, at, request);
   if answer is not null then
@@ -3087,6 +3225,14 @@ begin
     into h
     from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
       (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
+    if libsql_sync.note_unqueued(c) or h.uncaptured then
+      -- Left to the next claim, which begins a walk and not a page.
+      if ahead.batch is not null then
+        return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
+      end if;
+      c.reopen := true;
+      h.page := null;
+    end if;
     if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
       perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
         else greatest(f.lowest, least(f.settled, lower(h.msg_ids), lower(ahead.msg_ids))) end);
@@ -3229,7 +3375,7 @@ begin
   b.ahead := ahead.batch is not null;
   insert into libsql_sync.batches select b.*;
   -- What remains in the queue may be older than what bypassed it.
-  update libsql_sync.chain set reopen = reopen and not record_next.drained where id = 1;
+  update libsql_sync.chain set reopen = c.reopen and not record_next.drained where id = 1;
   return b;
 end
 $$;
@@ -3935,8 +4081,8 @@ begin
   loop
     well := false;
     if to_regclass('pgmq.' || r.name) is null then
-      return query values ('queue', 'error', 'pgmq.' || r.name || ' is not there: writes to the listed tables fail',
-        format('select pgmq.create(%L); then select libsql_sync.lock_down(); and deno task verify --repair', substr(r.name, 3)));
+      return query values ('queue', 'error', 'pgmq.' || r.name || ' is not there: changes are not queued',
+        format('select pgmq.create(%L); then select libsql_sync.lock_down(); The next sync then walks every table', substr(r.name, 3)));
     else
       return query values ('queue', 'error', 'pgmq.' || r.name || ' lacks ' || r.missing, 'alter extension pgmq update;');
     end if;
@@ -4003,34 +4149,24 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   r record;
   triggers integer := 0;
   well boolean := true;
 begin
   for r in
-    select case when f.is_partition then 'partition ' || f.relation::regclass
-        else 'table ' || t.name end as place,
-      libsql_sync.trigger_name(t.name, e.suffix) as name,
+    select case when w.is_partition then 'partition ' || w.relation::regclass
+        else 'table ' || w.table_name end as place,
+      w.name,
       case
         when g.oid is null then 'is missing'
         when g.tgenabled = 'D' then 'is disabled'
         when g.tgenabled = 'R' then 'fires for replicas only'
-        when g.tgfoid is distinct from handler or g.tgtype <> e.type
-          or g.tgargs <> convert_to(t.name, 'UTF8') || '\x00'::bytea then 'is another one'
+        when g.tgfoid is distinct from to_regprocedure(w.function || '()') or g.tgtype <> w.type
+          or g.tgargs <> convert_to(w.table_name, 'UTF8') || '\x00'::bytea then 'is another one'
       end as problem
-    from libsql_sync.tables t
-    cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
-    cross join lateral (
-      select q.oid as relation, false as is_partition where q.oid is not null
-      union all
-      select p.relid, true from pg_partition_tree(q.oid) p where p.relid <> q.oid
-    ) f
-    cross join lateral (values ('', 4), ('_update', 16), ('_delete', 8),
-      ('_truncate', case when f.is_partition then 34 else 32 end)) e (suffix, type)
-    left join pg_trigger g
-      on g.tgrelid = f.relation and g.tgname = libsql_sync.trigger_name(t.name, e.suffix) and not g.tgisinternal
-    order by t.name, f.relation::regclass::text, e.type
+    from libsql_sync.wanted_triggers() w
+    left join pg_trigger g on g.tgrelid = w.relation and g.tgname = w.name and not g.tgisinternal
+    order by w.table_name, w.relation::regclass::text, w.type
   loop
     triggers := triggers + 1;
     if r.problem is not null then
@@ -4042,53 +4178,43 @@ begin
   if well then
     return query values ('triggers', 'ok', triggers || ', all enabled', null);
   end if;
-  return query select * from libsql_sync.doctor_trigger_function(handler);
+  return query select * from libsql_sync.doctor_trigger_functions();
 exception when others then
   return query select * from libsql_sync.doctor_failed('triggers', sqlstate);
 end
 $$;
 comment on function libsql_sync.doctor_triggers() is
-  'The doctor on the triggers of each listed table and partition, and on their function.';
+  'The doctor on the triggers of each listed table and partition, and on the functions that they run.';
 
-create or replace function libsql_sync.doctor_trigger_function(handler oid)
+create or replace function libsql_sync.doctor_trigger_functions()
 returns table (name text, level text, found text, advice text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   attach constant text := 'select libsql_sync.attach();';
-  what text := 'has today''s columns';
-  body text;
+  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where libsql_sync.is_ours(p.oid) and not p.prosecdef);
+  stale text;
 begin
-  level := 'ok';
-  begin
-    body := libsql_sync.trigger_sql();
-  exception when others then
-    -- A table without its key, which doctor_tables() reports.
-    null;
-  end;
-  if handler is null then
-    level := 'error';
-    what := 'is not there';
-    advice := attach;
-  elsif exists (select from pg_proc p where p.oid = handler and not p.prosecdef) then
-    level := 'error';
-    what := 'runs with the rights of the writer, which may not write to the queue';
-    advice := 'alter function public.trigger_http_queue_post_to_function_libsql() security definer;';
-  elsif body is null then
-    level := 'error';
-    what := 'cannot be made anew while a table lacks its key';
-    advice := 'see that table, then ' || attach;
-  elsif body is distinct from (select p.prosrc from pg_proc p where p.oid = handler) then
-    level := 'warning';
-    what := 'is older than a change of the tables: each write falls back to a slower way';
-    advice := attach;
+  if invoker is not null then
+    return query values ('trigger functions', 'error', invoker || ' runs with the rights of the writer, which may not write to the queue',
+      'alter function ' || invoker || ' security definer;');
+    return;
   end if;
-  return query values ('trigger function', level, what, advice);
+  stale := (select string_agg(f.name, ', ' order by f.name) from libsql_sync.stale_functions() f);
+  if stale is null then
+    return query values ('trigger functions', 'ok', 'have today''s columns', null);
+  else
+    return query values ('trigger functions', 'warning',
+      'missing, or older than a change of the tables, so that each write falls back to a slower way: ' || stale, attach);
+  end if;
+exception when others then
+  -- A table without its key, which doctor_tables() reports.
+  return query values ('trigger functions', 'error', 'cannot be made anew while a table lacks its key', 'see that table, then ' || attach);
 end
 $$;
-comment on function libsql_sync.doctor_trigger_function(oid) is
-  'The doctor on the trigger function: that it is there, runs with its owner''s rights, and is the one that attach() would make today.';
+comment on function libsql_sync.doctor_trigger_functions() is
+  'The doctor on the trigger functions: that they run with their owner''s rights, and are the ones that attach() would make today.';
 
 create or replace function libsql_sync.doctor_leftovers()
 returns table (name text, level text, found text, advice text)
@@ -4096,17 +4222,16 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   r record;
   well boolean := true;
 begin
   for r in
-    select g.tgname as name, g.tgrelid::regclass::text as relation, g.tgfoid = handler as is_ours
+    select g.tgname as name, g.tgrelid::regclass::text as relation, libsql_sync.is_ours(g.tgfoid) as is_ours
     from pg_trigger g
     join pg_proc p on p.oid = g.tgfoid
     where not g.tgisinternal and (
-      g.tgfoid <> handler and p.prosrc ~ 'replicate_data_libsql'
-      or g.tgfoid = handler and not exists (
+      not libsql_sync.is_ours(g.tgfoid) and p.prosrc ~ 'replicate_data_libsql'
+      or libsql_sync.is_ours(g.tgfoid) and not exists (
         select from libsql_sync.tables t
         cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
         where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
@@ -5005,6 +5130,8 @@ begin
   for routine in
     select oid from pg_proc
     where pronamespace = 'libsql_sync'::regnamespace and xmin <> pg_current_xact_id()::xid
+      -- The trigger functions are attach()'s.
+      and prorettype <> 'trigger'::regtype
   loop
     execute format('drop function %s', routine);
   end loop;

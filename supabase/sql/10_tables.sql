@@ -61,6 +61,8 @@ create table if not exists libsql_sync.chain (
   floor_next bigint,
   floor_awaits text[],
   floor_queue oid,
+  unqueued bigint not null default 0,
+  unqueued_until xid8,
   letters_closed bigint not null default 0,
   realtime boolean not null default false,
   wake_at timestamptz,
@@ -91,7 +93,9 @@ comment on column libsql_sync.chain.cron_run is 'How far cron.job_run_details wa
 comment on column libsql_sync.chain.floor is 'No message with a smaller msg_id is in the queue, or can appear there.';
 comment on column libsql_sync.chain.floor_next is 'How far the floor may rise when the transactions of floor_awaits have ended.';
 comment on column libsql_sync.chain.floor_awaits is 'The transactions that were writing to the queue when floor_next was recorded.';
-comment on column libsql_sync.chain.floor_queue is 'The queue table that the floor is of. Another queue starts at 0.';
+comment on column libsql_sync.chain.floor_queue is 'The queue table that the floor is of. Another queue begins a new epoch.';
+comment on column libsql_sync.chain.unqueued is 'How many changes capture could not queue, as the last claim counted them.';
+comment on column libsql_sync.chain.unqueued_until is 'The transactions that may have made those changes are all before this one. Null: all of them have ended.';
 comment on column libsql_sync.chain.letters_closed is 'Up to this position walks closed dead letters. A replica that lost one of those positions walks again.';
 comment on column libsql_sync.chain.realtime is 'Whether a second cron job looks for changes all the time. Set by realtime().';
 comment on column libsql_sync.chain.wake_at is 'When realtime called the worker last.';
@@ -102,6 +106,10 @@ comment on column libsql_sync.chain.ticked_at is 'When the cron job last ran thr
 comment on column libsql_sync.chain.lag_ms is 'How long the oldest change had waited when the last sync began.';
 comment on column libsql_sync.chain.totals is 'Sums over all syncs: syncs, failed, processed, parked, batches, replays, ms.';
 comment on column libsql_sync.chain.alerted is 'Which alerts the alert webhook has been sent, and the counts at that time.';
+
+-- A sequence: no writer waits for it, and it grows nothing.
+create sequence if not exists libsql_sync.unqueued;
+comment on sequence libsql_sync.unqueued is 'Counts the changes that capture could not queue: see note_unqueued().';
 
 create table if not exists libsql_sync.batches (
   epoch text not null,

@@ -91,93 +91,70 @@ comment on function libsql_sync.locked_elsewhere(regclass) is
   'The error of attach() for a table that another transaction holds.';
 
 -- The second step of attach().
-create or replace function libsql_sync.make_trigger_function()
+create or replace function libsql_sync.make_trigger_functions()
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  body constant text := libsql_sync.trigger_sql();
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
-  previous constant text := (select p.prosrc from pg_proc p where p.oid = handler);
-  listed record;
+  stale record;
 begin
-  -- What a writer sent by the old text lacks a column that is listed now, and may be
+  -- What a writer sends by the old text lacks a column that is listed now, and may be
   -- committed after everything was walked: so the writer ends first, then all is walked.
-  for listed in
-    select b.relation from libsql_sync.branches() b
-    where strpos(previous, b.branch) = 0 group by b.relation, b.table_name order by b.table_name
-  loop
-    begin
-      execute format('lock table %s in share row exclusive mode', listed.relation::regclass);
-    exception when lock_not_available then
-      perform libsql_sync.locked_elsewhere(listed.relation);
-    end;
-    update libsql_sync.chain set reopen = true where id = 1 and not reopen;
-  end loop;
-  if handler is null or body is distinct from previous then
+  for stale in select f.* from libsql_sync.stale_functions() f order by f.name loop
+    if stale.relation is not null then
+      begin
+        execute format('lock table %s in share row exclusive mode', stale.relation::regclass);
+      exception when lock_not_available then
+        perform libsql_sync.locked_elsewhere(stale.relation);
+      end;
+      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+    end if;
     -- Definer: the writing user may neither read the queue nor write to it.
     execute format(
-      'create or replace function public.trigger_http_queue_post_to_function_libsql() returns trigger'
-      || ' language plpgsql security definer'
+      'create or replace function %s() returns trigger language plpgsql security definer'
       || ' set search_path = pg_catalog, pg_temp set row_security = off'
       || ' set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''postgres'''
       || ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C'''
       || ' set quote_all_identifiers = off'
       -- A plan is kept while a table grows from one page to millions. Transition
       -- tables come without statistics: a merge would sort them, a memo remember
-      -- keys that come once.
-      || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off'
-      || ' as %L', body);
-    comment on function public.trigger_http_queue_post_to_function_libsql() is
-      'The trigger function of every listed table: queues the rows that a statement has changed. Written by libsql_sync.attach().';
-  end if;
+      -- keys that come once. Such plans look expensive: JIT would compile each.
+      || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off set jit = off'
+      || ' as %L', stale.name, stale.body);
+    execute format('comment on function %s() is %L', stale.name,
+      case when stale.relation is null
+        then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
+        else 'Queues the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
+  end loop;
 end
 $$;
-comment on function libsql_sync.make_trigger_function() is
-  'Makes the trigger function, or makes it anew if what it sends has changed: then each table concerned is locked first, and walked later.';
+comment on function libsql_sync.make_trigger_functions() is
+  'Makes the trigger functions that are missing, and anew those that would send something else today: then their table is locked first, and walked later.';
 
--- The third step of attach(). A statement fires the triggers of the one table it
--- names: so every partition of a partitioned table gets them as well.
+-- The third step of attach().
 create or replace function libsql_sync.make_triggers()
 returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   wanted record;
   made integer := 0;
 begin
-  for wanted in
-    select f.relation, t.name as table_name, libsql_sync.trigger_name(t.name, e.suffix) as name,
-      e.fires, e.transition, e.type
-    from libsql_sync.tables t
-    cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
-    cross join lateral (
-      select r.oid as relation, false as is_partition where r.oid is not null
-      union all
-      select p.relid, true from pg_partition_tree(r.oid) p where p.relid <> r.oid
-    ) f
-    cross join lateral (values
-      ('', 'after insert', 'referencing new table as new_rows', 4),
-      ('_update', 'after update', 'referencing old table as old_rows new table as new_rows', 16),
-      ('_delete', 'after delete', 'referencing old table as old_rows', 8),
-      -- Truncating one partition is not a truncate of the table: its keys are read before.
-      ('_truncate', case when f.is_partition then 'before truncate' else 'after truncate' end, '',
-        case when f.is_partition then 34 else 32 end)
-    ) e (suffix, fires, transition, type)
+  for wanted in select w.* from libsql_sync.wanted_triggers() w
   loop
     if not exists (
       select from pg_trigger g
-      where g.tgrelid = wanted.relation and g.tgname = wanted.name and g.tgfoid = handler
+      where g.tgrelid = wanted.relation and g.tgname = wanted.name
+        and g.tgfoid = to_regprocedure(wanted.function || '()')
         and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
         and g.tgargs = convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
     ) then
       begin
         execute format(
-          'create or replace trigger %I %s on %s %s for each statement execute function public.trigger_http_queue_post_to_function_libsql(%L)',
-          wanted.name, wanted.fires, wanted.relation::regclass, wanted.transition, wanted.table_name);
+          'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
+          wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
         execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
       exception when lock_not_available then
         perform libsql_sync.locked_elsewhere(wanted.relation);
@@ -201,13 +178,12 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   stale record;
 begin
   for stale in
     select g.tgrelid::regclass as relation, g.tgname as name
     from pg_trigger g
-    where g.tgfoid = handler and not exists (
+    where libsql_sync.is_ours(g.tgfoid) and not exists (
       select from libsql_sync.tables t
       cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
       where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
@@ -220,10 +196,19 @@ begin
     -- A partition that was detached took its rows along.
     update libsql_sync.chain set reopen = true where id = 1 and not reopen;
   end loop;
+  -- Functions of tables that are not listed any more: none of them has a trigger now.
+  for stale in
+    select p.oid::regprocedure as name from pg_proc p
+    where p.pronamespace = 'libsql_sync'::regnamespace and libsql_sync.is_ours(p.oid)
+      and p.proname not in (
+        select libsql_sync.trigger_name(t.name, o.suffix) from libsql_sync.tables t cross join libsql_sync.captured() o)
+  loop
+    execute format('drop function %s', stale.name);
+  end loop;
 end
 $$;
 comment on function libsql_sync.drop_stale_triggers() is
-  'Drops our triggers from tables that are not listed any more, and from detached partitions.';
+  'Drops our triggers from tables that are not listed any more, and from detached partitions, and the functions that none of them runs now.';
 
 create or replace function libsql_sync.attach()
 returns integer
@@ -236,7 +221,7 @@ declare
 begin
   perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   perform libsql_sync.check_tables();
-  perform libsql_sync.make_trigger_function();
+  perform libsql_sync.make_trigger_functions();
   perform libsql_sync.lock_down();
   made := libsql_sync.make_triggers();
   perform libsql_sync.drop_stale_triggers();

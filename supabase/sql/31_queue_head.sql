@@ -73,7 +73,7 @@ comment on function libsql_sync.keep_floor(bigint) is
 -- step hands on as few as it can.
 create or replace function libsql_sync.head(
   lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
-  out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean
+  out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean, out uncaptured boolean
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -84,6 +84,7 @@ as $$
       select r.*, row_number() over w as n, sum(octet_length(r.text)) over w as bytes
       from (
         select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
+          m.field is null and m.message ? 'failed' as uncaptured,
           case when m.field is not null then m.message -> 'columns' end as columns,
           case when m.field is not null then (m.message -> m.field -> 0)::text
             else libsql_sync.envelope(m.message) end as text
@@ -177,8 +178,34 @@ as $$
       where m.msg_id >= coalesce((select max(r.msg_id) + 1 from rendered r), lowest)
         and not m.msg_id <@ besides
       order by m.msg_id limit 1
-    ) is null
+    ) is null,
+    -- Capture could not render what a statement changed.
+    (select coalesce(bool_or(r.uncaptured), false) from rendered r)
 $$;
+
+-- Until the transactions that may have made such a change have ended, its rows are not to
+-- be seen: the walk starts over with each batch until then. Called after the batch's
+-- snapshot was taken: what that snapshot sees was counted before.
+create or replace function libsql_sync.note_unqueued(c libsql_sync.chain)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  counted bigint := coalesce(pg_sequence_last_value('libsql_sync.unqueued'), 0);
+begin
+  if counted = c.unqueued and c.unqueued_until is null then
+    return false;
+  end if;
+  update libsql_sync.chain set reopen = true, unqueued = counted, unqueued_until = case
+    when counted <> c.unqueued then pg_snapshot_xmax(pg_current_snapshot())
+    when pg_snapshot_xmin(pg_current_snapshot()) < c.unqueued_until then c.unqueued_until end
+  where id = 1;
+  return true;
+end
+$$;
+comment on function libsql_sync.note_unqueued(libsql_sync.chain) is
+  'Whether capture counted changes that it could not queue, so that the walk starts over.';
 comment on function libsql_sync.head(bigint, int8multirange, integer, integer) is
 $$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot.
 "envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;

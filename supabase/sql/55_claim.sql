@@ -63,6 +63,14 @@ begin
     perform libsql_sync.note_walked((request -> 'walked')::jsonb, at);
   end if;
 
+  -- The messages of a queue that is gone went with it, and the new one may give their
+  -- numbers again.
+  if c.floor_queue <> 'pgmq.q_replicate_data_libsql'::regclass then
+    update libsql_sync.chain set floor_queue = null where id = 1;
+    perform libsql_sync.begin_epoch('the queue is another one: it was dropped, or restored without its messages', false);
+    select * into c from libsql_sync.chain where id = 1;
+  end if;
+
   -- 1. and 2. Whose replica is it, and does it have the schema?
   answer := libsql_sync.admit(c, at, request);
   if answer is not null then
@@ -115,6 +123,14 @@ begin
     into h
     from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
       (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
+    if libsql_sync.note_unqueued(c) or h.uncaptured then
+      -- Left to the next claim, which begins a walk and not a page.
+      if ahead.batch is not null then
+        return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
+      end if;
+      c.reopen := true;
+      h.page := null;
+    end if;
     if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
       perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
         else greatest(f.lowest, least(f.settled, lower(h.msg_ids), lower(ahead.msg_ids))) end);
@@ -257,7 +273,7 @@ begin
   b.ahead := ahead.batch is not null;
   insert into libsql_sync.batches select b.*;
   -- What remains in the queue may be older than what bypassed it.
-  update libsql_sync.chain set reopen = reopen and not record_next.drained where id = 1;
+  update libsql_sync.chain set reopen = c.reopen and not record_next.drained where id = 1;
   return b;
 end
 $$;

@@ -24,8 +24,8 @@ begin
   loop
     well := false;
     if to_regclass('pgmq.' || r.name) is null then
-      return query values ('queue', 'error', 'pgmq.' || r.name || ' is not there: writes to the listed tables fail',
-        format('select pgmq.create(%L); then select libsql_sync.lock_down(); and deno task verify --repair', substr(r.name, 3)));
+      return query values ('queue', 'error', 'pgmq.' || r.name || ' is not there: changes are not queued',
+        format('select pgmq.create(%L); then select libsql_sync.lock_down(); The next sync then walks every table', substr(r.name, 3)));
     else
       return query values ('queue', 'error', 'pgmq.' || r.name || ' lacks ' || r.missing, 'alter extension pgmq update;');
     end if;
@@ -92,34 +92,24 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   r record;
   triggers integer := 0;
   well boolean := true;
 begin
   for r in
-    select case when f.is_partition then 'partition ' || f.relation::regclass
-        else 'table ' || t.name end as place,
-      libsql_sync.trigger_name(t.name, e.suffix) as name,
+    select case when w.is_partition then 'partition ' || w.relation::regclass
+        else 'table ' || w.table_name end as place,
+      w.name,
       case
         when g.oid is null then 'is missing'
         when g.tgenabled = 'D' then 'is disabled'
         when g.tgenabled = 'R' then 'fires for replicas only'
-        when g.tgfoid is distinct from handler or g.tgtype <> e.type
-          or g.tgargs <> convert_to(t.name, 'UTF8') || '\x00'::bytea then 'is another one'
+        when g.tgfoid is distinct from to_regprocedure(w.function || '()') or g.tgtype <> w.type
+          or g.tgargs <> convert_to(w.table_name, 'UTF8') || '\x00'::bytea then 'is another one'
       end as problem
-    from libsql_sync.tables t
-    cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
-    cross join lateral (
-      select q.oid as relation, false as is_partition where q.oid is not null
-      union all
-      select p.relid, true from pg_partition_tree(q.oid) p where p.relid <> q.oid
-    ) f
-    cross join lateral (values ('', 4), ('_update', 16), ('_delete', 8),
-      ('_truncate', case when f.is_partition then 34 else 32 end)) e (suffix, type)
-    left join pg_trigger g
-      on g.tgrelid = f.relation and g.tgname = libsql_sync.trigger_name(t.name, e.suffix) and not g.tgisinternal
-    order by t.name, f.relation::regclass::text, e.type
+    from libsql_sync.wanted_triggers() w
+    left join pg_trigger g on g.tgrelid = w.relation and g.tgname = w.name and not g.tgisinternal
+    order by w.table_name, w.relation::regclass::text, w.type
   loop
     triggers := triggers + 1;
     if r.problem is not null then
@@ -131,53 +121,43 @@ begin
   if well then
     return query values ('triggers', 'ok', triggers || ', all enabled', null);
   end if;
-  return query select * from libsql_sync.doctor_trigger_function(handler);
+  return query select * from libsql_sync.doctor_trigger_functions();
 exception when others then
   return query select * from libsql_sync.doctor_failed('triggers', sqlstate);
 end
 $$;
 comment on function libsql_sync.doctor_triggers() is
-  'The doctor on the triggers of each listed table and partition, and on their function.';
+  'The doctor on the triggers of each listed table and partition, and on the functions that they run.';
 
-create or replace function libsql_sync.doctor_trigger_function(handler oid)
+create or replace function libsql_sync.doctor_trigger_functions()
 returns table (name text, level text, found text, advice text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   attach constant text := 'select libsql_sync.attach();';
-  what text := 'has today''s columns';
-  body text;
+  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where libsql_sync.is_ours(p.oid) and not p.prosecdef);
+  stale text;
 begin
-  level := 'ok';
-  begin
-    body := libsql_sync.trigger_sql();
-  exception when others then
-    -- A table without its key, which doctor_tables() reports.
-    null;
-  end;
-  if handler is null then
-    level := 'error';
-    what := 'is not there';
-    advice := attach;
-  elsif exists (select from pg_proc p where p.oid = handler and not p.prosecdef) then
-    level := 'error';
-    what := 'runs with the rights of the writer, which may not write to the queue';
-    advice := 'alter function public.trigger_http_queue_post_to_function_libsql() security definer;';
-  elsif body is null then
-    level := 'error';
-    what := 'cannot be made anew while a table lacks its key';
-    advice := 'see that table, then ' || attach;
-  elsif body is distinct from (select p.prosrc from pg_proc p where p.oid = handler) then
-    level := 'warning';
-    what := 'is older than a change of the tables: each write falls back to a slower way';
-    advice := attach;
+  if invoker is not null then
+    return query values ('trigger functions', 'error', invoker || ' runs with the rights of the writer, which may not write to the queue',
+      'alter function ' || invoker || ' security definer;');
+    return;
   end if;
-  return query values ('trigger function', level, what, advice);
+  stale := (select string_agg(f.name, ', ' order by f.name) from libsql_sync.stale_functions() f);
+  if stale is null then
+    return query values ('trigger functions', 'ok', 'have today''s columns', null);
+  else
+    return query values ('trigger functions', 'warning',
+      'missing, or older than a change of the tables, so that each write falls back to a slower way: ' || stale, attach);
+  end if;
+exception when others then
+  -- A table without its key, which doctor_tables() reports.
+  return query values ('trigger functions', 'error', 'cannot be made anew while a table lacks its key', 'see that table, then ' || attach);
 end
 $$;
-comment on function libsql_sync.doctor_trigger_function(oid) is
-  'The doctor on the trigger function: that it is there, runs with its owner''s rights, and is the one that attach() would make today.';
+comment on function libsql_sync.doctor_trigger_functions() is
+  'The doctor on the trigger functions: that they run with their owner''s rights, and are the ones that attach() would make today.';
 
 create or replace function libsql_sync.doctor_leftovers()
 returns table (name text, level text, found text, advice text)
@@ -185,17 +165,16 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  handler constant oid := to_regprocedure('public.trigger_http_queue_post_to_function_libsql()');
   r record;
   well boolean := true;
 begin
   for r in
-    select g.tgname as name, g.tgrelid::regclass::text as relation, g.tgfoid = handler as is_ours
+    select g.tgname as name, g.tgrelid::regclass::text as relation, libsql_sync.is_ours(g.tgfoid) as is_ours
     from pg_trigger g
     join pg_proc p on p.oid = g.tgfoid
     where not g.tgisinternal and (
-      g.tgfoid <> handler and p.prosrc ~ 'replicate_data_libsql'
-      or g.tgfoid = handler and not exists (
+      not libsql_sync.is_ours(g.tgfoid) and p.prosrc ~ 'replicate_data_libsql'
+      or libsql_sync.is_ours(g.tgfoid) and not exists (
         select from libsql_sync.tables t
         cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
         where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea

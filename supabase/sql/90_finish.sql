@@ -17,6 +17,8 @@ begin
   for routine in
     select oid from pg_proc
     where pronamespace = 'libsql_sync'::regnamespace and xmin <> pg_current_xact_id()::xid
+      -- The trigger functions are attach()'s.
+      and prorettype <> 'trigger'::regtype
   loop
     execute format('drop function %s', routine);
   end loop;

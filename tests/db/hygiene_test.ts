@@ -23,8 +23,6 @@ const DEFINERS = [
   "libsql_sync.request_redrive",
   "libsql_sync.request_walk",
   "libsql_sync.reset",
-  // Called by whoever writes to a table.
-  "public.trigger_http_queue_post_to_function_libsql",
 ];
 
 /** What Supabase's roles of its API may call, so that they read their writes. */
@@ -73,10 +71,12 @@ Deno.test("the migration leaves no function but bookmark() that strangers may ex
     assertEquals(open?.may, true);
     assertEquals(await executable(sql), GRANTED);
 
-    // attach() makes the trigger function anew.
-    await sql.unsafe(
-      "drop function public.trigger_http_queue_post_to_function_libsql() cascade",
-    );
+    // attach() makes the trigger functions anew.
+    const ours = await sql<{ name: string }[]>`
+      select oid::regprocedure::text as name from pg_proc where libsql_sync.is_ours(oid)`;
+    for (const { name } of ours) {
+      await sql.unsafe(`drop function ${name} cascade`);
+    }
     const [made] = await sql`select libsql_sync.attach() as made`;
     assertEquals(made?.made, 28);
     assertEquals(await executable(sql), GRANTED);
@@ -93,8 +93,14 @@ Deno.test("the migration leaves no function but bookmark() that strangers may ex
 Deno.test("the migration pins the search_path of every function, and makes definers of few", async () => {
   await withDatabase(async (sql) => {
     const functions = await sql.unsafe<
-      { name: string; definer: boolean; config: string[] | null }[]
-    >(`select n.nspname || '.' || p.proname as name, p.prosecdef as definer, p.proconfig as config
+      {
+        name: string;
+        definer: boolean;
+        config: string[] | null;
+        is_ours: boolean;
+      }[]
+    >(`select n.nspname || '.' || p.proname as name, p.prosecdef as definer, p.proconfig as config,
+         libsql_sync.is_ours(p.oid) as is_ours
        from pg_proc p join pg_namespace n on n.oid = p.pronamespace where ${OURS} order by 1`);
     assert(functions.length > 20);
     assertEquals(
@@ -107,12 +113,18 @@ Deno.test("the migration pins the search_path of every function, and makes defin
       [],
     );
     assertEquals(
-      functions.filter(({ definer }) => definer).map(({ name }) => name),
+      functions.filter(({ definer, is_ours }) => definer && !is_ours)
+        .map(({ name }) => name),
       DEFINERS,
     );
-    // A writer's session runs these: its own types must not be found first.
-    const trigger = functions.find(({ name }) => name.includes("trigger_http"));
-    assert(trigger?.config?.includes("search_path=pg_catalog, pg_temp"));
+    // A writer's session runs these, with rights that the writer has not: its own
+    // types must not be found first.
+    const triggers = functions.filter(({ is_ours }) => is_ours);
+    assertEquals(triggers.length, 1 + 3 * 7);
+    for (const { name, definer, config } of triggers) {
+      assert(definer, name);
+      assert(config?.includes("search_path=pg_catalog, pg_temp"), name);
+    }
   });
 });
 
