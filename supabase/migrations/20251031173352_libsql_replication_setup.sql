@@ -137,6 +137,16 @@ $$;
 comment on function libsql_sync.lock_down() is
   'Revokes from other roles all rights on our functions, tables and queues, and grants the worker''s role its eight calls and the roles that write bookmark(). Safe at any time. Returns nothing.';
 
+-- supabase/sql/09_upgrade.sql
+
+-- What tables of an older release lack. A fresh install has no such table yet, and
+-- makes all of it in 10_tables.
+
+-- Since 0.1.0: changes that capture could not queue.
+alter table if exists libsql_sync.chain
+  add column if not exists unqueued bigint not null default 0,
+  add column if not exists unqueued_until xid8;
+
 -- supabase/sql/10_tables.sql
 
 -- Every table of libsql_sync, once, each column with its comment (\d+ shows them);
@@ -1354,7 +1364,7 @@ comment on function libsql_sync.configure(text, jsonb) is
 
 -- The shape in which the worker gets a message: JSON text. Messages of row triggers of
 -- other solutions are translated, and what no worker could hold is replaced by a note.
--- Used by head() and recorded() (31_queue_head), and for dead letters.
+-- Used by queue_head() and recorded() (31_queue_head), and for dead letters.
 
 create or replace function libsql_sync.is_json_container(value text)
 returns boolean
@@ -1571,7 +1581,7 @@ comment on function libsql_sync.keep_floor(bigint) is
 
 -- pgmq.read is not used: it promises no order. Texts of some MB take long to copy: each
 -- step hands on as few as it can.
-create or replace function libsql_sync.head(
+create or replace function libsql_sync.queue_head(
   lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean, out uncaptured boolean
 )
@@ -1706,7 +1716,7 @@ end
 $$;
 comment on function libsql_sync.note_unqueued(libsql_sync.chain) is
   'Whether capture counted changes that it could not queue, so that the walk starts over.';
-comment on function libsql_sync.head(bigint, int8multirange, integer, integer) is
+comment on function libsql_sync.queue_head(bigint, int8multirange, integer, integer) is
 $$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot.
 "envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
 
@@ -3106,7 +3116,7 @@ comment on function libsql_sync.prove(libsql_sync.chain, jsonb) is
 -- does it prove, 4. what did it lose, 5. what is pending, 6. the next version from one
 -- snapshot, 7. the answer. The chain's row is locked first; the steps are VOLATILE, so
 -- that each later statement takes a new snapshot. admit() is in 52_epoch, prove() in
--- 54_ack, held_walk() in 40_walk, read_page() in 42_read_page, head() in 31_queue_head.
+-- 54_ack, held_walk() in 40_walk, read_page() in 42_read_page, queue_head() in 31_queue_head.
 
 create or replace function libsql_sync.require_read_committed()
 returns void
@@ -3223,7 +3233,7 @@ begin
       case when d.drained and w.walk_gen is not null
         then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
     into h
-    from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
+    from libsql_sync.queue_head(f.lowest, coalesce(ahead.msg_ids, '{}'),
       (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
     if libsql_sync.note_unqueued(c) or h.uncaptured then
       -- Left to the next claim, which begins a walk and not a page.

@@ -1,6 +1,6 @@
 -- The shape in which the worker gets a message: JSON text. Messages of row triggers of
 -- other solutions are translated, and what no worker could hold is replaced by a note.
--- Used by head() and recorded() (31_queue_head), and for dead letters.
+-- Used by queue_head() and recorded() (31_queue_head), and for dead letters.
 
 create or replace function libsql_sync.is_json_container(value text)
 returns boolean

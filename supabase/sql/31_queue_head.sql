@@ -71,7 +71,7 @@ comment on function libsql_sync.keep_floor(bigint) is
 
 -- pgmq.read is not used: it promises no order. Texts of some MB take long to copy: each
 -- step hands on as few as it can.
-create or replace function libsql_sync.head(
+create or replace function libsql_sync.queue_head(
   lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
   out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean, out uncaptured boolean
 )
@@ -206,7 +206,7 @@ end
 $$;
 comment on function libsql_sync.note_unqueued(libsql_sync.chain) is
   'Whether capture counted changes that it could not queue, so that the walk starts over.';
-comment on function libsql_sync.head(bigint, int8multirange, integer, integer) is
+comment on function libsql_sync.queue_head(bigint, int8multirange, integer, integer) is
 $$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot.
 "envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
 

@@ -4,7 +4,7 @@
 -- does it prove, 4. what did it lose, 5. what is pending, 6. the next version from one
 -- snapshot, 7. the answer. The chain's row is locked first; the steps are VOLATILE, so
 -- that each later statement takes a new snapshot. admit() is in 52_epoch, prove() in
--- 54_ack, held_walk() in 40_walk, read_page() in 42_read_page, head() in 31_queue_head.
+-- 54_ack, held_walk() in 40_walk, read_page() in 42_read_page, queue_head() in 31_queue_head.
 
 create or replace function libsql_sync.require_read_committed()
 returns void
@@ -121,7 +121,7 @@ begin
       case when d.drained and w.walk_gen is not null
         then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
     into h
-    from libsql_sync.head(f.lowest, coalesce(ahead.msg_ids, '{}'),
+    from libsql_sync.queue_head(f.lowest, coalesce(ahead.msg_ids, '{}'),
       (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
     if libsql_sync.note_unqueued(c) or h.uncaptured then
       -- Left to the next claim, which begins a walk and not a page.

@@ -46,7 +46,7 @@ export function keepFloor(source: SourceModel, lowest: number): void {
   chain.floorAwaits = source.writers();
 }
 
-/** libsql_sync.head */
+/** libsql_sync.queue_head */
 export function head(
   { user, faults, state }: SourceModel,
   request: Fields,

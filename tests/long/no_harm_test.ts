@@ -9,7 +9,12 @@ import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
 import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { migrate } from "../../lib/dev/supabase.ts";
-import { configure, type RawSchema, Servers, Stack } from "./support/stack.ts";
+import {
+  configure,
+  type RawSchema,
+  Servers,
+  Stack,
+} from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
