@@ -2,98 +2,18 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import postgres from "postgres";
-import type { Carrier } from "../../lib/chain/claim.ts";
 import type { Json } from "../../lib/chain/json.ts";
-import { parsePgmq } from "../../lib/config/source.ts";
-import type { PgmqSettings } from "../../lib/config/source.ts";
-import { openCarrier } from "../../lib/connect/open_carrier.ts";
-import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { until } from "./support/chain.ts";
+import { openWays, type Setup, TIMEOUT_MS } from "./support/carrier.ts";
 import { Servers } from "./support/stack.ts";
-import {
-  admitToken,
-  settingsFor,
-  type Transport,
-  TRANSPORTS,
-  workerToken,
-} from "./support/transport.ts";
+import { TRANSPORTS, workerToken } from "./support/transport.ts";
 
 const servers = new Servers({ tls: true });
 Deno.test.afterAll(() => servers.stop());
 
 const SEED = Number(Deno.env.get("SEED") ?? 20261122);
-/** Others may load the machine. */
-const TIMEOUT_MS = 30_000;
-
-/** Functions of the tests beside the source's own. */
-const PROBES = `
-  create function libsql_sync.echo(request json) returns json language sql volatile as $$ select request $$;
-  create or replace function libsql_sync.claim(request json) returns text[] language sql volatile as $$
-    select string_to_array(request::text, null) $$;
-  create function libsql_sync.many(request json) returns json language sql volatile as $$
-    select to_json(repeat('y', (request #>> '{}')::integer)) $$;
-  create function libsql_sync.nap(request json) returns json language plpgsql volatile as $$
-    begin perform pg_sleep((request ->> 'seconds')::float8); return request; end $$;
-  create function libsql_sync.fail(request json) returns json language plpgsql volatile as $$
-    begin raise exception 'a row''s value' using errcode = request ->> 'state'; end $$;
-  create function libsql_sync.pid(request json) returns json language sql volatile as $$
-    select to_json(pg_backend_pid()) $$;
-  create function libsql_sync.secret(request json) returns json language sql volatile as $$ select request $$;
-  grant execute on function libsql_sync.echo(json), libsql_sync.many(json), libsql_sync.nap(json), libsql_sync.fail(json),
-    libsql_sync.pid(json) to libsql_sync_worker;
-  revoke execute on function libsql_sync.secret(json) from public;
-`;
-
-interface Setup {
-  readonly carrier: Carrier;
-  /** As superuser. */
-  readonly sql: postgres.Sql;
-  readonly way: PgmqSettings;
-}
-
-let database: Promise<string> | null = null;
-
-/** One database for all: the calls of these tests change nothing in it. */
-function probed(): Promise<string> {
-  database ??= (async () => {
-    const server = await servers.postgres();
-    const made = await servers.database();
-    await admitToken(server, made);
-    const sql = postgres(server.url({ database: made }), { max: 1 });
-    await sql.unsafe(PROBES).simple();
-    await sql.end();
-    return made;
-  })();
-  return database;
-}
-
-async function withWay(
-  transport: Transport,
-  run: (setup: Setup) => Promise<void>,
-  change: (settings: Record<string, string>) => void = () => {},
-  timeoutMs = TIMEOUT_MS,
-): Promise<void> {
-  const server = await servers.postgres();
-  const database = await probed();
-  const settings = await settingsFor(server.url({ database }), transport);
-  change(settings);
-  const problems: string[] = [];
-  const way = parsePgmq(
-    (name) => settings[name] ?? "",
-    (problem) => problems.push(problem),
-  );
-  assertEquals(problems, []);
-  const sql = postgres(server.url({ database, user: SUPERUSER }), { max: 1 });
-  const carrier = openCarrier(way, { timeoutMs });
-  try {
-    await run({ carrier, sql, way });
-  } finally {
-    await carrier.close();
-    await sql.end({ timeout: 1 });
-  }
-}
+const withWay = openWays(servers);
 
 /** Calls until there is an answer; nothing else may come in between. */
 async function settle(call: () => Promise<unknown>): Promise<unknown> {
@@ -130,17 +50,6 @@ for (const transport of TRANSPORTS) {
       }),
       { seed: SEED, numRuns: 50 },
     );
-  });
-
-  test("call() takes large requests and answers, and no answer without end", async ({ carrier }) => {
-    const large = "x é".repeat(1_500_000);
-    assertEquals(await carrier.call("echo", [large]), [large]);
-    const error = await assertRejects(
-      () => carrier.call("many", 105 * 1_048_576),
-      SyncError,
-    );
-    assertEquals(error.code, "source_unreachable");
-    assertEquals(await carrier.call("echo", 1), 1);
   });
 
   test("call() gives each its own answer when several are under way", async ({ carrier }) => {

@@ -77,14 +77,14 @@ async function withSql<T>(
   }
 }
 
-/** Waits until something holds, ten seconds at most. */
+/** Waits until something holds, a minute at most. */
 async function eventually(
   what: string,
   holds: () => Promise<boolean>,
 ): Promise<void> {
-  const until = Date.now() + 10_000;
+  const until = Date.now() + 60_000;
   while (!await holds()) {
-    assert(Date.now() < until, `not within 10 s: ${what}`);
+    assert(Date.now() < until, `not within 60 s: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

@@ -100,11 +100,11 @@ export class Sessions implements AsyncDisposable {
 
 /** Asks again until it holds; fails after a deadline. */
 export async function until(what: string, holds: () => Promise<boolean>) {
-  for (const deadline = Date.now() + 20_000; Date.now() < deadline;) {
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline;) {
     if (await holds()) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new Error(`waited 20 s for ${what}`);
+  throw new Error(`waited 60 s for ${what}`);
 }
 
 // ---------------------------------------------------------------------------

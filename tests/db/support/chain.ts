@@ -292,11 +292,11 @@ export async function withWorker<T>(
   }
 }
 
-/** Waits until something is so. */
+/** Waits until something is so; long enough for a machine that does much else. */
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  deadlineMs = 10_000,
+  deadlineMs = 60_000,
 ): Promise<void> {
   const end = performance.now() + deadlineMs;
   while (!await holds()) {
