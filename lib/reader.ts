@@ -33,12 +33,12 @@ export const CONTAINED = `SELECT coalesce(walk_done = 1
 FROM _libsql_sync WHERE id = 1`;
 
 /**
- * Tells the same from the row itself, for who reads `_libsql_sync` anyway.
+ * Decides the same from the row itself, for a reader that has read `_libsql_sync`.
  *
  * @param row The columns `epoch`, `walk_done`, `snapshot` and `source_time` of
  * `_libsql_sync`, read in one batch with what is to be trusted.
  * @param bookmark What `libsql_sync.bookmark()` returned.
- * @returns Whether the replica contains the transaction; false where either
+ * @returns Whether the replica contains the transaction; false if either
  * cannot be read.
  *
  * @example

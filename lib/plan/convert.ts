@@ -9,7 +9,7 @@
 
 import type { ColumnType } from "../schema.ts";
 
-/** Up to 18 digits fit into 64 bits whatever they are: nearly every cell. */
+/** Up to 18 digits fit into 64 bits: nearly every cell is such a number. */
 const SMALL = /^(?:0|-?[1-9][0-9]{0,17})$/;
 /** A number as integer, numeric, real and double precision write it. */
 const PLAIN = /^(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?$/;

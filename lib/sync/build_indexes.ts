@@ -7,7 +7,7 @@
  */
 
 import { namesIn, parsePlace } from "../chain/walk_place.ts";
-import { hasRoom } from "../replica/capacity.ts";
+import { hasCapacity } from "../replica/capacity.ts";
 import { hasBudget, type Parts, type Progress } from "./progress.ts";
 
 /** Building an index over more rows may pass the 5 s of a transaction. */
@@ -26,7 +26,7 @@ export async function buildIndexes(
 ): Promise<void> {
   const { replica, budget, log, replicaMbMax } = parts;
   if (progress.row === null || !replica.hasSchema(progress.row)) return;
-  if (!hasRoom(progress.row, replicaMbMax)) return;
+  if (!hasCapacity(progress.row, replicaMbMax)) return;
   const { walk_at, unindexed } = progress.row;
   const filling = parsePlace(walk_at)?.table;
   for (const table of namesIn(unindexed)) {

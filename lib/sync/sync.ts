@@ -8,7 +8,11 @@
  */
 
 import { SyncError } from "../errors.ts";
-import { hasRoom, noRoom, roomWarnings } from "../replica/capacity.ts";
+import {
+  capacityError,
+  capacityWarnings,
+  hasCapacity,
+} from "../replica/capacity.ts";
 import { applyBatch } from "./apply.ts";
 import { buildIndexes } from "./build_indexes.ts";
 import { claimAhead, claimNext, isOver, NOTHING } from "./claim_next.ts";
@@ -89,7 +93,7 @@ async function takeStep(
   if (progress.isUnsure) await probe(parts, progress);
   if (!isOver(parts, progress)) await buildIndexes(parts, progress);
   const claim = await claimNext(parts, progress);
-  progress.warnings = roomWarnings(progress.row, replicaMbMax);
+  progress.warnings = capacityWarnings(progress.row, replicaMbMax);
   switch (claim.do) {
     case "batch":
       await applyAndClaimAhead(parts, progress, claim);
@@ -143,8 +147,8 @@ async function applyAndClaimAhead(
   const next = claimAhead(parts, progress, batch);
   try {
     // Moves of the chain can free room; a batch cannot.
-    if (!hasRoom(progress.row, parts.replicaMbMax)) {
-      throw noRoom(progress.row!, parts.replicaMbMax);
+    if (!hasCapacity(progress.row, parts.replicaMbMax)) {
+      throw capacityError(progress.row!, parts.replicaMbMax);
     }
     await applyBatch(parts, progress, batch);
   } finally {

@@ -238,7 +238,7 @@ comment on column libsql_sync.chain.seen_at is 'When the last claim was.';
 comment on column libsql_sync.chain.scrub_rows is 'How many rows the background check compares in one sync. 0: none. Set by scrub().';
 comment on column libsql_sync.chain.refill is 'Whether a replica that was not walked yet is filled without being asked.';
 comment on column libsql_sync.chain.reopen is 'Rows may have bypassed the queue: the next drained batch makes the replica start a walk over everything.';
-comment on column libsql_sync.chain.paused is 'Whether the worker is held off. Set by pause() and resume().';
+comment on column libsql_sync.chain.paused is 'Whether the worker is paused. Set by pause() and resume().';
 comment on column libsql_sync.chain.queue_mb_max is 'The cap on the queue''s size on disk. Past it the queue is dropped and every table walked. Null: no cap.';
 comment on column libsql_sync.chain.cron_run is 'How far cron.job_run_details was searched for runs of our jobs to trim.';
 comment on column libsql_sync.chain.floor is 'No message with a smaller msg_id is in the queue, or can appear there.';
@@ -2694,7 +2694,7 @@ begin
     reopen = reopen or exists (select from libsql_sync.batches b where b.state = 'pending' and b.reopen)
   where id = 1;
   delete from libsql_sync.batches where state = 'pending';
-  -- A replica that follows starts with walk 0: whatever is asked for comes after.
+  -- A replica that follows starts with walk 0: each walk that is asked for comes after.
   delete from libsql_sync.walks where true;
   return genesis;
 end
@@ -4727,7 +4727,7 @@ begin
   end if;
 
   if c.paused then
-    return query values ('paused', 'warning', 'the worker is held off', 'select libsql_sync.resume();');
+    return query values ('paused', 'warning', 'the worker is paused', 'select libsql_sync.resume();');
   end if;
 exception when others then
   return query select * from libsql_sync.doctor_failed('replica', sqlstate);

@@ -18,7 +18,7 @@ begin
     reopen = reopen or exists (select from libsql_sync.batches b where b.state = 'pending' and b.reopen)
   where id = 1;
   delete from libsql_sync.batches where state = 'pending';
-  -- A replica that follows starts with walk 0: whatever is asked for comes after.
+  -- A replica that follows starts with walk 0: each walk that is asked for comes after.
   delete from libsql_sync.walks where true;
   return genesis;
 end

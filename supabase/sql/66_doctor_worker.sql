@@ -274,7 +274,7 @@ begin
   end if;
 
   if c.paused then
-    return query values ('paused', 'warning', 'the worker is held off', 'select libsql_sync.resume();');
+    return query values ('paused', 'warning', 'the worker is paused', 'select libsql_sync.resume();');
   end if;
 exception when others then
   return query select * from libsql_sync.doctor_failed('replica', sqlstate);

@@ -461,7 +461,7 @@ Deno.test("doctor names what was changed at the source", async () => {
     [
       "a pause",
       "select libsql_sync.pause()",
-      /^warning paused: the worker is held off$/,
+      /^warning paused: the worker is paused$/,
     ],
     [
       "an isolation the chain cannot use",
