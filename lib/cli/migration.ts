@@ -47,6 +47,7 @@ export interface MigrationTask {
   readonly root: URL;
   /** Milliseconds since 1970. */
   readonly now: () => number;
+  /** Takes a line for standard output. */
   readonly print: (text: string) => void;
 }
 

@@ -19,12 +19,15 @@ export const ENDS = "-- schema.json ends";
 export interface Room {
   /** The file's name, which gives the order. */
   readonly name: string;
+  /** Its text. */
   readonly text: string;
 }
 
 /** What a migration is made of. */
 export interface Sources {
+  /** The files of supabase/sql, in any order. */
   readonly rooms: readonly Room[];
+  /** The tables to put in force. */
   readonly schema: Schema;
   /** The release that the header and the comment of schema libsql_sync name. */
   readonly release: string;

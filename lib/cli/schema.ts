@@ -13,6 +13,7 @@ import { parseSchema, type Schema, schemaHash } from "../schema.ts";
 import { findDifferences } from "./catalog_differences.ts";
 import { type CatalogTable, refusalOf, tableValue } from "./catalog_table.ts";
 import { type Command, runCommand, UsageError } from "./command.ts";
+import { formatJson } from "./format_json.ts";
 import {
   findLastBuild,
   FOLDER,
@@ -25,9 +26,6 @@ import {
 } from "./migration_files.ts";
 import { configureStatement, writeSchema } from "./migration_text.ts";
 
-const WIDTH = 80;
-const WIDE =
-  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff01-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/gu;
 const USAGE = `Usage: deno task schema [--from postgres TABLE...] [--migration]
        deno task schema --check
 
@@ -50,7 +48,9 @@ with the tables of schema.json.
 export interface SchemaOptions {
   /** The tables to read from the catalog; null where none was asked for. */
   readonly from: readonly string[] | null;
+  /** Whether nothing is written, and differences are reported. */
   readonly check: boolean;
+  /** Whether a new migration with the tables alone is written. */
   readonly migration: boolean;
 }
 
@@ -58,15 +58,21 @@ export interface SchemaOptions {
 export interface SchemaTask {
   /** The folder that holds schema.json and supabase/. */
   readonly root: URL;
+  /** Where PostgreSQL is, if it is needed. */
   readonly pgmqUrl: string | undefined;
   /** Milliseconds since 1970. */
   readonly now: () => number;
+  /** Takes a line for standard output. */
   readonly print: (text: string) => void;
+  /** Takes a line for standard error. */
   readonly printError: (text: string) => void;
 }
 
 /** schema.json's value. */
-type SchemaValue = { tables: Record<string, unknown> };
+export interface SchemaValue {
+  /** Its tables by name. */
+  tables: Record<string, unknown>;
+}
 
 /**
  * Reads the command's arguments.
@@ -94,17 +100,6 @@ export function parseSchemaArgs(args: readonly string[]): SchemaOptions | null {
     return null;
   }
   return { from, check, migration };
-}
-
-/**
- * Writes a value as `deno fmt` leaves it: objects a property a line, a list on
- * one line where it fits.
- *
- * @param value The value, of objects, lists and texts.
- * @returns The text, with a line end.
- */
-export function formatJson(value: unknown): string {
-  return formatAt(value, { indent: "", column: 0 }) + "\n";
 }
 
 /**
@@ -353,39 +348,6 @@ ${statement}
   task.print(
     `Wrote the ${schema.tables.length} tables of schema.json into ${FOLDER}${name} and ${FOLDER}${build}.`,
   );
-}
-
-/** A value where it stands: after `column` characters of a line so indented. */
-function formatAt(
-  value: unknown,
-  { indent, column }: { indent: string; column: number },
-): string {
-  if (typeof value !== "object" || value === null) return JSON.stringify(value);
-  const inner = indent + "  ";
-  if (Array.isArray(value)) {
-    const line = formatLine(value);
-    if (column + widthOf(line) + 1 <= WIDTH) return line;
-    const items = value.map((item) =>
-      inner + formatAt(item, { indent: inner, column: inner.length })
-    );
-    return `[\n${items.join(",\n")}\n${indent}]`;
-  }
-  const fields = Object.entries(value).map(([name, field]) => {
-    const before = `${inner}${JSON.stringify(name)}: `;
-    return before + formatAt(field, { indent: inner, column: widthOf(before) });
-  });
-  return fields.length === 0 ? "{}" : `{\n${fields.join(",\n")}\n${indent}}`;
-}
-
-/** How many characters of a terminal it takes: two where they are wide. */
-function widthOf(text: string): number {
-  return text.replace(WIDE, "xx").length;
-}
-
-function formatLine(value: unknown): string {
-  return Array.isArray(value)
-    ? `[${value.map(formatLine).join(", ")}]`
-    : JSON.stringify(value);
 }
 
 /** The command. */

@@ -1,6 +1,6 @@
+import { formatJson } from "../../lib/cli/format_json.ts";
 import { assertEquals, assertRejects } from "@std/assert";
 import {
-  formatJson,
   mergeTables,
   parseSchemaArgs,
   type SchemaOptions,
