@@ -26,6 +26,27 @@ export function toHex(bytes: Uint8Array): string {
 }
 
 /**
+ * Reads hexadecimal digits.
+ *
+ * @param digits Two digits a byte.
+ * @returns The bytes.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(fromHex("000AFF"), new Uint8Array([0, 10, 255]));
+ * ```
+ */
+export function fromHex(digits: string): Uint8Array {
+  const bytes = new Uint8Array(digits.length / 2);
+  for (let at = 0; at < bytes.length; at++) {
+    bytes[at] = parseInt(digits.slice(2 * at, 2 * at + 2), 16);
+  }
+  return bytes;
+}
+
+/**
  * Hashes a text with SHA-256.
  *
  * @param text The text, taken as UTF-8.

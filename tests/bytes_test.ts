@@ -1,12 +1,11 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { fromBase64, toBase64, toHex } from "../lib/bytes.ts";
+import { fromBase64, fromHex, toBase64, toHex } from "../lib/bytes.ts";
 
 const ALL = Uint8Array.from({ length: 256 }, (_, byte) => byte);
 
-Deno.test("toHex() writes two digits for every byte", () => {
-  assertEquals(toHex(ALL).match(/../g)!.map((digits) => parseInt(digits, 16)), [
-    ...ALL,
-  ]);
+Deno.test("fromHex() reads what toHex() wrote, two digits for every byte", () => {
+  assertEquals(toHex(new Uint8Array([0, 9, 160])), "0009a0");
+  assertEquals(fromHex(toHex(ALL)), ALL);
 });
 
 Deno.test("fromBase64() reads what toBase64() wrote, also more than a call stack takes", () => {

@@ -11,9 +11,10 @@ import type { BatchHead, Keys } from "../chain/claim.ts";
 import type { Walked } from "../chain/page.ts";
 import type { ReplicaRow } from "../chain/row.ts";
 import { namesIn, type Place, type WalkMove } from "../chain/walk_place.ts";
+import { fromHex } from "../bytes.ts";
 import { SyncError } from "../errors.ts";
 import type { Step } from "../plan/step.ts";
-import { GUARD } from "./guard.ts";
+import { failureOf, moved, translate } from "./replica_error.ts";
 import {
   countStatement,
   indexStatements,
@@ -317,25 +318,12 @@ export function createReplica(
   };
 }
 
-/** The replica stands elsewhere. */
-function moved(cause: SyncError): SyncError {
-  return new SyncError(
-    "replica_moved",
-    "Cannot move the replica: it does not stand where it was expected",
-    { cause },
-  );
-}
-
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The text whose bytes came as hex; null where they are no UTF-8. */
+/** The text whose bytes came as hex; null if they are not UTF-8. */
 function textOf(hex: string): string | null {
-  const bytes = new Uint8Array(hex.length / 2);
-  for (let at = 0; at < bytes.length; at++) {
-    bytes[at] = parseInt(hex.slice(2 * at, 2 * at + 2), 16);
-  }
   try {
-    return decoder.decode(bytes);
+    return decoder.decode(fromHex(hex));
   } catch {
     return null;
   }
@@ -353,70 +341,4 @@ function walkedOf(row: unknown): Walked {
     ended: Number(found.ended) === 1,
     failed: found.failed === null ? null : String(found.failed),
   };
-}
-
-/** Which statement of a batch failed, the move being 0, and SQLite's code. */
-function failureOf(
-  error: SyncError,
-): { statement: number; code: string } | null {
-  const { statementIndex, code } = error.cause as {
-    statementIndex?: unknown;
-    code?: unknown;
-  };
-  return typeof statementIndex === "number" && typeof code === "string"
-    ? { statement: statementIndex, code }
-    : null;
-}
-
-/** SQLite codes that say the content is at fault. */
-const CONTENT = /^SQLITE_(CONSTRAINT|MISMATCH|TOOBIG|RANGE)/;
-
-/** What the client threw, as a condition a flow can decide on. */
-function translate(error: unknown): SyncError {
-  const { code, message, cause } = error as {
-    code?: unknown;
-    message?: string;
-    cause?: { status?: unknown };
-  };
-  const text = message ?? "";
-  const state = typeof code === "string" ? code : "";
-  const status = cause?.status;
-  const make = (
-    errorCode: ConstructorParameters<typeof SyncError>[0],
-    sentence: string,
-  ) => new SyncError(errorCode, sentence, { cause: error });
-  if (text.includes(GUARD)) {
-    return make(
-      "replica_moved",
-      "Cannot apply: the replica's guard refused the move, as it is not the next one",
-    );
-  }
-  // "no such table", "no such column", "ON CONFLICT clause does not match ...".
-  if (/^SQLITE_(UNKNOWN|ERROR)/.test(state)) {
-    return make(
-      "replica_schema",
-      `Cannot apply: expected the tables, columns and keys of schema.json in the replica, found others (${state})`,
-    );
-  }
-  if (status === 401 || status === 403) {
-    return make(
-      "replica_unauthorized",
-      `Cannot use libSQL: it answered HTTP ${status}; check LIBSQL_AUTH_TOKEN, which needs full access`,
-    );
-  }
-  if (/^SQLITE_FULL/.test(state)) {
-    return make("replica_full", "Cannot apply: libSQL has no room left");
-  }
-  if (CONTENT.test(state)) {
-    return make(
-      "replica_refused",
-      `Cannot apply: libSQL refused the content of a statement with ${state}`,
-    );
-  }
-  return make(
-    "replica_unreachable",
-    `Cannot reach libSQL: expected an answer, found ${
-      typeof status === "number" ? `HTTP ${status}` : state || "no connection"
-    }; check LIBSQL_URL, or try again later`,
-  );
 }

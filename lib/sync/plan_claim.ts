@@ -9,9 +9,17 @@
 
 import type { Batch, BatchHead, Claim } from "../chain/claim.ts";
 import { touchedBy } from "../chain/walk_place.ts";
-import type { PagePlan } from "../plan/page.ts";
+import type { createPagePlanner, PagePlan } from "../plan/page.ts";
+import type { createPlanner } from "../plan/plan.ts";
 import type { Plan, RowStep } from "../plan/step.ts";
-import type { Parts } from "./progress.ts";
+
+/** The planners of a schema. */
+export interface Planners {
+  /** Plans the messages of a batch. */
+  readonly plan: ReturnType<typeof createPlanner>;
+  /** Plans the page of a batch. */
+  readonly planPage: ReturnType<typeof createPagePlanner>;
+}
 
 /** A batch whose messages and page are planned. */
 export interface PlannedBatch extends BatchHead {
@@ -44,7 +52,7 @@ export type PlannedClaim = Exclude<Claim, Batch> | ClaimedBatch;
  * @throws {SyncError} The page is not what the schema says.
  */
 export function planClaim(
-  { plan, planPage }: Pick<Parts, "plan" | "planPage">,
+  { plan, planPage }: Planners,
   claim: Claim,
 ): PlannedClaim {
   if (claim.do !== "batch") return claim;

@@ -11,12 +11,10 @@ import type { BatchSize } from "../chain/claim.ts";
 import type { Walked } from "../chain/page.ts";
 import type { ReplicaRow } from "../chain/row.ts";
 import type { Log } from "../log.ts";
-import type { createPagePlanner } from "../plan/page.ts";
-import type { createPlanner } from "../plan/plan.ts";
 import type { Replica } from "../replica/replica.ts";
 import type { Source } from "../source/source.ts";
 import type { Pace } from "./batch_size.ts";
-import type { ClaimedBatch } from "./plan_claim.ts";
+import type { ClaimedBatch, Planners } from "./plan_claim.ts";
 
 /** What one request may spend. */
 export interface Budget {
@@ -27,15 +25,11 @@ export interface Budget {
 }
 
 /** What the flows work with. */
-export interface Parts {
+export interface Parts extends Planners {
   /** The source. */
   readonly source: Source;
   /** The replica. */
   readonly replica: Replica;
-  /** Plans the messages of a batch. */
-  readonly plan: ReturnType<typeof createPlanner>;
-  /** Plans a page. */
-  readonly planPage: ReturnType<typeof createPagePlanner>;
   /** What the request may spend. */
   readonly budget: Budget;
   /** How much a batch may hold; it outlives the sync. */
