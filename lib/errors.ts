@@ -10,53 +10,53 @@
 /** What can go wrong, and whether the same request may succeed later. */
 export const CODES = {
   /** Settings are missing or malformed. */
-  config_invalid: { retry: false },
+  config_invalid: false,
   /** schema.json is malformed. */
-  schema_invalid: { retry: false },
+  schema_invalid: false,
   /** The request's query is malformed. */
-  bad_request: { retry: false },
+  bad_request: false,
   /** The body is longer than a signature may speak of. */
-  body_too_large: { retry: false },
+  body_too_large: false,
   /** The signature is missing or wrong. */
-  unauthorized: { retry: false },
+  unauthorized: false,
   /** No such path. */
-  not_found: { retry: false },
+  not_found: false,
   /** The path exists, the method does not. */
-  method_not_allowed: { retry: false },
+  method_not_allowed: false,
   /** PostgreSQL did not answer, or not in time. */
-  source_unreachable: { retry: true },
+  source_unreachable: true,
   /** PostgreSQL answered with an error of its own. */
-  source_failed: { retry: false },
+  source_failed: false,
   /** The libsql_sync functions are not there, or may not be called. */
-  source_not_installed: { retry: false },
+  source_not_installed: false,
   /** libSQL did not answer, or not in time, or asked to come back later. */
-  replica_unreachable: { retry: true },
+  replica_unreachable: true,
   /** libSQL refused the token. */
-  replica_unauthorized: { retry: false },
+  replica_unauthorized: false,
   /** libSQL has no room left. */
-  replica_full: { retry: false },
+  replica_full: false,
   /** The replica's chain refused a move: it does not stand where we thought. */
-  replica_moved: { retry: true },
+  replica_moved: true,
   /** A table or column is missing in the replica. */
-  replica_schema: { retry: true },
+  replica_schema: true,
   /** The replica refused the content of a statement. */
-  replica_refused: { retry: false },
+  replica_refused: false,
   /** The replica has applied a batch this source never recorded. */
-  replica_ahead: { retry: false },
+  replica_ahead: false,
   /** The replica belongs to another source. */
-  replica_foreign: { retry: false },
+  replica_foreign: false,
   /** This worker's schema.json is older than the installed one. */
-  schema_outdated: { retry: false },
+  schema_outdated: false,
   /** This worker's schema.json is not installed at the source. */
-  schema_unknown: { retry: false },
+  schema_unknown: false,
   /** Worker and source functions do not belong together. */
-  version_mismatch: { retry: false },
+  version_mismatch: false,
   /** /nuke recorded its new epoch; a later /sync carries it out. */
-  nuke_pending: { retry: true },
+  nuke_pending: true,
   /** /nuke named an epoch that is no longer in force. */
-  epoch_moved: { retry: false },
+  epoch_moved: false,
   /** Anything else: a bug. */
-  internal: { retry: false },
+  internal: false,
 } as const;
 
 /** A code from the closed list. */
@@ -92,6 +92,6 @@ export class SyncError extends Error {
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
-    this.retry = CODES[code].retry;
+    this.retry = CODES[code];
   }
 }

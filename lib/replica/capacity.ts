@@ -101,7 +101,7 @@ export function capacityError(row: Sized, mbMax = Infinity): SyncError {
       SHARE_STOP * 100
     } % of LIBSQL_MAX_MB (${mbMax} MB) in the replica, found ${
       mbOf(row)
-    } MB; raise LIBSQL_MAX_MB if the database may be larger; else delete rows in PostgreSQL, or take tables, columns or indexes out of schema.json, and POST /nuke: the replica is filled anew. Changes stay queued meanwhile`,
+    } MB; raise LIBSQL_MAX_MB if the database may be larger; else replicate less, by schema.json, and POST /nuke: the replica is filled anew. Changes stay queued`,
   );
 }
 
