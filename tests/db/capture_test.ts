@@ -487,7 +487,7 @@ Deno.test("capture() leaves the replica equal when sessions of every isolation l
 });
 
 for (const level of ["repeatable read", "serializable"]) {
-  Deno.test(`capture() sends no row that somebody deleted since a ${level} transaction's snapshot`, async () => {
+  Deno.test(`capture() sends no row that was deleted since a ${level} transaction's snapshot`, async () => {
     await using stack = await Stack.start(servers, {
       schema: BULK,
       setup: BULK_SETUP,

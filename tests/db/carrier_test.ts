@@ -67,7 +67,7 @@ for (const transport of TRANSPORTS) {
     });
   });
 
-  test("call() tells each failure by its code, in our own words", async ({ carrier }) => {
+  test("call() reports each failure by its code, in our own words", async ({ carrier }) => {
     const cases: [name: string, state: string, code: SyncError["code"]][] = [
       ["fail", "57014", "source_unreachable"],
       ["fail", "40001", "source_unreachable"],
@@ -135,7 +135,7 @@ for (const transport of TRANSPORTS) {
     assertEquals(await settle(() => carrier.call("echo", 9)), 9);
   });
 
-  Deno.test(`${transport}: call() says what to mend where the settings are wrong`, async () => {
+  Deno.test(`${transport}: call() says what to fix when the settings are wrong`, async () => {
     const wrong = async (
       change: (settings: Record<string, string>) => void,
     ): Promise<SyncError> => {

@@ -127,7 +127,7 @@ Deno.test("claim() hands out another batch when the one ahead was lost with its 
   }
 });
 
-Deno.test("sync() applies no page ahead of one that somebody else left out", async () => {
+Deno.test("sync() applies no page ahead of one that another worker left out", async () => {
   await using stack = await start();
   await insertItems(stack, 1, 9_000);
   await stack.drain();
@@ -211,7 +211,7 @@ Deno.test("claim() hands out nothing ahead of a batch that drains, is not pendin
   assertEquals(await stack.assertEqual(), 4);
 });
 
-Deno.test("sync() drops what it claimed ahead when the batch before set something aside", async () => {
+Deno.test("sync() drops what it claimed ahead when the batch before parked something", async () => {
   await using stack = await start();
   await insertItems(stack, 1, 3);
   await send(stack, { v: 1, table: "item" });

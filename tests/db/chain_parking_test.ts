@@ -81,7 +81,7 @@ Deno.test("sync() parks rows whose values the replica cannot hold until they cha
   assertEquals(await stack.assertEqual(), 10);
 });
 
-Deno.test("sync() leaves a row that is set aside as it was, whole, until all of it comes", async () => {
+Deno.test("sync() leaves a parked row as it was, whole, until all of it comes", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 3);
   await stack.drain();
@@ -232,7 +232,7 @@ Deno.test("sync() settles parked changes by the probe when a worker died after i
   assertEquals(await stack.assertEqual(), 2);
 });
 
-Deno.test("a source that was restored to before a change was set aside finds it again", async () => {
+Deno.test("a source that was restored to before a change was parked finds it again", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 3);
   await stack.sql`update libsql_sync.chain set refill = true`;

@@ -32,7 +32,7 @@ Deno.test("dist.js is one file that imports what Bunny documents alone, and serv
   assertEquals(await stack.assertEqual(), 1);
 });
 
-Deno.test("main.ts answers /health, and tells every problem at once, when settings are missing", async () => {
+Deno.test("main.ts answers /health, and reports every problem at once, when settings are missing", async () => {
   await using worker = await WorkerProcess.start(
     fileURLToPath(new URL("main.ts", ROOT)),
     {

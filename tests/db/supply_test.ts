@@ -126,7 +126,7 @@ async function bundled(): Promise<string[][]> {
   }
 }
 
-Deno.test("README.md tells the licence of every package that dist.js holds", async () => {
+Deno.test("README.md names the licence of every package that dist.js holds", async () => {
   const expected = [["package in `dist.js`", "version", "licence"]];
   expected.push(...await bundled());
   assert(expected.length > 4);

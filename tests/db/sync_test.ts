@@ -180,7 +180,7 @@ Deno.test("the cron job brings changes to the replica, and makes no call when th
   }
 });
 
-Deno.test("sync() applies statements of any length, in whatever alphabet the columns are named", async () => {
+Deno.test("sync() applies statements of any length, with column names in any alphabet", async () => {
   // Texts between 5,000 bytes and 5,000 characters are among them.
   const counts = [10, 20, 30, 40, 50, 60, 70];
   const columns = (count: number) =>

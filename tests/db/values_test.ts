@@ -681,7 +681,7 @@ Deno.test("sync() makes the replica equal when a classic row trigger sends the m
   await step("insert into classic (id, a) values (1, 'again')", 1);
 });
 
-Deno.test("sync() leaves missing columns as they are, and parks what is no change, when classic messages are sent by hand", async () => {
+Deno.test("sync() leaves missing columns as they are, and parks what is not a change, when classic messages are sent by hand", async () => {
   await using stack = await Stack.start(servers, {
     walks: false,
     schema: CLASSIC,

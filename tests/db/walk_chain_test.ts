@@ -151,7 +151,7 @@ Deno.test("sync() spends no more calls on indexes than it has", async () => {
   assertEquals(calls, 1, "the rest is left to the next sync");
 });
 
-Deno.test("a batch claimed before the replica's tables were mended is refused after", async () => {
+Deno.test("a batch claimed before the replica's tables were repaired is refused after", async () => {
   await using stack = await start();
   await stack.walk();
   await stack.sql`insert into part values (777, 'after', 'x')`;
@@ -264,7 +264,7 @@ Deno.test("the first fill of a new replica builds its indexes last", async () =>
   await stack.assertEqual();
 });
 
-Deno.test("dead letters stay open where the table could not be read", async () => {
+Deno.test("dead letters stay open when the table could not be read", async () => {
   await using stack = await start();
   await stack.walk();
   await stack.sql`update item set size = 0.5 where id = 3`;
@@ -449,7 +449,7 @@ Deno.test("a table whose only key is an index in another order is walked in that
   await stack.assertEqual();
 });
 
-Deno.test("has_work() sees a batch that nobody applied, and a schema the replica has not", async () => {
+Deno.test("has_work() sees a batch that was not applied, and a schema the replica has not", async () => {
   await using stack = await start();
   await stack.walk();
   await stack.sync();
@@ -472,7 +472,7 @@ Deno.test("has_work() sees a batch that nobody applied, and a schema the replica
   assertEquals(await hasWork(), false);
 });
 
-Deno.test("rows the replica refuses by a rule of its own are set aside, and the walk ends", async () => {
+Deno.test("rows the replica refuses by a rule of its own are parked, and the walk ends", async () => {
   await using stack = await start({ setup: SETUP });
   await stack.walk();
   await stack.client.execute(
@@ -531,7 +531,7 @@ Deno.test("no state is called equal while a failover has taken back what closed 
   await stack.assertEqual();
 });
 
-Deno.test("a table that is rebuilt is put in place under the views and triggers somebody made on it", async () => {
+Deno.test("a table that is rebuilt is put in place under the views and triggers made on it by hand", async () => {
   await using stack = await start();
   await stack.walk();
   await stack.client.batch([

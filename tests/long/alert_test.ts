@@ -86,7 +86,7 @@ async function withWebhook(run: (told: Told) => Promise<void>): Promise<void> {
   }
 }
 
-Deno.test("the alert webhook is told of a parked change once, and once more when it is over", async () => {
+Deno.test("the alert webhook is notified of a parked change once, and once more when it is over", async () => {
   await withWebhook(async ({ stack, hook, post }) => {
     await insertItems(stack, 1, 2);
     await post("/sync");
@@ -113,7 +113,7 @@ Deno.test("the alert webhook is told of a parked change once, and once more when
   });
 });
 
-Deno.test("the alert webhook is told again by the next sync when it failed, and fails nothing", async () => {
+Deno.test("the alert webhook is notified again by the next sync when it failed, and fails nothing", async () => {
   await withWebhook(async ({ stack, hook, post, log }) => {
     hook.status = 500;
     await stack.sql`insert into item values (3, 'a', 0.5), (4, 'b', 1)`;
@@ -133,7 +133,7 @@ Deno.test("the alert webhook is told again by the next sync when it failed, and 
   });
 });
 
-Deno.test("the alert webhook is told of drift that a walk found, and that it was repaired", async () => {
+Deno.test("the alert webhook is notified of drift that a walk found, and that it was repaired", async () => {
   await withWebhook(async ({ stack, hook, post }) => {
     await insertItems(stack, 1, 3);
     await post("/sync");
@@ -150,7 +150,7 @@ Deno.test("the alert webhook is told of drift that a walk found, and that it was
   });
 });
 
-Deno.test("the alert webhook is told that the replica lost batches, and that it has them again", async () => {
+Deno.test("the alert webhook is notified that the replica lost batches, and that it has them again", async () => {
   await withWebhook(async ({ stack, hook, post }) => {
     await insertItems(stack, 1, 3);
     await post("/sync");
@@ -166,7 +166,7 @@ Deno.test("the alert webhook is told that the replica lost batches, and that it 
   });
 });
 
-Deno.test("the alert webhook is told of a chain that was broken, and that the replica follows again", async () => {
+Deno.test("the alert webhook is notified of a chain that was broken, and that the replica follows again", async () => {
   await withWebhook(async ({ stack, hook, post }) => {
     await insertItems(stack, 1, 3);
     await post("/sync");
@@ -187,7 +187,7 @@ Deno.test("the alert webhook is told of a chain that was broken, and that the re
   });
 });
 
-Deno.test("the alert webhook is told of silence by whoever asks for the status, and when syncs are back", async () => {
+Deno.test("the alert webhook is notified of silence when the status is asked for, and when syncs are back", async () => {
   await withWebhook(async ({ stack, hook, post, get }) => {
     // Where no worker ever came.
     await stack

@@ -7,7 +7,7 @@ import { SECRET, Servers, serveWorker } from "../db/support/stack.ts";
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
-Deno.test("sync() parks a failed capture whatever its message says, and goes on", async () => {
+Deno.test("sync() parks a failed capture with any message, and goes on", async () => {
   await using stack = await startChain(servers);
   const reasons: string[] = [];
   // Cut after five units, each of the first two would end in half a character.
@@ -102,7 +102,7 @@ Deno.test("sync() bounds what a replica answers, and follows it nowhere", async 
   assertEquals(await stack.assertEqual(), 2);
 });
 
-Deno.test("a setting that the driver refuses is told without its words", async () => {
+Deno.test("a setting that the driver refuses is reported without its words", async () => {
   const worker = serveWorker({
     libsqlUrl: "http://127.0.0.1:9",
     pgmqUrl: "postgres://u:secret@127.0.0.1:9/db?target_session_attrs=bogus",

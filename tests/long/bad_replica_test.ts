@@ -28,7 +28,7 @@ const TEXT_TABLES = `
   create table public.word (word text primary key, note text);
   create table public.pair (a text, b bigint, primary key (a, b));`;
 
-Deno.test("a walk deletes rows whose key is no UTF-8, and counts them", async () => {
+Deno.test("a walk deletes rows whose key is not UTF-8, and counts them", async () => {
   await using stack = await Stack.start(servers, {
     schema: TEXT_KEYS,
     setup: TEXT_TABLES,

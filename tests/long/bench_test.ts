@@ -29,7 +29,7 @@ Deno.test("bench measures every figure of the table, with every replica equal", 
   }
 });
 
-Deno.test("assertEqual() tells a changed cell, another type, a missing row and a ghost", async () => {
+Deno.test("assertEqual() reports a changed cell, another type, a missing row and a ghost", async () => {
   await using lab = new Lab(quiet);
   await using pair = await lab.filled({ capture: "baseline", rows: 100 });
   const { sql, client } = pair;

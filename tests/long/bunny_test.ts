@@ -103,7 +103,7 @@ Deno.test("a script that imports a module which is not documented does not start
   }
 });
 
-Deno.test("the 51st sub-request of a request fails, whatever other requests do meanwhile", async () => {
+Deno.test("the 51st sub-request of a request fails, beside any other requests", async () => {
   await using target = Deno.serve(
     { port: 0, hostname: "127.0.0.1", onListen: () => {} },
     () => new Response("."),
@@ -266,7 +266,7 @@ Deno.test("an unhandled rejection ends nothing, and waitUntil() goes on after th
   });
 });
 
-Deno.test("the CDN answers a GET again unless it was told not to, whatever its query and headers", async () => {
+Deno.test("the CDN answers a GET again by default, with any query and headers", async () => {
   const script = `let count = 0;` + serve(`
     const { pathname } = new URL(request.url);
     const headers = pathname === "/none" ? {} : { "cache-control": pathname.slice(1) };

@@ -89,7 +89,7 @@ for (const transport of TRANSPORTS) {
   });
 }
 
-Deno.test("dist.js says what is missing where a runtime has no plain TCP, and asks for no cache to keep it", async () => {
+Deno.test("dist.js says what is missing when a runtime has no plain TCP, and asks for no cache to keep it", async () => {
   await using stack = await Stack.start(servers);
   await using bunny = serveBunny({
     script: () => bundleWorker(),

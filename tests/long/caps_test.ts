@@ -278,7 +278,7 @@ async function fillReplica(stack: Stack): Promise<number> {
   return await replicaBytes(stack);
 }
 
-Deno.test("sync() tells the replica's size, and warns when 80 % of it is taken", async () => {
+Deno.test("sync() reports the replica's size, and warns when 80 % of it is taken", async () => {
   await using stack = await start();
   const bytes = await fillReplica(stack);
   assert(bytes > 4 * MB);

@@ -21,7 +21,7 @@ Deno.test.afterAll(() => servers.stop());
 /** Calls a worker may make to either database; Bunny ends it at 50. */
 const CALLS_MAX = 45;
 
-Deno.test("sync() goes on where the last one's budget ended, and counts every message once", async () => {
+Deno.test("sync() goes on after the last one's budget ended, and counts every message once", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   await insertItems(stack, 1, 13_000);
@@ -165,7 +165,7 @@ async function sizesFarAway(
   return sizes;
 }
 
-Deno.test("sync() gets on where every apply takes long, however little is in it", async () => {
+Deno.test("sync() makes progress when every apply takes long, with any size", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   await sizesFarAway(stack, { messages: 20_000, reads: false });
@@ -183,7 +183,7 @@ Deno.test("sync() makes no smaller batches for a long way to the replica, nor fo
   assert(Math.max(...sizes.slice(failing.at(-1))) >= 4_000, String(sizes));
 });
 
-Deno.test("sync() counts the queue exactly up to 10,000, and says where it does not", async () => {
+Deno.test("sync() counts the queue exactly up to 10,000, and says when it does not", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   await stack.withParts(async ({ source }) => {

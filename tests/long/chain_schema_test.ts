@@ -165,7 +165,7 @@ Deno.test("apply() is refused when the replica was altered since the claim", asy
   assertEquals(await stack.assertEqual(WIDER), 3);
 });
 
-Deno.test("sync() makes a table again when somebody dropped it", async () => {
+Deno.test("sync() makes a table again when it was dropped by hand", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   await stack.client.execute("DROP TABLE item");

@@ -538,7 +538,7 @@ Deno.test("readPorts() names the port and the variable when a port cannot be use
   assert(problems[2]!.startsWith(`PORT and DEV_LIBSQL_PORT are both ${port}`));
 });
 
-Deno.test("describeLine() keeps warnings and drops what tells nothing", () => {
+Deno.test("describeLine() keeps warnings and drops what says nothing", () => {
   const sync = {
     time: "t",
     level: "info",

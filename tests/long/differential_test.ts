@@ -33,7 +33,7 @@ async function prepare(): Promise<string> {
   return url;
 }
 
-Deno.test("the model answers as PostgreSQL does, whatever is called", async () => {
+Deno.test("the model answers as PostgreSQL does, for any calls", async () => {
   const url = await prepare();
   const answered = new Map<string, number>();
   for (let seed = SEED; seed < SEED + SEQUENCES; seed++) {

@@ -55,7 +55,7 @@ function spoil(text: string, random: ReturnType<typeof seededRandom>): string {
   return JSON.stringify(root.answer) ?? "";
 }
 
-Deno.test("sync() tells what libSQL answered wrongly, and nothing is lost", async () => {
+Deno.test("sync() reports what libSQL answered wrongly, and nothing is lost", async () => {
   await using stack = await startChain(servers);
   await stack
     .sql`update libsql_sync.chain set refill = true, scrub_rows = 1000`;

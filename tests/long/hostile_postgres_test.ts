@@ -198,7 +198,7 @@ async function withWorker(
   }, worker);
 }
 
-Deno.test("a worker answers 5xx and lives, whatever PostgreSQL's protocol brings", async () => {
+Deno.test("a worker answers 5xx and lives, for anything PostgreSQL's protocol brings", async () => {
   await using server = new HostileServer();
   await withWorker(server.url(), async (post, { process }) => {
     for (const [name, talk] of Object.entries(TALKS)) {
@@ -217,7 +217,7 @@ Deno.test("a worker answers 5xx and lives, whatever PostgreSQL's protocol brings
   });
 });
 
-Deno.test("a worker answers 5xx and lives, whatever is answered to the request for TLS", async () => {
+Deno.test("a worker answers 5xx and lives, for any answer to the request for TLS", async () => {
   await using server = new HostileServer();
   const toRequest = (...parts: (Uint8Array | string)[]) =>
   async (

@@ -106,7 +106,7 @@ Deno.test("nuke() works on a replica that was never started", async () => {
   assertEquals(await stack.assertEqual(), 2);
 });
 
-Deno.test("nuke() takes over the replica of another source, which then is told", async () => {
+Deno.test("nuke() takes over the replica of another source, which then gets an error", async () => {
   await using ours = await startChain(servers);
   await using theirs = await startChain(servers);
   await insertItems(theirs, 101, 103);
@@ -144,7 +144,7 @@ Deno.test("nuke() takes over the replica of another source, which then is told",
   });
 });
 
-Deno.test("nuke() mends a replica that is ahead of its source", async () => {
+Deno.test("nuke() repairs a replica that is ahead of its source", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 2);
   await stack.drain();

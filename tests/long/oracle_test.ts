@@ -13,7 +13,7 @@ const SESSIONS = Number(Deno.env.get("SESSIONS") ?? 3);
 const ROUND_MS = Number(Deno.env.get("SECONDS") ?? 10) * 1_000;
 
 for (let seed = FIRST; seed < FIRST + SESSIONS; seed++) {
-  Deno.test(`every promised state equals the source at its snapshot, whatever fails (SEED=${seed})`, async () => {
+  Deno.test(`every promised state equals the source at its snapshot, with any faults (SEED=${seed})`, async () => {
     const counts = noCounts();
     await using session = await Session.start(servers, {
       seed,
@@ -44,7 +44,7 @@ async function quiet(): Promise<Session> {
   return session;
 }
 
-Deno.test("the oracle reports a cell that somebody changed in the replica, with its row's history", async () => {
+Deno.test("the oracle reports a cell changed by hand in the replica, with its row's history", async () => {
   await using session = await quiet();
   await session.stack.client.execute(
     "UPDATE hot SET name = 'wrong' WHERE id = 7",
@@ -61,7 +61,7 @@ Deno.test("the oracle reports a cell that somebody changed in the replica, with 
   );
 });
 
-Deno.test("the oracle reports a row and a ghost that somebody made in the replica", async () => {
+Deno.test("the oracle reports a row and a ghost made by hand in the replica", async () => {
   await using session = await quiet();
   await session.stack.client.batch([
     "DELETE FROM parent WHERE id = 3",

@@ -73,7 +73,7 @@ async function startBusy(): Promise<Stack> {
   return stack;
 }
 
-Deno.test("the page asks for the secret, keeps it in its tab alone, and shows what the worker tells", async () => {
+Deno.test("the page asks for the secret, keeps it in its tab alone, and shows what the worker reports", async () => {
   await using stack = await startBusy();
   const { page, context, troubles } = await open(stack);
   assertEquals(await page.title(), "LibSQL Sync");
@@ -228,7 +228,7 @@ Deno.test("the page is readable on a phone, in the dark and in the light, and na
   assert(grounds[0] !== grounds[1]);
 });
 
-Deno.test("the page runs nothing that did not come with it, and is framed by nobody", async () => {
+Deno.test("the page runs nothing that did not come with it, and cannot be framed", async () => {
   await using stack = await Stack.start(servers);
   const { page, context } = await open(stack);
   const origin = `http://127.0.0.1:${stack.worker.addr.port}`;

@@ -127,7 +127,7 @@ Deno.test("watch() calls once however many writes, and again when the chain has 
   assertEquals(await place(), before);
 });
 
-Deno.test("watch() waits for whoever is at it, and calls for what came meanwhile", async () => {
+Deno.test("watch() waits for another watch(), and calls for what came meanwhile", async () => {
   await using stack = await startRealtime();
   await insertItems(stack, 1, 3);
   await stack
@@ -191,7 +191,7 @@ Deno.test("watch() repeats a call that nothing came of, later each time", async 
   assertEquals(await calls(stack), 1);
 });
 
-Deno.test("watch() fails for nobody where the secrets or pg_net are gone", async () => {
+Deno.test("watch() fails for no writer when the secrets or pg_net are gone", async () => {
   await using stack = await startRealtime();
   const { sql } = stack;
   await sql`delete from vault.secrets where name = 'libsql_webhook_signature'`;
@@ -235,7 +235,7 @@ Deno.test("no writer waits for a look, nor a look for a writer", async () => {
   }
 });
 
-Deno.test("a sync scrubs a page a minute where realtime is on", async () => {
+Deno.test("a sync scrubs a page a minute when realtime is on", async () => {
   await using stack = await startRealtime();
   await stack
     .sql`update libsql_sync.chain set scrub_rows = 1000, scrubbed_at = null`;
@@ -252,7 +252,7 @@ Deno.test("a sync scrubs a page a minute where realtime is on", async () => {
   assertEquals(await pages(3), 3);
 });
 
-Deno.test("a sync ends under writes that never pause where realtime is on", async () => {
+Deno.test("a sync ends under writes that never pause when realtime is on", async () => {
   await using stack = await startRealtime();
   let id = 0;
   const batches = async () => {
@@ -296,7 +296,7 @@ Deno.test("trim_cron_runs() trims the runs of this job as well, at the pace they
   assert(row!.n >= 1_440 && row!.n <= 1_442, String(row!.n));
 });
 
-Deno.test("realtime() is shown, stays over a migration, and goes with uninstall()", async () => {
+Deno.test("realtime() is shown, stays over a migration, and is removed by uninstall()", async () => {
   await using stack = await startRealtime();
   const { sql } = stack;
   const shown = async () => {

@@ -34,7 +34,7 @@ Deno.test("hmac() is pgcrypto's when keys and messages are of any length", async
   assertEquals(found, { made: 3 * lengths.length ** 2, other: 0 });
 });
 
-Deno.test("sign() makes what the worker judges as authentic, whatever the address and the secret", async () => {
+Deno.test("sign() makes what the worker judges as authentic, for any address and secret", async () => {
   await using stack = await Stack.start(servers);
   const secrets = [SECRET, "s", "\"'\\ $1 %s", "x".repeat(65), "ä✓"];
   const addresses = {
@@ -68,7 +68,7 @@ Deno.test("sign() makes what the worker judges as authentic, whatever the addres
   }
 });
 
-Deno.test("process_libsql_replication_batch() lets nobody see the secret, and is let in, with pgcrypto and without", async () => {
+Deno.test("process_libsql_replication_batch() shows the secret to no role, and is let in, with pgcrypto and without", async () => {
   await using stack = await Stack.start(servers);
   const { sql, server, database } = stack;
   // The calls are made by hand here.
@@ -195,7 +195,7 @@ Deno.test("a secret is changed as lib/README.md says, and no /sync fails on the 
   assert(await stack.assertEqual() > 0);
 });
 
-Deno.test("doctor() tells when the cron sends the secret itself", async () => {
+Deno.test("doctor() reports when the cron sends the secret itself", async () => {
   await using stack = await Stack.start(servers);
   const look = async () => {
     const rows = await stack.sql`

@@ -34,7 +34,7 @@ async function callRelease(url: string, ca = ""): Promise<unknown> {
   }
 }
 
-Deno.test("carrier.call() works over TLS, from the first byte and by request, and verifies unless told not to", async () => {
+Deno.test("carrier.call() works over TLS, from the first byte and by request, and verifies by default", async () => {
   await using proxy = recordingProxy((await secure.postgres()).port);
   const { cert } = await ownCertificate();
   const { cert: other } = await generate([
@@ -88,7 +88,7 @@ Deno.test("carrier.call() works over TLS, from the first byte and by request, an
   }
 });
 
-Deno.test("carrier.call() insists on TLS where a server offers none, and takes no byte before it begins", async () => {
+Deno.test("carrier.call() insists on TLS when a server offers none, and takes no byte before it begins", async () => {
   const server = await servers.postgres();
   const url = server.url({ database: await servers.database() });
   await assertRejects(
@@ -192,7 +192,7 @@ async function challenged(challenge: Uint8Array): Promise<{
   return { sent, outcome };
 }
 
-Deno.test("carrier.call() proves a password by md5, and sends one in clear to nobody unverified", async () => {
+Deno.test("carrier.call() proves a password by md5, and sends one in clear to no unverified server", async () => {
   const md5 = (...parts: (string | Uint8Array)[]) =>
     parts.reduce((hash, part) => hash.update(part), createHash("md5"))
       .digest("hex");

@@ -25,7 +25,7 @@ async function statusOf(stack: Stack, query = ""): Promise<WorkerStatus> {
   return body;
 }
 
-Deno.test("GET /status tells lag, depth, counts and the last syncs when changes arrive, and when they are applied", async () => {
+Deno.test("GET /status reports lag, depth, counts and the last syncs when changes arrive, and when they are applied", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 3);
   await stack
@@ -68,7 +68,7 @@ Deno.test("GET /status tells lag, depth, counts and the last syncs when changes 
   assertEquals([after.totals.syncs, after.totals.processed], [1, 3]);
 });
 
-Deno.test("GET /status keeps the last 20 syncs and three hours of minutes, whatever came before", async () => {
+Deno.test("GET /status keeps the last 20 syncs and three hours of minutes, and forgets older ones", async () => {
   await using stack = await startChain(servers);
   for (let n = 0; n < 22; n++) await stack.sync();
   const { syncs, totals } = await statusOf(stack);
@@ -88,7 +88,7 @@ Deno.test("GET /status keeps the last 20 syncs and three hours of minutes, whate
   assertEquals(minutes.map(({ syncs }) => syncs), [1]);
 });
 
-Deno.test("GET /status tells why the last sync failed", async () => {
+Deno.test("GET /status reports why the last sync failed", async () => {
   await using stack = await startChain(servers);
   await stack.sync();
   await stack
@@ -168,7 +168,7 @@ Deno.test("GET /status counts a queue up to 10,000, and reads no more of a longe
   assertEquals([queued, queued_exact], [10_000, false]);
 });
 
-Deno.test("GET /status answers who has the secret, by either header, and nobody else", async () => {
+Deno.test("GET /status answers only requests with the secret, in either header", async () => {
   await using stack = await startChain(servers);
   for (const path of ["/status", "/metrics"]) {
     assertEquals((await get(stack, path, {})).status, 401);
@@ -191,7 +191,7 @@ Deno.test("GET /status answers who has the secret, by either header, and nobody 
   await sync.body?.cancel();
 });
 
-Deno.test("GET /metrics tells what /status does, as OpenMetrics", async () => {
+Deno.test("GET /metrics reports what /status does, as OpenMetrics", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 4);
   await stack.sync();

@@ -155,7 +155,7 @@ const PLANTS: Plant[] = [
   ghost("mixed case", "UbErGhOsT", 66666),
 ];
 
-Deno.test("POST /verify finds every planted difference and no other, and mends them, while the source is busy", async () => {
+Deno.test("POST /verify finds every planted difference and no other, and repairs them, while the source is busy", async () => {
   await using stack = await Stack.start(servers, { schema, setup: SETUP });
   const { sql, client } = stack;
   await stack.run(FILL);
@@ -232,7 +232,7 @@ Deno.test("POST /verify?table= looks at one table, and refuses one that is not l
   assertEquals(Object.keys(one.tables as object), ["icu"]);
 });
 
-Deno.test("a page follows the key's index and sorts nothing, whatever the key's type and collation", async () => {
+Deno.test("a page follows the key's index and sorts nothing, for any type and collation of the key", async () => {
   await using stack = await Stack.start(servers, { schema, setup: SETUP });
   await stack.run(FILL);
   for (const table of Object.keys(KEYS)) {
@@ -252,7 +252,7 @@ Deno.test("a page follows the key's index and sorts nothing, whatever the key's 
   }
 });
 
-Deno.test("the scrub finds and mends what nobody asked about, a page a sync", async () => {
+Deno.test("the scrub finds and repairs drift without being asked, a page a sync", async () => {
   await using stack = await Stack.start(servers);
   const { sql, client } = stack;
   await stack.run(`

@@ -35,7 +35,7 @@ Deno.test("keys of any size are read from the replica in answers it can give", a
   await stack.assertEqual();
 });
 
-Deno.test("keys alone are looked up for the replica's keys, whatever the size of the rows", async () => {
+Deno.test("keys alone are looked up for the replica's keys, for any size of the rows", async () => {
   await using stack = await start({
     setup: `${SETUP}
       insert into late select i, repeat('a', 1000000) from generate_series(1, 1200) i;`,
@@ -64,7 +64,7 @@ Deno.test("keys alone are looked up for the replica's keys, whatever the size of
   assert(keys!.page.rows < 5, "a redrive has pages as well");
 });
 
-Deno.test("redrive() of many letters goes through all of them, a page at a time", async () => {
+Deno.test("redrive() of many letters repairs all of them, a page at a time", async () => {
   await using stack = await start({
     setup: SETUP +
       "insert into item select i, repeat('a', 1000), i + 0.5 from generate_series(1, 3000) i;",
@@ -81,7 +81,7 @@ Deno.test("redrive() of many letters goes through all of them, a page at a time"
   await stack.assertEqual();
 });
 
-Deno.test("verify() sets nothing aside, whatever a row's size and characters", async () => {
+Deno.test("verify() parks nothing, for any size and characters of a row", async () => {
   await using stack = await start({
     setup:
       `${SETUP} insert into item values (1, repeat('"', 4900000), 1), (2, repeat(E'\\n', 3000000), 2)`,
@@ -178,7 +178,7 @@ Deno.test("a walk of small pages reads keys of any type once, and finds no ghost
   );
 });
 
-Deno.test("a table of 300 columns is walked, verified and mended", async () => {
+Deno.test("a table of 300 columns is walked, verified and repaired", async () => {
   const names = Array.from({ length: 300 }, (_, i) => `c${i}`);
   await using stack = await start({
     schema: {

@@ -171,7 +171,7 @@ for (const [name, schema, readable] of CHANGES) {
   });
 }
 
-Deno.test("sync() adopts a replica that another tool filled, without emptying it, and mends what differs", async () => {
+Deno.test("sync() adopts a replica that another tool filled, without emptying it, and repairs what differs", async () => {
   await using stack = await Stack.start(servers, {
     schema: SCHEMA,
     setup: SETUP,

@@ -49,7 +49,7 @@ async function ask(
   };
 }
 
-Deno.test("GET /doctor tells each way that works from there, and why another does not", async () => {
+Deno.test("GET /doctor reports each way that works from there, and why another does not", async () => {
   await using stack = await Stack.start(servers);
   await admitToken(stack.server, stack.database);
   await stack.drain();

@@ -2,6 +2,6 @@
 
 import { runSchedules } from "./schedules.ts";
 
-Deno.test("whatever fails, the replica is right, in a few schedules", async () => {
+Deno.test("the replica is right after any faults, in a few schedules", async () => {
   await runSchedules({ first: 0, of: 1, many: 1_000 });
 });
