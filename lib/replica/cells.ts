@@ -107,3 +107,31 @@ export function cellsOf(
       : cell(at)
   );
 }
+
+/**
+ * Compares columns of two tables, all at once: SQLite's expressions may be 1,000 deep,
+ * and a table may have as many columns.
+ *
+ * @param columns The columns, one at least.
+ * @param left What names the first table, with its dot.
+ * @param operator How they are compared.
+ * @param right What names the second table.
+ * @returns The expression.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(compareSql(["a", "b"], "t.", "IS", "r."), '(t."a", t."b") IS (r."a", r."b")');
+ * ```
+ */
+export function compareSql(
+  columns: readonly string[],
+  left: string,
+  operator: "=" | "IS" | "IS NOT",
+  right: string,
+): string {
+  const side = (of: string) =>
+    `(${columns.map((name) => of + quote(name)).join(", ")})`;
+  return `${side(left)} ${operator} ${side(right)}`;
+}

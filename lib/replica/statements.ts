@@ -8,7 +8,7 @@
  */
 
 import type { RowStep, Step } from "../plan/step.ts";
-import { cellsOf, namedRows, ROWS } from "./cells.ts";
+import { cellsOf, compareSql, namedRows, ROWS } from "./cells.ts";
 import { bare, names, quote, type Statement, storedName } from "./sql.ts";
 import {
   compareStatement,
@@ -83,8 +83,8 @@ function rowStatement(step: RowStep, stored: string): Statement {
           sets.map((name) => `${quote(name)} = ${from}${quote(name)}`).join(
             ", ",
           )
-        } FROM ${ROWS} WHERE ${same(table.key, of, "=", from)} AND ${
-          same(sets, of, "IS NOT", from)
+        } FROM ${ROWS} WHERE ${compareSql(table.key, of, "=", from)} AND ${
+          compareSql(sets, of, "IS NOT", from)
         }`,
         args,
       };
@@ -102,27 +102,13 @@ function rowStatement(step: RowStep, stored: string): Statement {
   }
 }
 
-/** Compares columns of two tables, all at once. */
-function same(
-  columns: readonly string[],
-  left: string,
-  operator: "=" | "IS NOT",
-  right: string,
-): string {
-  const side = (of: string) =>
-    `(${columns.map((name) => of + quote(name)).join(", ")})`;
-  return `${side(left)} ${operator} ${side(right)}`;
-}
-
 /** The row changes where it differs, and only then. */
 function onConflict(table: Table, columns: readonly string[]): string {
   const rest = columns.filter((name) => !table.key.includes(name));
   if (rest.length === 0) return `ON CONFLICT (${names(table.key)}) DO NOTHING`;
   const set = rest.map((name) => `${quote(name)} = excluded.${quote(name)}`);
   // A table named "excluded" would stand for the new row, but for the alias.
-  const before = rest.map((name) => `t.${quote(name)}`);
-  const after = rest.map((name) => `excluded.${quote(name)}`);
   return `ON CONFLICT (${names(table.key)}) DO UPDATE SET ${
     set.join(", ")
-  } WHERE (${before.join(", ")}) IS NOT (${after.join(", ")})`;
+  } WHERE ${compareSql(rest, "t.", "IS NOT", "excluded.")}`;
 }

@@ -7,7 +7,7 @@
  */
 
 import type { CompareStep, Step, TallyStep, WalkOf } from "../plan/step.ts";
-import { cellsOf, namedRows, rightType, ROWS } from "./cells.ts";
+import { cellsOf, compareSql, namedRows, rightType, ROWS } from "./cells.ts";
 import { bare, names, quote, type Statement, storedName } from "./sql.ts";
 import type { Table } from "../schema.ts";
 
@@ -124,10 +124,8 @@ export function compareStatement(
     });
   }
   const rest = columns.filter((name) => !table.key.includes(name));
-  const same = [
-    ...table.key.map((name) => `t.${quote(name)} = ${ROWS}.${quote(name)}`),
-    ...rest.map((name) => `t.${quote(name)} IS ${ROWS}.${quote(name)}`),
-  ];
+  const same = [compareSql(table.key, "t.", "=", `${ROWS}.`)];
+  if (rest.length > 0) same.push(compareSql(rest, "t.", "IS", `${ROWS}.`));
   return countInto(walk, "differing", {
     sql: `${
       namedRows(table, columns, large !== null, stored)

@@ -3,6 +3,7 @@ import type { Cell } from "../../lib/chain/message.ts";
 import type { CompareStep, RowStep, Step } from "../../lib/plan/step.ts";
 import { stepOf } from "../../lib/plan/step.ts";
 import { NOTHING } from "../../lib/replica/layout.ts";
+import { parseSchema } from "../../lib/schema.ts";
 import { bootstrapStatements } from "../../lib/replica/moves.ts";
 import { stepToStatement } from "../../lib/replica/statements.ts";
 import {
@@ -140,6 +141,51 @@ Deno.test("a comparison counts rows that are missing or different, and changes n
   run(database, ghosts);
   assertEquals(walked(database), [0, 2, 1, 0]);
   assertEquals(items(database).length, 2);
+});
+
+Deno.test("a table of 1,000 columns is written, updated, repaired and compared", () => {
+  const names = Array.from({ length: 999 }, (_, at) => `c${at}`);
+  const schema = parseSchema({
+    tables: {
+      wide: {
+        key: "id",
+        columns: {
+          id: "INTEGER",
+          ...Object.fromEntries(names.map((name) => [name, "TEXT"])),
+        },
+        indexes: [],
+      },
+    },
+  });
+  const [table] = schema.tables;
+  const database = new MemoryDatabase();
+  database.batch(bootstrapStatements(schema, {
+    epoch: "e",
+    schemaHash: "h",
+    wipe: false,
+    present: NOTHING,
+  }));
+  const step = (kind: RowStep["kind"], value: string) =>
+    stepOf(kind, table!, ["id", ...names], [{
+      msgId: null,
+      key: null,
+      cells: ["1", ...names.map(() => value)],
+    }]);
+  for (const kind of ["upsert", "update", "repair"] as const) {
+    run(database, step(kind, kind));
+    assertEquals(database.read("SELECT c0, c998 FROM wide"), [[kind, kind]]);
+  }
+  for (const [value, differing] of [["repair", 0], ["other", 1]] as const) {
+    const walk = { walkGen: 1, table: table! };
+    run(database, {
+      ...step("repair", value),
+      kind: "compare",
+      of: "repair",
+      walk,
+    });
+    assertEquals(walked(database)?.[1], differing);
+  }
+  database.close();
 });
 
 Deno.test("strays are rows whose key has another type, and no others", () => {
