@@ -9,10 +9,10 @@ import { findLastBuild, readNames } from "../../lib/cli/migration_files.ts";
 import { CONTRACT } from "../../lib/chain/claim.ts";
 import { parseSchema, schemaHash } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
-import { Servers, Stack } from "./support/stack.ts";
-import { readRelease, readReleases } from "./support/releases.ts";
-import { shape } from "./support/shape.ts";
-import { splitStatements } from "./support/split_statements.ts";
+import { Servers, Stack } from "../db/support/stack.ts";
+import { readRelease, readReleases } from "../db/support/releases.ts";
+import { shape } from "../db/support/shape.ts";
+import { splitStatements } from "../db/support/split_statements.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

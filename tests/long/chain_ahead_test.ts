@@ -16,8 +16,8 @@ import {
   standing,
   startChain,
   syncWith,
-} from "./support/chain.ts";
-import { Servers, type Stack } from "./support/stack.ts";
+} from "../db/support/chain.ts";
+import { Servers, type Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

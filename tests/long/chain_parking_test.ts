@@ -9,8 +9,8 @@ import {
   send,
   standing,
   startChain,
-} from "./support/chain.ts";
-import { Servers, Stack } from "./support/stack.ts";
+} from "../db/support/chain.ts";
+import { Servers, Stack } from "../db/support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());

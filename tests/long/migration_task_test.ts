@@ -6,9 +6,9 @@ import { runSchema } from "../../lib/cli/schema.ts";
 import { migrate } from "../../lib/dev/supabase.ts";
 import { parseSchema, schemaHash } from "../../lib/schema.ts";
 import { RELEASE } from "../../lib/version.ts";
-import { type RawSchema, Servers } from "./support/stack.ts";
-import { copyProject, FIRST } from "./support/project.ts";
-import { readRelease } from "./support/releases.ts";
+import { type RawSchema, Servers } from "../db/support/stack.ts";
+import { copyProject, FIRST } from "../db/support/project.ts";
+import { readRelease } from "../db/support/releases.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
