@@ -47,6 +47,11 @@ export function parsePgmq(
   report: Report,
 ): PgmqSettings {
   const pgmqUrl = read("PGMQ_URL").trim();
+  // All are read, whichever are used: so `deploy secrets` learns their names.
+  const keys = {
+    pgmqApiKey: read("PGMQ_API_KEY"),
+    pgmqToken: read("PGMQ_TOKEN"),
+  };
   const isRest = /^https?$/.test(schemeOf(pgmqUrl) ?? "");
   const ca = parseCa(read("PGMQ_CA"));
   if (ca === null) {
@@ -58,7 +63,7 @@ export function parsePgmq(
   }
   if (isRest) {
     return {
-      ...parseRestKeys(read, report),
+      ...parseRestKeys(keys, report),
       pgmqUrl: parseRestUrl(pgmqUrl, report),
       pgmqCa: "",
     };
@@ -74,11 +79,10 @@ export function parsePgmq(
 
 /** The gateway's key and the worker's token, neither of which may be a master key. */
 function parseRestKeys(
-  read: (name: string) => string,
+  keys: Pick<PgmqSettings, "pgmqApiKey" | "pgmqToken">,
   report: Report,
 ): Pick<PgmqSettings, "pgmqApiKey" | "pgmqToken"> {
-  const pgmqApiKey = read("PGMQ_API_KEY");
-  const pgmqToken = read("PGMQ_TOKEN");
+  const { pgmqApiKey, pgmqToken } = keys;
   if (
     !/^[\x21-\x7e]*$/.test(pgmqApiKey) || pgmqApiKey.startsWith("sb_secret_")
   ) {
@@ -100,7 +104,7 @@ function parseRestKeys(
       }; https:// in PGMQ_URL needs it; never use the service key.`,
     );
   }
-  return { pgmqApiKey, pgmqToken };
+  return keys;
 }
 
 function parseRestUrl(text: string, report: Report): string {

@@ -119,3 +119,17 @@ Deno.test("parsePgmq() says what is wrong with PostgREST's address", () => {
     assertEquals(problems[0]!.includes("hunter2"), false);
   }
 });
+
+Deno.test("parsePgmq() reads each setting, whichever are used, so that their names are known", () => {
+  for (const PGMQ_URL of ["", "postgres://h/d", "https://h/rest/v1"]) {
+    const names = new Set<string>();
+    parsePgmq((name) => {
+      names.add(name);
+      return name === "PGMQ_URL" ? PGMQ_URL : "";
+    }, () => {});
+    assertEquals(
+      [...names].sort(),
+      ["PGMQ_API_KEY", "PGMQ_CA", "PGMQ_TOKEN", "PGMQ_URL"],
+    );
+  }
+});

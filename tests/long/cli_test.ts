@@ -412,9 +412,9 @@ Deno.test("doctor names what was changed at the source", async () => {
       /^warning table channels: lacks listed column\(s\) ios/,
     ],
     [
-      "a trigger function older than the tables",
+      "trigger functions older than the tables",
       "select 1",
-      /^warning trigger function: is older than a change/,
+      /^warning trigger functions: missing, or older than a change/,
     ],
     [
       "a dropped table",
