@@ -502,7 +502,7 @@ Deno.test("doctor names what was changed at the source", async () => {
   for (
     const expected of [
       "error table channel_devices: has no unique, not null key (id)",
-      "error trigger function: cannot be made anew while a table lacks its key",
+      "error trigger functions: cannot be made anew while a table lacks its key",
     ]
   ) assert(keyless.includes(expected), keyless.join("\n"));
   // Following the advice repairs what it found.
