@@ -444,9 +444,6 @@ as $$
         'float4'::regtype, 'float8'::regtype, 'json'::regtype, 'jsonb'::regtype
       )
       or b.typtype = 'e'
-      -- A cast to json is another type's idea of the value, and may round it: PostGIS
-      -- writes 15 digits. JSON is written by it only where schema.json asks for JSON.
-      or exists (select from pg_cast k where k.castsource = b.oid and k.casttarget = 'json'::regtype)
       then format('%s::text', expression)
     when b.typtype = 'c' or b.typcategory = 'A'
       then format('to_json(%s)::text', expression)

@@ -1,6 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
@@ -333,11 +332,6 @@ const CASES: readonly Case[] = [
   {
     type: "hstore",
     declared: "TEXT",
-    values: [["'a=>1, b=>NULL'", text('"a"=>"1", "b"=>NULL')]],
-  },
-  {
-    type: "hstore",
-    declared: "JSON",
     values: [["'a=>1, b=>NULL'", text('{"a": "1", "b": null}')]],
   },
   { type: "citext", declared: "TEXT", values: [["'MiXed'", text("MiXed")]] },
@@ -809,40 +803,4 @@ Deno.test("sync() leaves missing columns as they are, and parks what is not a ch
   await send({ type: "INSERT", table, record: { id: 1, a: "after" } });
   await stack.drain();
   assertEquals((await rows()).length, 1);
-});
-
-Deno.test("a value is not rounded by its type's cast to json", async () => {
-  await using stack = await Stack.start(servers, {
-    schema: {
-      tables: {
-        places: {
-          key: "id",
-          columns: { id: "INTEGER", at: "TEXT" },
-          indexes: [],
-        },
-      },
-    },
-    setup: `create extension if not exists cube with schema extensions;
-      create function public.cube_json(extensions.cube) returns json language sql immutable as
-        'select json_build_array(round(extensions.cube_ll_coord($1, 1)::numeric, 9))';
-      create table places (id bigint primary key, at extensions.cube)`,
-  });
-  await stack.run(
-    "create cast (extensions.cube as json) with function public.cube_json(extensions.cube)",
-    { user: SUPERUSER },
-  );
-  await stack.sql`select libsql_sync.attach()`;
-  const insert = (id: number) =>
-    stack.run(
-      `insert into places values (${id}, '(8.12345678901234, 47.1)'::extensions.cube)`,
-    );
-  await insert(1);
-  await stack.walk();
-  await insert(2);
-  await stack.drain();
-  const { rows } = await stack.client.execute("SELECT at FROM places");
-  assertEquals(
-    rows.map(({ at }) => at),
-    Array(2).fill("(8.12345678901234, 47.1)"),
-  );
 });
