@@ -4,6 +4,7 @@
  *
  * Promise: however this process ends, kill -9 included, no process that was
  * handed to `watchProcess` and no folder that was handed to `watchFolder` stays.
+ * Only a kill -9 in the instant in which a server starts can leave that one.
  *
  * @module
  */

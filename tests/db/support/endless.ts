@@ -7,5 +7,6 @@ Deno.test.afterAll(() => servers.stop());
 
 Deno.test("a test that is ended before its end", async () => {
   await using _stack = await Stack.start(servers);
+  console.log("the servers answer");
   await new Promise((resolve) => setTimeout(resolve, 600_000));
 });
