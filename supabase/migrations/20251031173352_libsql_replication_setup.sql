@@ -891,9 +891,10 @@ declare
 begin
   if has_sequence_privilege(sequence, 'usage') then
     for try in 1 .. 3 loop
-      -- Forward only: a sequence that is set back draws a number twice.
+      -- Forward only: a sequence that is set back draws a number twice. Bounded, so that
+      -- no writer waits long; the walk brings what is not queued then.
       perform nextval(sequence) from generate_series(1, (
-        select least(max(q.msg_id) - pg_sequence_last_value(sequence), 10000000) from pgmq.q_replicate_data_libsql q));
+        select least(max(q.msg_id) - pg_sequence_last_value(sequence), 100000) from pgmq.q_replicate_data_libsql q));
       insert into pgmq.q_replicate_data_libsql (vt, message)
       select now(), m from unnest(messages) m
       on conflict do nothing;
@@ -1692,6 +1693,9 @@ as $$
     -- Capture could not render what a statement changed.
     (select coalesce(bool_or(r.uncaptured), false) from rendered r)
 $$;
+comment on function libsql_sync.queue_head(bigint, int8multirange, integer, integer) is
+$$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot. "uncaptured" says whether one of them reports that capture failed.
+"envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
 
 -- Until the transactions that may have made such a change have ended, its rows are not to
 -- be seen: the walk starts over with each batch until then. Called after the batch's
@@ -1716,9 +1720,6 @@ end
 $$;
 comment on function libsql_sync.note_unqueued(libsql_sync.chain) is
   'Whether capture counted changes that it could not queue, so that the walk starts over.';
-comment on function libsql_sync.queue_head(bigint, int8multirange, integer, integer) is
-$$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot.
-"envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
 
 -- The join by bounds uses the index; "msg_id <@ multirange" would scan.
 create or replace function libsql_sync.recorded(

@@ -29,9 +29,10 @@ declare
 begin
   if has_sequence_privilege(sequence, 'usage') then
     for try in 1 .. 3 loop
-      -- Forward only: a sequence that is set back draws a number twice.
+      -- Forward only: a sequence that is set back draws a number twice. Bounded, so that
+      -- no writer waits long; the walk brings what is not queued then.
       perform nextval(sequence) from generate_series(1, (
-        select least(max(q.msg_id) - pg_sequence_last_value(sequence), 10000000) from pgmq.q_replicate_data_libsql q));
+        select least(max(q.msg_id) - pg_sequence_last_value(sequence), 100000) from pgmq.q_replicate_data_libsql q));
       insert into pgmq.q_replicate_data_libsql (vt, message)
       select now(), m from unnest(messages) m
       on conflict do nothing;
