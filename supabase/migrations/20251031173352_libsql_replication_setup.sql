@@ -142,18 +142,60 @@ comment on function libsql_sync.lock_down() is
 -- What tables of an older release lack. A fresh install has no such table yet, and
 -- makes all of it in 10_tables.
 
--- Since 0.1.0: changes that capture could not queue.
-alter table if exists libsql_sync.chain
-  add column if not exists unqueued bigint not null default 0,
-  add column if not exists unqueued_until xid8;
+-- Since 0.1.0: changes that capture could not queue, and a tree of versions in place of
+-- recorded batches. A batch that the older worker was given may still land, and one that
+-- it settled may be lost: both are versions like others, as old messages have keys too.
+do $$
+begin
+  if to_regclass('libsql_sync.batches') is null or not exists (
+    select from pg_attribute a
+    where a.attrelid = 'libsql_sync.batches'::regclass and a.attname = 'acked_at' and not a.attisdropped
+  ) then
+    return;
+  end if;
+  alter table libsql_sync.chain
+    add column if not exists unqueued bigint not null default 0,
+    add column if not exists unqueued_until xid8,
+    add column handed bigint not null default 0,
+    add column walk_wanted bigint not null default 0,
+    add column walk_opened bigint not null default 0;
+  update libsql_sync.chain c set
+    walk_wanted = case when c.reopen or exists (
+      select from libsql_sync.batches b where b.epoch = c.epoch and b.state = 'pending' and b.reopen) then 1 else 0 end,
+    handed = greatest(c.position, (
+      select max(b.position) from libsql_sync.batches b where b.epoch = c.epoch));
+  alter table libsql_sync.chain drop column reopen;
+  drop index libsql_sync.batches_acked;
+  alter table libsql_sync.batches drop constraint batches_state_check;
+  delete from libsql_sync.batches b using libsql_sync.chain c
+  where b.state = 'trimmed' and (b.epoch, b.position, b.batch) <> (c.epoch, c.position, c.batch);
+  update libsql_sync.batches set state = case state when 'pending' then 'handed' else 'settled' end;
+  alter table libsql_sync.batches rename column acked_at to settled_at;
+  alter table libsql_sync.batches
+    drop column version, drop column reopen, drop column ahead,
+    alter column state set default 'handed',
+    add constraint batches_state_check check (state in ('handed', 'settled')),
+    add column cut_id bigint,
+    add column cut_count integer,
+    add column cut_keys jsonb,
+    add column truncated text[] not null default '{}',
+    add column opens bigint,
+    add column upto jsonb,
+    add column handed_at timestamptz not null default clock_timestamp(),
+    add column closed jsonb not null default '[]',
+    add column opened bigint[] not null default '{}';
+  -- It answers no messages any more.
+  drop function libsql_sync.dead_letters();
+end
+$$;
 
 -- supabase/sql/10_tables.sql
 
 -- Every table of libsql_sync, once, each column with its comment (\d+ shows them);
 -- then row level security on them and on the queues, and the first epoch.
 --
--- None holds a value of a replicated row, but keys name rows in chain.seen,
--- batches.parked and walks.keys. The values are in PGMQ's queue tables.
+-- None holds a value of a replicated row; keys name rows, in chain.seen, batches and
+-- walks.keys, and in the messages of PGMQ's queues.
 -- A column that a later version adds stands in its table, and in an
 -- "alter table ... add column if not exists" below it for databases that have the
 -- table already.
@@ -204,7 +246,9 @@ create table if not exists libsql_sync.chain (
   seen_at timestamptz,
   scrub_rows integer not null default 1000,
   refill boolean not null default true,
-  reopen boolean not null default false,
+  handed bigint not null default 0,
+  walk_wanted bigint not null default 0,
+  walk_opened bigint not null default 0,
   paused boolean not null default false,
   queue_mb_max integer default 1024,
   cron_run bigint not null default 0,
@@ -228,8 +272,8 @@ create table if not exists libsql_sync.chain (
 comment on table libsql_sync.chain is 'One row: the position up to which the replica has proved its batches. Its row lock serialises every move.';
 comment on column libsql_sync.chain.id is 'Always 1.';
 comment on column libsql_sync.chain.epoch is 'The epoch in force.';
-comment on column libsql_sync.chain.position is 'How many batches of the epoch are settled.';
-comment on column libsql_sync.chain.batch is 'The id of the batch that was settled last; at position 0 the epoch''s own.';
+comment on column libsql_sync.chain.position is 'The position of the head: the version that was settled last.';
+comment on column libsql_sync.chain.batch is 'The head''s id; at position 0 the epoch''s own.';
 comment on column libsql_sync.chain.lease is 'The token of the sync that is running. It saves work; no safety rests on it.';
 comment on column libsql_sync.chain.lease_until is 'When the lease ends by itself.';
 comment on column libsql_sync.chain.replay_window is 'How long the archive keeps what was settled, for a replica that loses its latest commits.';
@@ -237,7 +281,9 @@ comment on column libsql_sync.chain.seen is 'The replica''s row as the last clai
 comment on column libsql_sync.chain.seen_at is 'When the last claim was.';
 comment on column libsql_sync.chain.scrub_rows is 'How many rows the background check compares in one sync. 0: none. Set by scrub().';
 comment on column libsql_sync.chain.refill is 'Whether a replica that was not walked yet is filled without being asked.';
-comment on column libsql_sync.chain.reopen is 'Rows may have bypassed the queue: the next drained batch makes the replica start a walk over everything.';
+comment on column libsql_sync.chain.handed is 'The highest position of the epoch that was handed out.';
+comment on column libsql_sync.chain.walk_wanted is 'How often something may have bypassed the queue, so that the replica must walk everything again.';
+comment on column libsql_sync.chain.walk_opened is 'Up to which of those times a settled version has opened the walk.';
 comment on column libsql_sync.chain.paused is 'Whether the worker is paused. Set by pause() and resume().';
 comment on column libsql_sync.chain.queue_mb_max is 'The cap on the queue''s size on disk. Past it the queue is dropped and every table walked. Null: no cap.';
 comment on column libsql_sync.chain.cron_run is 'How far cron.job_run_details was searched for runs of our jobs to trim.';
@@ -255,7 +301,7 @@ comment on column libsql_sync.chain.wake_misses is 'How many calls in a row had 
 comment on column libsql_sync.chain.scrubbed_at is 'When a sync was last allowed to scrub.';
 comment on column libsql_sync.chain.ticked_at is 'When the cron job last ran through.';
 comment on column libsql_sync.chain.lag_ms is 'How long the oldest change had waited when the last sync began.';
-comment on column libsql_sync.chain.totals is 'Sums over all syncs: syncs, failed, processed, parked, batches, replays, ms.';
+comment on column libsql_sync.chain.totals is 'Sums over all syncs: syncs, failed, processed, parked, batches, ms; and replays, the positions that were put back.';
 comment on column libsql_sync.chain.alerted is 'Which alerts the alert webhook has been sent, and the counts at that time.';
 
 -- A sequence: no writer waits for it, and it grows nothing.
@@ -267,38 +313,49 @@ create table if not exists libsql_sync.batches (
   position bigint not null,
   batch text not null,
   prev text not null,
-  version integer not null,
   msg_ids int8multirange not null,
   messages integer not null,
+  cut_id bigint,
+  cut_count integer,
+  cut_keys jsonb,
+  truncated text[] not null default '{}',
   drained boolean not null,
   snapshot text not null,
   source_time timestamptz not null,
   dead_letters integer not null,
   parked jsonb not null default '[]',
-  state text not null default 'pending' check (state in ('pending', 'acked', 'trimmed')),
-  acked_at timestamptz,
-  reopen boolean not null default false,
-  ahead boolean not null default false,
+  opens bigint,
+  upto jsonb,
+  handed_at timestamptz not null default clock_timestamp(),
+  state text not null default 'handed' check (state in ('handed', 'settled')),
+  settled_at timestamptz,
+  closed jsonb not null default '[]',
+  opened bigint[] not null default '{}',
   primary key (epoch, position, batch)
 );
-create index if not exists batches_acked on libsql_sync.batches (acked_at) where state = 'acked';
-comment on table libsql_sync.batches is 'What each position contains. A pending position may have several versions.';
+comment on table libsql_sync.batches is 'Every version of every position that was handed out inside the replay window: a tree, as each names the one before it.';
 comment on column libsql_sync.batches.epoch is 'Its epoch.';
 comment on column libsql_sync.batches.position is 'Its position in the chain, from 1.';
 comment on column libsql_sync.batches.batch is 'The random id of this version.';
-comment on column libsql_sync.batches.prev is 'The id of the batch before it. The replica applies it on top of that one only.';
-comment on column libsql_sync.batches.version is 'The number of this version at its position, from 1.';
-comment on column libsql_sync.batches.msg_ids is 'The messages of the queue that it covers.';
+comment on column libsql_sync.batches.prev is 'The id of the version before it. The replica applies it on top of that one only.';
+comment on column libsql_sync.batches.msg_ids is 'The messages that it covers whole.';
 comment on column libsql_sync.batches.messages is 'How many messages that is.';
-comment on column libsql_sync.batches.drained is 'Whether it takes every message that its snapshot could see.';
+comment on column libsql_sync.batches.cut_id is 'The message of which it covers the first keys only, or null.';
+comment on column libsql_sync.batches.cut_count is 'How many keys of that message it covers.';
+comment on column libsql_sync.batches.cut_keys is 'Those keys, while it is settled.';
+comment on column libsql_sync.batches.truncated is 'The tables that it empties, as its snapshot had no row of them.';
+comment on column libsql_sync.batches.drained is 'Whether it and those before it cover every message that its snapshot could see.';
 comment on column libsql_sync.batches.snapshot is 'The snapshot whose every change is in the replica after it (pg_snapshot as text).';
-comment on column libsql_sync.batches.source_time is 'A time just before that snapshot.';
+comment on column libsql_sync.batches.source_time is 'A time just before its own snapshot.';
 comment on column libsql_sync.batches.dead_letters is 'How many dead letters were open when it was claimed.';
-comment on column libsql_sync.batches.parked is 'The changes it is applied without: [{"msg_id", "table", "key", "reason"}, ...].';
-comment on column libsql_sync.batches.state is 'pending: handed out. acked: settled, its messages are in the archive. trimmed: only its id is kept.';
-comment on column libsql_sync.batches.acked_at is 'When it was settled.';
-comment on column libsql_sync.batches.reopen is 'Whether it makes the replica start a walk over everything.';
-comment on column libsql_sync.batches.ahead is 'Whether it was handed out while the one before it was pending. It may be settled, but is never issued again.';
+comment on column libsql_sync.batches.parked is 'The rows it is applied without: [{"table", "key", "reason"}, ...].';
+comment on column libsql_sync.batches.opens is 'If it makes the replica start a walk over everything: chain.walk_wanted at that time.';
+comment on column libsql_sync.batches.upto is 'Where its page leaves the walk, {"walk_gen", "walk_at"}, if a version on top of it may go on from there.';
+comment on column libsql_sync.batches.handed_at is 'When it was handed out.';
+comment on column libsql_sync.batches.state is 'handed: handed out. settled: the replica has it, and its messages are in the archive.';
+comment on column libsql_sync.batches.settled_at is 'When it was settled.';
+comment on column libsql_sync.batches.closed is 'The dead letters that it closed when it was settled: [{"id", "at", "message"}, ...].';
+comment on column libsql_sync.batches.opened is 'The dead letters that it filed when it was settled.';
 
 create table if not exists libsql_sync.walks (
   walk_gen bigint generated always as identity primary key,
@@ -1211,7 +1268,7 @@ begin
       exception when lock_not_available then
         perform libsql_sync.locked_elsewhere(stale.relation);
       end;
-      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
     -- Definer: the writing user may neither read the queue nor write to it.
     execute format(
@@ -1265,7 +1322,7 @@ begin
       made := made + 1;
       -- Until now its writes bypassed the queue. So also before the replica was ever
       -- seen: the queue may hold rows that are gone.
-      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
   end loop;
   return made;
@@ -1297,7 +1354,7 @@ begin
   loop
     execute format('drop trigger %I on %s', stale.name, stale.relation);
     -- A partition that was detached took its rows along.
-    update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
   end loop;
   -- Functions of tables that are not listed any more: none of them has a trigger now.
   for stale in
@@ -1361,151 +1418,65 @@ $$;
 comment on function libsql_sync.configure(text, jsonb) is
   'Puts a schema.json in force and attaches. In: its hash, by which worker and replica name it, and {"tables": [{"name", "key", "columns", "indexes"}, ...]}. Returns how many triggers were made. deno task schema writes the call.';
 
--- supabase/sql/30_envelope.sql
+-- supabase/sql/30_message_keys.sql
 
--- The shape in which the worker gets a message: JSON text. Messages of row triggers of
--- other solutions are translated, and what no worker could hold is replaced by a note.
--- Used by queue_head() and recorded() (31_queue_head), and for dead letters.
+-- Which rows a message is about. Ours say it themselves, {"v": 2, "table", "keys"}; this is
+-- for those of an older release and of row triggers of other solutions. Their values are
+-- never read. Used by read_changes() (31_queue_head) and settle() (54_settle).
 
-create or replace function libsql_sync.is_json_container(value text)
-returns boolean
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if value !~ '^\s*[{\[]' then
-    return false;
-  end if;
-  return value::json is not null;
-exception when others then
-  return false;
-end
-$$;
-comment on function libsql_sync.is_json_container(text) is
-  'Whether a text is a JSON object or array.';
-
--- jsonb is exact, so numbers keep every digit.
-create or replace function libsql_sync.classic_envelope(message jsonb)
+create or replace function libsql_sync.message_keys(message jsonb)
 returns jsonb
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  listed libsql_sync.tables;
-  operation text := upper(message ->> 'type');
-  image jsonb := message -> 'record';
-  old_image jsonb := message -> 'old_record';
-  envelope jsonb;
-  columns text[];
-  cells text[];
-  old_key text[];
-begin
-  select * into listed from libsql_sync.tables t where t.name = message ->> 'table';
-  if not found or operation is null then
-    return null;
-  end if;
-  envelope := jsonb_build_object('v', 1, 'table', listed.name);
-  if operation = 'TRUNCATE' then
-    return envelope || '{"truncate": true}';
-  end if;
-
-  if operation in ('UPDATE', 'DELETE') and jsonb_typeof(old_image) = 'object' then
-    select array_agg(old_image ->> k.name order by k.n) into old_key
-    from unnest(listed.key) with ordinality k (name, n);
-  end if;
-  if operation = 'DELETE' then
-    return case when array_position(old_key, null) is null and old_key is not null
-      then envelope || jsonb_build_object('key', listed.key, 'deletes', jsonb_build_array(old_key)) end;
-  end if;
-
-  if operation not in ('INSERT', 'UPDATE') or jsonb_typeof(image) is distinct from 'object'
-    or not image ?& listed.key then
-    return null;
-  end if;
-  select array_agg(c.name order by c.n), array_agg(c.cell order by c.n)
-  into columns, cells
-  from (
-    select c.value ->> 'name' as name, c.n, case
-      when c.value ->> 'type' <> 'JSON' or jsonb_typeof(image -> (c.value ->> 'name')) = 'null'
-        or (jsonb_typeof(image -> (c.value ->> 'name')) = 'string'
-            and libsql_sync.is_json_container(image ->> (c.value ->> 'name')))
-        then image ->> (c.value ->> 'name')
-      else (image -> (c.value ->> 'name'))::text
-    end as cell
-    from jsonb_array_elements(listed.columns) with ordinality c (value, n)
-    where image ? (c.value ->> 'name')
-  ) c;
-  envelope := envelope || jsonb_build_object('columns', columns, 'rows', jsonb_build_array(cells));
-  -- The key as it was leaves no ghost behind.
-  if old_key is not null and array_position(old_key, null) is null
-    and old_key <> (select array_agg(image ->> k.name order by k.n)
-                    from unnest(listed.key) with ordinality k (name, n)) then
-    envelope := envelope || jsonb_build_object('key', listed.key, 'deletes', jsonb_build_array(old_key));
-  end if;
-  return envelope;
-end
-$$;
-comment on function libsql_sync.classic_envelope(jsonb) is
-  'A classic message {record, old_record, type, table} of a row trigger as one of ours, or null if it is not one.';
-
--- jsonb keeps of 1e131071 one digit, and may be compressed. A worker has 128 MB: 32 MB
--- of one message is more than any row of ours.
-create or replace function libsql_sync.large_envelope(message jsonb)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  whole jsonb;
-  envelope text;
-begin
-  whole := jsonb_build_array(message) -> 0; -- decompressed once
-  if pg_column_size(whole) > 33554432 then
-    null;
-  elsif jsonb_typeof(whole) = 'object' and whole -> 'v' = '1'
-    and whole - '{v,table,columns,rows,updates,key,deletes,oversize,truncate,failed}'::text[] = '{}'
-    and not whole @? '$.**{4}'
-  then
-    -- As ours are, lists of lists of texts: to look for a number among them would
-    -- take as long as to render them.
-    envelope := whole::text;
-  else
-    if whole -> 'v' is distinct from '1' then
-      envelope := libsql_sync.classic_envelope(whole)::text;
-    end if;
-    if envelope is null and not whole @? '$.**{999}' and not whole @? '$ ? (@.** > 1e40 || @.** < -1e40)' then
-      envelope := whole::text;
-    end if;
-  end if;
-  if octet_length(envelope) <= 33554432 then
-    return envelope;
-  end if;
-  raise program_limit_exceeded;
--- PostgreSQL says so itself of what is too deep, or of 1 GB.
-exception when program_limit_exceeded then
-  return jsonb_build_object('v', 1, 'failed', '54000', 'table',
-    case when length(message ->> 'table') < 64 then message -> 'table' end);
-end
-$$;
-comment on function libsql_sync.large_envelope(jsonb) is
-  'A message as the worker gets it, if it may be large or deep; {"failed": "54000"} if it is too large for a worker.';
-
-create or replace function libsql_sync.envelope(message jsonb)
-returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when message is null then 'null'
-    -- Less can grow to some 30 MB at most.
-    when pg_column_size(message) > 3000 or pg_column_compression(message) is not null
-      then libsql_sync.large_envelope(message)
-    when message -> 'v' = '1'::jsonb then message::text
-    else coalesce(libsql_sync.classic_envelope(message), message)::text
+    when message -> 'v' = '2' then message -> 'keys'
+    when message -> 'truncate' = 'true' or upper(message ->> 'type') = 'TRUNCATE' or message ? 'failed' then null
+    else (
+      select jsonb_agg(k.key)
+      from libsql_sync.tables t
+      cross join lateral (
+        -- 0.1.0: {"v": 1, "table", "columns", "rows" | "updates", "key", "deletes" | "oversize"}
+        select (
+          select jsonb_agg(r.value -> (c.n - 1)::integer order by k.n)
+          from unnest(t.key) with ordinality k (name, n)
+          left join jsonb_array_elements_text(f.names) with ordinality c (name, n) on c.name = k.name) as key
+        from (values
+          (message -> 'key', message -> 'deletes'), (message -> 'key', message -> 'oversize'),
+          (message -> 'columns', message -> 'rows'), (message -> 'columns', message -> 'updates')
+        ) f (names, listed)
+        cross join lateral jsonb_array_elements(
+          case when jsonb_typeof(f.names) = 'array' and jsonb_typeof(f.listed) = 'array' then f.listed else '[]' end) r
+        where message -> 'v' = '1'
+        union all
+        -- A row trigger's: {"type", "table", "record", "old_record"}
+        select (
+          select jsonb_agg(to_jsonb(i.image ->> k.name) order by k.n)
+          from unnest(t.key) with ordinality k (name, n))
+        from (values (message -> 'record'), (message -> 'old_record')) i (image)
+        where message -> 'v' is null and jsonb_typeof(i.image) = 'object'
+      ) k
+      where t.name = message ->> 'table'
+    )
   end
 $$;
-comment on function libsql_sync.envelope(jsonb) is
-  'A message as the worker gets it: JSON text. What cannot be read stays as it is, for the worker to park with its reason.';
+comment on function libsql_sync.message_keys(jsonb) is
+  'The keys of the rows that a message is about, [[text, ...], ...], or null if it names none. What stands in it is not checked.';
+
+-- What stands for all rows of a table, or for rows that cannot be named.
+create or replace function libsql_sync.message_kind(message jsonb)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when message -> 'truncate' = 'true' or message -> 'v' is null and upper(message ->> 'type') = 'TRUNCATE' then 'truncate'
+    when message ?| '{walk,failed}' then 'walk'
+    else 'keys'
+  end
+$$;
+comment on function libsql_sync.message_kind(jsonb) is
+  'What a message says: "keys", "truncate", or "walk" if capture could not name the rows.';
 
 -- supabase/sql/31_queue_head.sql
 
@@ -1580,123 +1551,6 @@ $$;
 comment on function libsql_sync.keep_floor(bigint) is
   'Records the floor, and how far it may rise next.';
 
--- pgmq.read is not used: it promises no order. Texts of some MB take long to copy: each
--- step hands on as few as it can.
-create or replace function libsql_sync.queue_head(
-  lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
-  out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean, out uncaptured boolean
-)
-language sql stable
-set search_path = pg_catalog, pg_temp
-set work_mem = '32MB'
-as $$
-  with rendered as materialized (
-    select * from (
-      select r.*, row_number() over w as n, sum(octet_length(r.text)) over w as bytes
-      from (
-        select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
-          m.field is null and m.message ? 'failed' as uncaptured,
-          case when m.field is not null then m.message -> 'columns' end as columns,
-          case when m.field is not null then (m.message -> m.field -> 0)::text
-            else libsql_sync.envelope(m.message) end as text
-        from (
-          select q.msg_id, q.message,
-            -- Where its one row lies, if it has no more than that.
-            case when pg_column_size(q.message) <= 3000 and pg_column_compression(q.message) is null
-              and q.message -> 'v' = '1'
-              and jsonb_typeof(q.message -> 'table') = 'string'
-              and not q.message ?| '{deletes,oversize,truncate,failed}'
-              and jsonb_typeof(q.message -> 'columns') = 'array'
-            then case
-              when jsonb_typeof(q.message -> 'updates' -> 0) = 'array'
-                and q.message #> '{updates,1}' is null and not q.message ? 'rows' then 'updates'
-              when jsonb_typeof(q.message -> 'rows' -> 0) = 'array'
-                and q.message #> '{rows,1}' is null and not q.message ? 'updates' then 'rows'
-            end end as field
-          from (
-            select l.msg_id, l.message, sum(l.bytes) over w - l.bytes as bytes_before
-            from (
-              -- Nothing is decompressed to be left: three is what JSON is compressed to.
-              select m.msg_id, m.message, coalesce(pg_column_size(m.message), 0)
-                * case when pg_column_compression(m.message) is null then 1 else 3 end as bytes
-              from pgmq.q_replicate_data_libsql m
-              where m.msg_id >= lowest and not m.msg_id <@ besides
-              order by m.msg_id limit messages_max
-            ) l
-            window w as (order by l.msg_id rows unbounded preceding)
-          ) q
-          where q.bytes_before <= 2 * bytes_max::bigint
-          order by q.msg_id
-          offset 0
-        ) m
-        order by m.msg_id
-        offset 0
-      ) r
-      window w as (order by r.msg_id rows unbounded preceding)
-    ) r
-    where r.bytes <= bytes_max or r.n = 1
-  ), kinds as materialized (
-    select r.table_name, r.columns, r.field, min(r.msg_id) as first,
-      count(*) over t as of_table, row_number() over t - 1 as n,
-      string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
-      string_agg(r.text, ',' order by r.msg_id) as texts
-    from rendered r
-    where r.field is not null
-    group by r.table_name, r.columns, r.field
-    window t as (partition by r.table_name order by min(r.msg_id) rows between unbounded preceding and unbounded following)
-  ), mixed as materialized (
-    -- Tables that have other messages as well.
-    select distinct r.table_name from rendered r
-    where r.field is null and r.table_name is not null
-  ), parts as (
-    select k.first, concat('[["', k.ids, '"],{"v":1,"table":', to_json(k.table_name),
-      ',"columns":', k.columns, ',"', k.field, '":[', k.texts, ']}]') as part
-    from kinds k
-    where k.of_table = 1 and k.table_name not in (select m.table_name from mixed m)
-    union all
-    select o.first, concat('[["', o.ids, '"],{"v":1,"table":', to_json(o.table_name),
-      ',"kinds":', o.kinds, ',"of":[', o.places, '],"rows":[', o.texts, ']}]')
-    from (
-      select r.table_name, min(r.msg_id) as first,
-        (select json_agg(json_build_object('columns', l.columns, 'field', l.field) order by l.n)
-         from kinds l where l.table_name = r.table_name) as kinds,
-        string_agg(k.n::text, ',' order by r.msg_id) as places,
-        string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
-        string_agg(r.text, ',' order by r.msg_id) as texts
-      from rendered r
-      join kinds k on k.table_name = r.table_name and k.columns = r.columns and k.field = r.field
-      where k.of_table > 1 and k.table_name not in (select m.table_name from mixed m)
-      group by r.table_name
-    ) o
-    union all
-    select r.msg_id, case when r.field is null then concat('["', r.msg_id, '",', r.text, ']')
-      else concat('["', r.msg_id, '",{"v":1,"table":', to_json(r.table_name),
-        ',"columns":', r.columns, ',"', r.field, '":[', r.text, ']}]') end
-    from rendered r
-    where r.field is null or r.table_name in (select m.table_name from mixed m)
-  )
-  select
-    (select string_agg(p.part, ',' order by p.first) from parts p),
-    coalesce((
-      select range_agg(s.ids) from (
-        select int8range(min(r.msg_id), max(r.msg_id) + 1) as ids
-        from rendered r group by r.msg_id - r.n
-      ) s
-    ), '{}'),
-    (select count(*)::integer from rendered r),
-    (
-      select m.msg_id from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= coalesce((select max(r.msg_id) + 1 from rendered r), lowest)
-        and not m.msg_id <@ besides
-      order by m.msg_id limit 1
-    ) is null,
-    -- Capture could not render what a statement changed.
-    (select coalesce(bool_or(r.uncaptured), false) from rendered r)
-$$;
-comment on function libsql_sync.queue_head(bigint, int8multirange, integer, integer) is
-$$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot. "uncaptured" says whether one of them reports that capture failed.
-"envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
-
 -- Until the transactions that may have made such a change have ended, its rows are not to
 -- be seen: the walk starts over with each batch until then. Called after the batch's
 -- snapshot was taken: what that snapshot sees was counted before.
@@ -1711,7 +1565,7 @@ begin
   if counted = c.unqueued and c.unqueued_until is null then
     return false;
   end if;
-  update libsql_sync.chain set reopen = true, unqueued = counted, unqueued_until = case
+  update libsql_sync.chain set walk_wanted = walk_wanted + 1, unqueued = counted, unqueued_until = case
     when counted <> c.unqueued then pg_snapshot_xmax(pg_current_snapshot())
     when pg_snapshot_xmin(pg_current_snapshot()) < c.unqueued_until then c.unqueued_until end
   where id = 1;
@@ -1721,31 +1575,251 @@ $$;
 comment on function libsql_sync.note_unqueued(libsql_sync.chain) is
   'Whether capture counted changes that it could not queue, so that the walk starts over.';
 
--- The join by bounds uses the index; "msg_id <@ multirange" would scan.
-create or replace function libsql_sync.recorded(
-  b libsql_sync.batches, out envelopes text, out messages integer
+-- TRUNCATE, and ALTER TABLE where it rewrites, leave older snapshots an empty table: each
+-- table is locked before the snapshot that reads it is taken. Nobody waits for it.
+create or replace function libsql_sync.lock_tables(names text[])
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  name text;
+  held text[] := '{}';
+begin
+  foreach name in array names loop
+    begin
+      execute format('lock table public.%I in access share mode nowait', name);
+      held := held || name;
+    exception
+      when lock_not_available then
+        null;
+      when others then
+        if sqlstate like '40%' then raise; end if;
+        -- read_changes() finds out what is wrong with the table.
+        held := held || name;
+    end;
+  end loop;
+  return held;
+end
+$$;
+comment on function libsql_sync.lock_tables(text[]) is
+  'Locks listed tables against being emptied or rewritten, until the transaction ends. Returns those that another transaction does not have locked.';
+
+create or replace function libsql_sync.head_tables(lowest bigint, messages_max integer)
+returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array(
+    select distinct t.name
+    from (
+      select m.message ->> 'table' as name from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= lowest order by m.msg_id limit messages_max
+    ) h
+    join libsql_sync.tables t on t.name = h.name
+    order by t.name)
+$$;
+comment on function libsql_sync.head_tables(bigint, integer) is
+  'The listed tables that the head of the queue is about.';
+
+-- pgmq.read is not used: it promises no order. A message that a version ahead stands on
+-- has given away its first keys.
+create or replace function libsql_sync.head_keys(
+  lowest bigint, ahead libsql_sync.batches, busy text[], keys_max integer
+)
+returns table (
+  table_name text, is_listed boolean, ids bigint[], numbers bigint[], truncated boolean, walk boolean,
+  keys jsonb[], places bigint[], cut_count integer, unusable boolean
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+set work_mem = '32MB'
+as $$
+  with sized as (
+    select m.msg_id, m.message,
+      -- A key has 16 bytes at least, before it is compressed: messages that could not be
+      -- taken are not decompressed.
+      greatest(1, coalesce(pg_column_size(m.message), 0)
+        * case when pg_column_compression(m.message) is null then 1 else 3 end / 100) as least_keys
+    from pgmq.q_replicate_data_libsql m
+    where m.msg_id >= lowest and not m.msg_id <@ coalesce(ahead.msg_ids, '{}')
+      and coalesce(m.message ->> 'table' <> all (busy), true)
+    order by m.msg_id limit keys_max
+  ), told as (
+    select q.msg_id, q.message ->> 'table' as table_name, libsql_sync.message_kind(q.message) as kind,
+      libsql_sync.message_keys(q.message) as keys,
+      case when q.msg_id = ahead.cut_id then ahead.cut_count else 0 end as taken
+    from (
+      select s.msg_id, s.message, sum(s.least_keys) over w - s.least_keys as before
+      from sized s window w as (order by s.msg_id rows unbounded preceding)
+    ) q
+    where q.before < keys_max
+  ), chosen as materialized (
+    select c.*, l.name is not null as is_listed, cardinality(l.key) as key_length,
+      -- One message at least; of that one the first keys, if it has more.
+      case when c.n > keys_max then keys_max end as cut_count
+    from (
+      select t.*, n.n, row_number() over w as number, sum(n.n) over w as upto
+      from told t
+      cross join lateral (
+        select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
+      window w as (order by t.msg_id rows unbounded preceding)
+    ) c
+    left join libsql_sync.tables l on l.name = c.table_name
+    where c.upto <= keys_max or c.upto = c.n
+  ), keyed as (
+    select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
+      and not k.key @? '$[*] ? (@.type() != "string")' as usable
+    from (
+      select c.table_name, c.key_length, k.key, min(c.number * 1000000 + k.n) as place
+      from chosen c
+      cross join lateral jsonb_array_elements(
+        case when jsonb_typeof(c.keys) = 'array' then c.keys else '[]' end) with ordinality k (key, n)
+      where c.is_listed and c.kind = 'keys' and k.n > c.taken and k.n <= c.taken + coalesce(c.cut_count, c.n)
+      group by c.table_name, c.key_length, k.key
+    ) k
+  )
+  select c.table_name, c.is_listed, array_agg(c.msg_id order by c.number), array_agg(c.number order by c.number),
+    bool_or(c.kind = 'truncate'), bool_or(c.kind = 'walk'), k.keys, k.places, max(c.cut_count),
+    not c.is_listed or coalesce(k.unusable, false) or bool_or(c.kind = 'keys' and c.n = 0)
+  from chosen c
+  left join (
+    select k.table_name, bool_or(not k.usable) as unusable,
+      array_agg(k.key order by k.place) filter (where k.usable) as keys,
+      array_agg(k.place order by k.place) filter (where k.usable) as places
+    from keyed k group by k.table_name
+  ) k on k.table_name = c.table_name
+  group by c.table_name, c.is_listed, k.keys, k.places, k.unusable
+  order by min(c.number)
+$$;
+comment on function libsql_sync.head_keys(bigint, libsql_sync.batches, text[], integer) is
+$$What the head of the queue is about, in msg_id order from the floor, besides what the version "ahead" covers, and but for tables that are "busy". One row a table, by its first message:
+"ids" of its messages, and their "numbers" in the head; whether one empties the table, or could not name rows ("walk"); the distinct "keys", each with the "place" where it came first (number * 1,000,000 + place in the message); "cut_count", if the head is one message that has more keys than may be taken; and whether a message is "unusable".$$;
+
+create or replace function libsql_sync.changes_piece(
+  is_first boolean, relation oid, table_name text, truncated boolean, rows text[], gone jsonb, broken jsonb
+)
+returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array[concat(case when not is_first then ',' end, '{"table":', to_json(table_name), ',"truncate":', truncated, ',"columns":',
+      (select coalesce(json_agg(p.name), '[]') from libsql_sync.present_columns(relation, changes_piece.table_name) p), ',"rows":[')]
+    || rows
+    || array[concat('],"gone":', gone, ',"broken":', broken, '}')]
+$$;
+comment on function libsql_sync.changes_piece(boolean, oid, text, boolean, text[], jsonb, jsonb) is
+  'What a version does to one table, as pieces of JSON: {"table", "truncate", "columns", "rows", "gone", "broken"}.';
+
+-- STABLE: every query of it sees the caller's one snapshot. So a key that comes in many
+-- messages is read once, and the order of messages means nothing.
+create or replace function libsql_sync.read_changes(
+  lowest bigint, ahead libsql_sync.batches, busy text[], keys_max integer, bytes_max bigint,
+  out pieces text[], out unusable jsonb, out msg_ids int8multirange, out messages integer,
+  out cut_id bigint, out cut_count integer, out truncated text[], out drained boolean, out opens boolean,
+  out first bigint
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off set enable_seqscan = off set jit = off
 as $$
+declare
+  -- A cold cache makes 50,000 rows slow.
+  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
+  t record;
+  r record;
+  relation oid;
+  key_columns text[];
+  is_empty boolean;
+  taken integer;
+  covered bigint[] := '{}';
+  unread bigint;
 begin
-  if b.state = 'pending' then
-    select string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
-      count(*)
-    into envelopes, messages
-    from unnest(b.msg_ids) r
-    join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
-  else
-    select string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
-      count(*)
-    into envelopes, messages
-    from unnest(b.msg_ids) r
-    join pgmq.a_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
+  pieces := '{}';
+  unusable := '[]';
+  truncated := '{}';
+  opens := false;
+  for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
+    first := least(first, t.ids[1]);
+    if t.unusable then
+      unusable := unusable || jsonb_build_object('table', case when length(t.table_name) < 64 then t.table_name end,
+        'reason', case when t.is_listed then 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
+          else 'a message of a table that schema.json does not list' end);
+    end if;
+    opens := opens or t.walk;
+    unread := null;
+    taken := 0;
+    relation := case when t.is_listed then to_regclass(format('public.%I', t.table_name)) end;
+    select l.key into key_columns from libsql_sync.tables l where l.name = t.table_name;
+    begin
+      if relation is null or libsql_sync.usable_key(relation, key_columns) is null then
+        -- It cannot be compared, and is left alone: the walk says so by name.
+        opens := opens or t.is_listed;
+      else
+        is_empty := false;
+        if t.truncated then
+          execute format('select not exists (select from %s)', relation::regclass) into is_empty;
+          -- If rows are there again, to empty the table would show one that never was:
+          -- the walk takes out what is gone.
+          opens := opens or not is_empty;
+        end if;
+        if is_empty then
+          truncated := truncated || t.table_name;
+          pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, true, '{}', '[]', '[]');
+        elsif t.keys is not null then
+          if bytes_max <= 0 or clock_timestamp() > until then
+            unread := t.places[1];
+          else
+            select * into r from libsql_sync.read_rows(relation, t.table_name, t.keys, true, bytes_max, until);
+            bytes_max := bytes_max - r.bytes;
+            taken := r.n;
+            unread := t.places[taken + 1];
+            pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, false, r.rows, r.gone, r.broken);
+          end if;
+        end if;
+      end if;
+    exception when others then
+      if libsql_sync.fault_of(sqlstate) = 'call' then raise; end if;
+      opens := true;
+      unread := null;
+    end;
+    -- Covered are those that come before the first key that was not read.
+    if unread is null and t.cut_count is null then
+      covered := covered || t.ids;
+    elsif cut_id is null and covered = '{}' and (t.cut_count is not null or unread / 1000000 = t.numbers[1]) then
+      cut_id := t.ids[1];
+      cut_count := case when unread is null then t.cut_count else unread % 1000000 - 1
+        - case when t.ids[1] = ahead.cut_id then ahead.cut_count else 0 end end;
+    else
+      covered := covered || array(
+        select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < unread / 1000000);
+    end if;
+  end loop;
+  messages := cardinality(covered);
+  if messages > 0 then
+    cut_id := null;
+    cut_count := null;
   end if;
+  msg_ids := coalesce((
+    select range_agg(i.ids) from (
+      select int8range(min(u.id), max(u.id) + 1) as ids
+      from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
+      group by u.id - u.n
+    ) i), '{}');
+  -- None is left: those that it covers are all there are.
+  drained := messages = (
+    select count(*) from (
+      select from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= lowest and not m.msg_id <@ coalesce(ahead.msg_ids, '{}')
+      order by m.msg_id limit messages + 1) v);
 end
 $$;
-comment on function libsql_sync.recorded(libsql_sync.batches) is
-  'The messages of a recorded batch again: pending ones are in the queue, acked ones in the archive.';
+comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
+$$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
+"pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
+"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id it met.$$;
 
 -- supabase/sql/40_walk.sql
 
@@ -1833,8 +1907,9 @@ comment on function libsql_sync.held_walk(libsql_sync.chain, jsonb, boolean) is
 
 -- supabase/sql/41_page_rows.sql
 
--- The queries of a page: rows in the order of the key's index, and rows by key. Texts of
--- SQL again, as in 20_render, so that a walked row equals a captured one.
+-- Reading rows: those after a place in the order of the key's index, for pages, and those
+-- of some keys, for changes. Texts of SQL again, as in 20_render: every row is rendered
+-- by the same.
 
 create or replace function libsql_sync.walk_columns(relation oid, key_columns text[])
 returns table (n bigint, name text, quoted text, type_oid oid, type text, less text, equal text, at_least text, greater text)
@@ -1882,7 +1957,7 @@ comment on function libsql_sync.walk_columns(oid, text[]) is
 -- It follows the index, so that no page costs a sort. Cells of few bytes come as JSON
 -- text: rendered in the query they take half as long as in PL/pgSQL, which however fetches
 -- up to 50 rows that it may not need.
-create or replace function libsql_sync.rows_sql(relation oid, table_name text)
+create or replace function libsql_sync.rows_sql(relation oid, table_name text, whole boolean)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -1895,8 +1970,9 @@ as $$
     -- As the type itself writes it: what a cast reads again.
     string_agg(format('t.%I::text', w.name), ', ' order by w.n),
     relation::regclass,
-    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
-     from libsql_sync.present_columns(relation, table_name) p),
+    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', '
+       order by case when not whole then array_position(t.key, p.name) end)
+     from libsql_sync.present_columns(relation, table_name) p where whole or p.name = any (t.key)),
     case when bool_and(w.greater = 'operator(pg_catalog.>)') and count(*) > 1
       then format('row(%s) operator(pg_catalog.>) row(%s)',
         string_agg('t.' || w.quoted, ', ' order by w.n),
@@ -1915,8 +1991,107 @@ as $$
   where t.name = table_name
   group by t.key
 $$;
-comment on function libsql_sync.rows_sql(oid, text) is
-  'The query of a page: $1 the walked key that it starts after (null: the start), $2 rows at most. For each row its bytes, its cells as JSON text if they are few bytes or else as an array, and its place.';
+comment on function libsql_sync.rows_sql(oid, text, boolean) is
+  'The query of a page: $1 the walked key that it starts after (null: the start), $2 rows at most. For each row its bytes, its cells (those of the key alone, unless "whole") as JSON text if they are few bytes or else as an array, and its place.';
+
+create or replace function libsql_sync.read_range(
+  relation oid, table_name text, place_after text[], rows_max integer, bytes_max bigint,
+  out n integer, out rows text[], out gone jsonb, out broken jsonb, out is_last boolean, out reached text[]
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  columns constant text[] := array(select p.name from libsql_sync.present_columns(relation, table_name) p);
+  key_columns constant text[] := (select t.key from libsql_sync.tables t where t.name = table_name);
+  r record;
+  bytes bigint := 0;
+  piece text := '';
+  comma text := '';
+begin
+  n := 0;
+  rows := '{}';
+  gone := '[]';
+  broken := '[]';
+  is_last := true;
+  for r in execute libsql_sync.rows_sql(relation, table_name, true) using place_after, rows_max + 1 loop
+    if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
+      is_last := false;
+      exit;
+    end if;
+    n := n + 1;
+    bytes := bytes + r.bytes;
+    if r.bytes > 5000000 then
+      broken := broken || jsonb_build_array(jsonb_build_object(
+        'key', (select jsonb_agg(r.cells[array_position(columns, k.name)] order by k.i)
+          from unnest(key_columns) with ordinality k (name, i)),
+        'reason', libsql_sync.too_large()));
+    else
+      piece := piece || comma || coalesce(r.text, array_to_json(r.cells)::text);
+      comma := ',';
+      if octet_length(piece) > 16384 then
+        rows := rows || piece;
+        piece := '';
+      end if;
+    end if;
+    reached := r.place;
+  end loop;
+  rows := rows || piece;
+end
+$$;
+comment on function libsql_sync.read_range(oid, text, text[], integer, bigint) is
+$$The rows after a place in the order of the key's index, in the caller's snapshot, as far as the bounds on rows and bytes go.
+Out: how many; their cells as JSON texts, [text, ...] joined by commas; no key that is gone; rows over 5 MB, [{"key", "reason"}, ...]; whether they are the last; and the place they reach.$$;
+
+create or replace function libsql_sync.too_large()
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 'row too large: expected at most 5,000,000 bytes, libSQL''s limit of a row' $$;
+comment on function libsql_sync.too_large() is
+  'Why a row is parked that no libSQL database can hold.';
+
+-- What is in the way of a row alone must not stop the others; of what is in the way of
+-- the call, each row would be to blame.
+create or replace function libsql_sync.fault_of(state text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    -- A lost race, a lack of memory or disk, a lock, a cancelled query.
+    when state ~ '^(40|53|55|57)' then 'call'
+    -- A column or a right that is gone.
+    when state ~ '^42' then 'table'
+    -- Data: a cast that raises, damage, a limit.
+    else 'row'
+  end
+$$;
+comment on function libsql_sync.fault_of(text) is
+  'Whose fault an error of reading rows is, by its SQLSTATE: the "call", the "table", or the "row".';
+
+create or replace function libsql_sync.match_sql(relation oid, table_name text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(
+    format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
+    -- What was rendered as JSON is read as JSON again.
+    || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'to_json(t)::text'
+         then format(
+           '(json_populate_record(null::%s, json_build_object(%L, (k.key ->> %s)::json))).%s',
+           relation::regclass, p.name, k.n - 1, p.quoted)
+         else format('(k.key ->> %s)::%s', k.n - 1, format_type(p.type, -1)) end,
+    ' and ' order by k.n)
+  from libsql_sync.tables t
+  cross join lateral unnest(t.key) with ordinality k (name, n)
+  join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
+  left join lateral libsql_sync.walk_columns(relation, t.key) w on w.name = k.name
+  where t.name = table_name
+$$;
+comment on function libsql_sync.match_sql(oid, text) is
+  'The SQL that is true if the row t has the key k.key, a JSON array of texts in the order of the listed key.';
 
 create or replace function libsql_sync.lookup_sql(relation oid, table_name text, whole boolean)
 returns text
@@ -1924,121 +2099,107 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    'select k.key, f.cells from jsonb_array_elements($1) with ordinality k (key, n)'
-    || ' left join lateral (select array[%s]::text[] as cells from %s t where %s) f on true order by k.n',
+    'with found as materialized ('
+    || ' select k.n, k.key, f.cells, f.same, pg_column_size(k.key) + coalesce(pg_column_size(f.cells), 0) as bytes'
+    || ' from unnest($1) with ordinality k (key, n)'
+    || ' left join lateral (select array[%s]::text[] as cells, %s as same from %s t where %s offset 0) f on true'
+    || ') select max(t.n)::integer as n, sum(t.bytes)::bigint as bytes,'
+    || ' string_agg(array_to_json(t.cells)::text, '','' order by t.n) filter (where t.bytes <= 5000000) as rows,'
+    || ' coalesce(jsonb_agg(t.key order by t.n) filter (where t.same is not true), ''[]'') as gone,'
+    || ' coalesce(jsonb_agg(t.key order by t.n) filter (where t.bytes > 5000000), ''[]'') as large'
+    || ' from (select f.*, sum(f.bytes) over (order by f.n rows unbounded preceding) as upto from found f) t'
+    || ' where t.upto <= $2 or t.n = 1',
     (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
      from libsql_sync.present_columns(relation, table_name) p where whole),
-    relation::regclass,
-    string_agg(
-      format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
-      -- What was rendered as JSON is read as JSON again.
-      || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'to_json(t)::text'
-           then format(
-             '(json_populate_record(null::%s, json_build_object(%L, (k.key ->> %s)::json))).%s',
-             relation::regclass, p.name, k.n - 1, p.quoted)
-           else format('(k.key ->> %s)::%s', k.n - 1, format_type(p.type, -1)) end
-      -- Another text of the same key (citext, collations) is another row there.
-      || case when p.declared in ('INTEGER', 'BOOLEAN') then ''
-           else format(' and %s collate "C" = k.key ->> %s',
-             libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), k.n - 1) end,
-      ' and ' order by k.n))
+    -- Another text of the same key (citext, collations) is another row in the replica.
+    (select coalesce(string_agg(format('%s collate "C" = k.key ->> %s',
+       libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), k.n - 1), ' and '), 'true')
+     from unnest(t.key) with ordinality k (name, n)
+     join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
+     where p.declared not in ('INTEGER', 'BOOLEAN')),
+    relation::regclass, libsql_sync.match_sql(relation, table_name))
   from libsql_sync.tables t
-  cross join lateral unnest(t.key) with ordinality k (name, n)
-  join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
-  left join lateral libsql_sync.walk_columns(relation, t.key) w on w.name = k.name
   where t.name = table_name
-  group by t.key
 $$;
 comment on function libsql_sync.lookup_sql(oid, text, boolean) is
-  'The query of rows by key: $1 keys as the replica stores them, a JSON array of arrays in the order of the listed key. For each the row''s cells ("whole", else an empty array), or null.';
+  'The query of rows by key: $1 an array of keys, $2 bytes at most. How many keys it read, one at least; their bytes; the rows as JSON texts ("whole": of all listed columns, else empty); keys without a row, or with one whose key has another text; keys whose row is over 5 MB.';
 
--- If one of the keys cannot be a value of its column, each is read by itself: such a key
--- has no row.
-create or replace function libsql_sync.lookup(relation oid, table_name text, keys jsonb, whole boolean)
-returns table (key jsonb, cells text[])
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
-set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
-as $$
-declare
-  query text := libsql_sync.lookup_sql(relation, table_name, whole);
-  found_keys jsonb[];
-  found_cells text[];
-  one jsonb;
-  one_cells text;
-begin
-  begin
-    execute format('select array_agg(q.key), array_agg(q.cells::text) from (%s) q', query)
-    into found_keys, found_cells using keys;
-    return query select f.key, f.cells::text[] from rows from (unnest(found_keys), unnest(found_cells)) f (key, cells);
-    return;
-  -- A domain's check says the same in other words.
-  exception when data_exception or check_violation or not_null_violation then
-    null;
-  end;
-  for one in select k.value from jsonb_array_elements(keys) k loop
-    begin
-      execute format('select q.cells::text from (%s) q', query)
-      into strict one_cells using jsonb_build_array(one);
-    exception when data_exception or check_violation or not_null_violation then
-      one_cells := null;
-    end;
-    key := one;
-    cells := one_cells::text[];
-    return next;
-  end loop;
-end
-$$;
-comment on function libsql_sync.lookup(oid, text, jsonb, boolean) is
-  'Rows by key: the key, and the row''s cells or null. In: the table, its name in schema.json, a JSON array of keys, whether the cells are wanted.';
-
-create or replace function libsql_sync.read_keys(
-  relation oid, table_name text, keys jsonb, done integer, rows_max integer, bytes_max bigint,
-  out n integer, out cells text, out ghosts jsonb, out oversize jsonb
+-- A slice that fails is read again in smaller ones, down to the one row that is to blame.
+create or replace function libsql_sync.read_rows(
+  relation oid, table_name text, keys jsonb[], whole boolean, bytes_max bigint, until timestamptz,
+  out n integer, out bytes bigint, out rows text[], out gone jsonb, out broken jsonb
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  one jsonb;
+  query constant text := libsql_sync.lookup_sql(relation, table_name, whole);
+  total constant integer := cardinality(keys);
+  size integer := 16;
   r record;
-  bytes bigint := 0;
-  comma text := '';
+  state text;
+  is_there boolean;
 begin
   n := 0;
-  cells := '';
-  ghosts := '[]';
-  oversize := '[]';
-  for one in
-    select k.value from jsonb_array_elements(keys) with ordinality k (value, i)
-    -- Each is a query of its own, of some milliseconds.
-    where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
-  loop
-    select * into strict r from libsql_sync.lookup(relation, table_name, jsonb_build_array(one), true);
-    exit when n > 0
-      and bytes + pg_column_size(one) + coalesce(pg_column_size(r.cells), 0) > bytes_max;
-    n := n + 1;
-    bytes := bytes + pg_column_size(one);
-    if r.cells is null then
-      ghosts := ghosts || jsonb_build_array(r.key);
-    elsif pg_column_size(r.cells) > 5000000 then
-      oversize := oversize || jsonb_build_array(r.key);
-    else
-      bytes := bytes + pg_column_size(r.cells);
-      cells := cells || comma || array_to_json(r.cells)::text;
-      comma := ',';
-    end if;
+  bytes := 0;
+  rows := '{}';
+  gone := '[]';
+  broken := '[]';
+  while n < total and bytes < bytes_max and (n = 0 or clock_timestamp() < until) loop
+    begin
+      execute query into r using keys[n + 1 : n + size], bytes_max - bytes;
+      if n > 0 and r.n = 1 and bytes + r.bytes > bytes_max then
+        exit;
+      end if;
+      n := n + r.n;
+      bytes := bytes + r.bytes;
+      if whole and r.rows is not null then
+        rows := rows || (case when rows <> '{}' then ',' else '' end || r.rows);
+      end if;
+      gone := gone || r.gone;
+      if r.large <> '[]' then
+        broken := broken || (
+          select jsonb_agg(jsonb_build_object('key', l.value, 'reason', libsql_sync.too_large()))
+          from jsonb_array_elements(r.large) l);
+      end if;
+      -- As many as fit, by what rows took until now.
+      size := least(size * 4, 8192, greatest(1, (bytes_max - bytes) / greatest(1, bytes / n)));
+    exception when others then
+      state := sqlstate;
+      if libsql_sync.fault_of(state) <> 'row' then raise; end if;
+      if size > 1 then
+        size := greatest(1, least(size, total - n) / 4);
+        continue;
+      end if;
+      begin
+        execute format('select exists (select from %s t, (values ($1)) k (key) where %s)',
+          relation::regclass, libsql_sync.match_sql(relation, table_name))
+        into is_there using keys[n + 1];
+      -- What cannot be a value of the key has no row.
+      exception when data_exception or check_violation or not_null_violation then
+        is_there := false;
+      end;
+      if is_there then
+        broken := broken || jsonb_build_array(jsonb_build_object('key', keys[n + 1],
+          'reason', 'PostgreSQL cannot read the row: ' || state));
+      else
+        gone := gone || jsonb_build_array(keys[n + 1]);
+      end if;
+      n := n + 1;
+      size := 4;
+    end;
   end loop;
 end
 $$;
-comment on function libsql_sync.read_keys(oid, text, jsonb, integer, integer, bigint) is
-  'The rows of some keys, for a redrive, from the key after the first "done" ones: how many keys were read, the rows'' cells as JSON, keys that have no row, and keys whose row is over 5 MB.';
+comment on function libsql_sync.read_rows(oid, text, jsonb[], boolean, bigint, timestamptz) is
+$$Rows by key, in the caller's snapshot, as far as the bounds on bytes and time go: one key at least.
+In: the table, its name in schema.json, keys, whether the cells are wanted.
+Out: how many keys were read; bytes; the rows' cells as JSON texts, [text, ...] joined by commas; keys that have no row; and rows that cannot be read or are over 5 MB, [{"key", "reason"}, ...].$$;
 
 -- supabase/sql/42_read_page.sql
 
--- The page that rides on a batch: read in the batch's own snapshot, so that it is the
--- state its messages lead to. A table is walked in two halves: forward in the source's
+-- The page that rides on a batch, read in the batch's own snapshot like every other row.
+-- A table is walked in two halves: forward in the source's
 -- order, then back over the replica's keys, to find rows that the source does not have.
 
 create or replace function libsql_sync.next_place(w libsql_sync.walks, at jsonb, place jsonb)
@@ -2155,7 +2316,7 @@ $$;
 comment on function libsql_sync.hold_page(libsql_sync.walks, jsonb) is
   'Locks the table of the next page, before the snapshot that reads it is taken. Returns false if another transaction has the table locked.';
 
-create or replace function libsql_sync.count_differs(relation oid, table_name text, replica_count bigint, messages integer)
+create or replace function libsql_sync.count_differs(relation oid, table_name text, replica_count bigint, is_level boolean)
 returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2164,9 +2325,9 @@ declare
   here bigint;
 begin
   -- Every row that is here is there as well, by the half before: if there are as many,
-  -- there are no others. Not so if a row was parked, and may be missing; and with
-  -- messages to come, the replica's count is of another time.
-  if messages = 0 and not libsql_sync.is_large(relation) and not exists (
+  -- there are no others. Not so if a row was parked, and may be missing; nor if there
+  -- are messages, as the replica's count is of another time then.
+  if is_level and not libsql_sync.is_large(relation) and not exists (
     -- A message that names no table may have been of this one; a letter that was
     -- discarded left its row missing as well.
     select from pgmq.q_replicate_data_libsql_dlq d
@@ -2180,12 +2341,12 @@ begin
   return here is distinct from replica_count;
 end
 $$;
-comment on function libsql_sync.count_differs(oid, text, bigint, integer) is
+comment on function libsql_sync.count_differs(oid, text, bigint, boolean) is
   'Whether the replica may have rows of a table that are not here: false if counting shows that it has none, so that its keys need not be compared.';
 
 create or replace function libsql_sync.page_answer(
   w libsql_sync.walks, at jsonb, place jsonb, relation oid, listed libsql_sync.tables, columns text[],
-  n integer, ghosts jsonb, oversize jsonb, last boolean, after jsonb, counted boolean, failed text
+  n integer, ghosts jsonb, broken jsonb, last boolean, after jsonb, counted boolean, failed text
 )
 returns jsonb
 language plpgsql stable
@@ -2210,7 +2371,7 @@ begin
     'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
     'rows', n, 'last', last, 'large', libsql_sync.is_large(relation),
     'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
-    'ghosts', ghosts, 'oversize', oversize,
+    'ghosts', ghosts, 'broken', broken,
     'open', libsql_sync.open_keys(w, listed.name),
     -- The tables may be others since the walk was asked for.
     'upto', upto::text, 'closes', upto is null and w.closes and unread = 0
@@ -2221,7 +2382,7 @@ $$;
 comment on function libsql_sync.page_answer(libsql_sync.walks, jsonb, jsonb, oid, libsql_sync.tables, text[], integer, jsonb, jsonb, boolean, jsonb, boolean, text) is
   'A page''s answer but for its cells: what was read, and "upto", where the page leaves the walk.';
 
-create or replace function libsql_sync.read_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
+create or replace function libsql_sync.read_page(w libsql_sync.walks, at jsonb, request jsonb, is_level boolean)
 returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -2229,12 +2390,13 @@ set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
 set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off
 -- No statistics, or stale ones, may turn a page into a sort of the whole table.
-set enable_sort = off set enable_seqscan = off
+set enable_sort = off set enable_seqscan = off set jit = off
 -- The chain must not wait for another transaction's lock on a table, nor that one for
 -- the chain.
 set lock_timeout = '200ms'
 as $$
 declare
+  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
   place jsonb := libsql_sync.place_of(w, at);
   listed libsql_sync.tables;
   relation oid;
@@ -2243,16 +2405,14 @@ declare
     else (request ->> 'rows')::integer end;
   bytes_max bigint := request ->> 'bytes';
   columns text[];
+  place_after text[];
+  keys jsonb[];
+  places jsonb[];
   done integer;
-  opening constant text := '{"cells":[';
   pieces text[] := '{}';
-  piece text := opening;
-  comma text := '';
   ghosts jsonb := '[]';
-  oversize jsonb := '[]';
+  broken jsonb := '[]';
   after jsonb;
-  reached text[];
-  bytes bigint := 0;
   -- Whether the replica has another number of rows, so that its keys are needed.
   counted boolean := false;
   n integer := 0;
@@ -2272,53 +2432,48 @@ begin
         return null;
       end if;
       if request #> '{keys,count}' is not null then
-        counted := libsql_sync.count_differs(relation, listed.name, (request #>> '{keys,count}')::bigint, messages);
-        request := jsonb_build_object('keys',
-          jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
+        counted := libsql_sync.count_differs(relation, listed.name, (request #>> '{keys,count}')::bigint, is_level);
+        last := not counted;
+      else
+        keys := array(select k.value from jsonb_array_elements(request #> '{keys,keys}') k);
+        select * into r from libsql_sync.read_rows(relation, listed.name, keys, false, 1000000000, 'infinity');
+        n := r.n;
+        ghosts := r.gone;
+        last := (request #>> '{keys,last}')::boolean;
+        after := request #> '{keys,after}';
       end if;
-      select coalesce(jsonb_agg(l.key) filter (where l.cells is null), '[]'), count(*)
-      into ghosts, n
-      from libsql_sync.lookup(relation, listed.name, request #> '{keys,keys}', false) l;
-      last := (request #>> '{keys,last}')::boolean;
-      after := request #> '{keys,after}';
-    elsif place ->> 'half' = 'keys' then
-      columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
-      -- Its place is how many of the keys are done.
-      done := coalesce((place #>> '{after,0}')::integer, 0);
-      select * into r from libsql_sync.read_keys(relation, listed.name, w.keys, done, rows_max, bytes_max);
-      n := r.n;
-      piece := piece || r.cells;
-      ghosts := r.ghosts;
-      oversize := r.oversize;
-      last := done + n >= jsonb_array_length(w.keys);
-      after := jsonb_build_array((done + n)::text);
     else
-      select array_agg(p.name) into columns
-      from libsql_sync.present_columns(relation, listed.name) p;
-      for r in execute libsql_sync.rows_sql(relation, listed.name)
-        using (select array_agg(v order by i) from jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
-      loop
-        if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
-          last := false;
-          exit;
-        end if;
-        n := n + 1;
-        bytes := bytes + r.bytes;
-        if r.bytes > 5000000 then
-          oversize := oversize || jsonb_build_array((
-            select jsonb_agg(r.cells[array_position(columns, k.name)] order by k.i)
-            from unnest(listed.key) with ordinality k (name, i)));
-        else
-          piece := piece || comma || coalesce(r.text, array_to_json(r.cells)::text);
-          comma := ',';
-          if octet_length(piece) > 16384 then
-            pieces := pieces || piece;
-            piece := '';
-          end if;
-        end if;
-        reached := r.place;
-      end loop;
-      after := to_jsonb(reached);
+      columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
+      if place ->> 'half' = 'keys' then
+        -- Its place is how many of the keys are done.
+        done := coalesce((place #>> '{after,0}')::integer, 0);
+        keys := array(
+          select k.value from jsonb_array_elements(w.keys) with ordinality k (value, i) where k.i > done order by k.i limit rows_max);
+        select * into r from libsql_sync.read_rows(relation, listed.name, keys, true, bytes_max, until);
+        last := done + r.n >= jsonb_array_length(w.keys);
+        after := jsonb_build_array((done + r.n)::text);
+      else
+        place_after := (
+          select array_agg(v order by i) from jsonb_array_elements_text(place -> 'after') with ordinality e (v, i));
+        begin
+          select * into r from libsql_sync.read_range(relation, listed.name, place_after, rows_max, bytes_max);
+          last := r.is_last;
+          after := to_jsonb(r.reached);
+        exception when others then
+          if libsql_sync.fault_of(sqlstate) <> 'row' then raise; end if;
+          -- One row of them cannot be read: by their keys, the others can.
+          execute format('select array_agg(to_jsonb(q.cells)), array_agg(to_jsonb(q.place)) from (%s) q',
+            libsql_sync.rows_sql(relation, listed.name, false))
+          into keys, places using place_after, rows_max + 1;
+          select * into r from libsql_sync.read_rows(relation, listed.name, keys[1 : rows_max], true, bytes_max, until);
+          last := r.n = cardinality(keys);
+          after := places[r.n];
+        end;
+      end if;
+      n := r.n;
+      pieces := r.rows;
+      ghosts := r.gone;
+      broken := r.broken;
     end if;
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
@@ -2330,19 +2485,18 @@ begin
   end;
   if failed is not null then
     pieces := '{}';
-    piece := opening;
     ghosts := '[]';
-    oversize := '[]';
+    broken := '[]';
     n := 0;
   end if;
-  return pieces || (piece || '],' || substr(libsql_sync.page_answer(
-    w, at, place, relation, listed, columns, n, ghosts, oversize, last, after, counted, failed)::text, 2));
+  return array['{"cells":['] || pieces || array['],' || substr(libsql_sync.page_answer(
+    w, at, place, relation, listed, columns, n, ghosts, broken, last, after, counted, failed)::text, 2)];
 end
 $$;
-comment on function libsql_sync.read_page(libsql_sync.walks, jsonb, jsonb, integer) is
-$$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees the snapshot of the claim that reads the queue, so the page is the state that those messages lead to.
-In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; how many messages its batch has.
-Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "oversize", "open", "upto", "closes", "failed"?}, or null: no page now.$$;
+comment on function libsql_sync.read_page(libsql_sync.walks, jsonb, jsonb, boolean) is
+$$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees the snapshot of the claim that reads the queue.
+In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; whether the replica stands at this very snapshot but for the page.
+Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "broken", "open", "upto", "closes", "failed"?}, or null: no page now.$$;
 
 -- supabase/sql/43_walk_results.sql
 
@@ -2469,7 +2623,7 @@ create or replace function libsql_sync.version()
 returns integer
 language sql immutable
 set search_path = pg_catalog, pg_temp
-as $$ select 4 $$;
+as $$ select 5 $$;
 comment on function libsql_sync.version() is
   'The version of the calls between worker and source, on which both must agree.';
 
@@ -2559,7 +2713,7 @@ begin
 end
 $$;
 comment on function libsql_sync.note_sync(libsql_sync.chain, jsonb, integer) is
-  'Records a sync in syncs, minutes and counts. In: the chain, {"processed", "parked", "batches", "replays", "ms", "failed", "error"?, "tables": {name: rows}}, and how many messages are queued.';
+  'Records a sync in syncs, minutes and counts. In: the chain, {"processed", "parked", "batches", "ms", "failed", "error"?, "tables": {name: rows}}, and how many messages are queued.';
 
 create or replace function libsql_sync.alerts_due(c libsql_sync.chain)
 returns jsonb
@@ -2638,10 +2792,10 @@ begin
       'failed', case when sync ->> 'error' is null then 0 else 1 end);
   end if;
   update libsql_sync.chain h set lease = null, lease_until = null,
-    totals = case when sync is null then h.totals else (
+    totals = case when sync is null then h.totals else h.totals || (
       select jsonb_object_agg(k.name,
         coalesce((h.totals ->> k.name)::bigint, 0) + coalesce((sync ->> k.name)::bigint, 0))
-      from unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'replays', 'ms']) k (name)) end
+      from unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'ms']) k (name)) end
   where h.id = 1 and h.lease = request ->> 'lease' returning * into c;
   if found and sync is not null then
     perform libsql_sync.note_sync(c, sync, (queue ->> 'queued')::integer);
@@ -2689,19 +2843,17 @@ declare
   genesis text := gen_random_uuid();
 begin
   insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
-  -- Tables that are created empty are not searched for ghosts, and the queue may
-  -- still bring rows that went past it: only what reopens looks for them.
-  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, letters_closed = 0,
-    reopen = reopen or exists (select from libsql_sync.batches b where b.state = 'pending' and b.reopen)
+  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, handed = 0, letters_closed = 0
   where id = 1;
-  delete from libsql_sync.batches where state = 'pending';
+  -- What is settled goes with its archived messages (trim).
+  delete from libsql_sync.batches where state = 'handed';
   -- A replica that follows starts with walk 0: each walk that is asked for comes after.
   delete from libsql_sync.walks where true;
   return genesis;
 end
 $$;
 comment on function libsql_sync.begin_epoch(text, boolean) is
-  'Begins a new epoch and returns its id. The old one is an ancestor; its pending batches are dropped, and their messages stay queued. In: the reason, and whether a replica that follows is emptied.';
+  'Begins a new epoch and returns its id. The old one is an ancestor; the versions it handed out are dropped, and their messages stay queued. In: the reason, and whether a replica that follows is emptied.';
 
 create or replace function libsql_sync.adopt_answer(from_epoch text)
 returns jsonb
@@ -2745,17 +2897,17 @@ $$Begins a new epoch, if the expected one is still in force.
 In: {"expected": epoch, "wipe": boolean, "reason": text, "refill": boolean?}
 Out: {"do": "begun" | "moved", "epoch"}.$$;
 
-create or replace function libsql_sync.begin_again(at jsonb, reason text, acked integer)
+create or replace function libsql_sync.begin_again(at jsonb, reason text)
 returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform libsql_sync.begin_epoch(reason, false);
-  return libsql_sync.adopt_answer(at ->> 'epoch') || jsonb_build_object('acked', acked);
+  return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0, "put_back": 0}';
 end
 $$;
-comment on function libsql_sync.begin_again(jsonb, text, integer) is
+comment on function libsql_sync.begin_again(jsonb, text) is
   'A new epoch without a wipe, and the answer of the claim that makes the replica follow.';
 
 -- Steps 1 and 2 of claim().
@@ -2769,31 +2921,31 @@ declare
   mine bigint := (select s.generation from libsql_sync.schemas s where s.hash = request ->> 'schema');
 begin
   if mine is null or mine < newest then
-    return json_build_object('do', 'stop', 'acked', 0,
+    return json_build_object('do', 'stop', 'acked', 0, 'put_back', 0,
       'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end);
   end if;
 
   if at is null then
-    return json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
+    return json_build_object('do', 'bootstrap', 'acked', 0, 'put_back', 0, 'epoch', c.epoch,
       'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch));
   end if;
   if at ->> 'epoch' <> c.epoch then
     if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
       if (request ->> 'take_over')::boolean is not true then
-        return '{"do": "stop", "acked": 0, "error": "replica_foreign"}';
+        return '{"do": "stop", "acked": 0, "put_back": 0, "error": "replica_foreign"}';
       end if;
       -- An ancestor from now on, and older than the epoch that wipes.
       insert into libsql_sync.epochs (epoch, wipe, reason) values (at ->> 'epoch', false, 'taken over from another source');
       perform libsql_sync.begin_epoch('the replica of another source was taken over', true);
     end if;
-    return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
+    return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0, "put_back": 0}';
   end if;
 
   if at ->> 'schema_hash' <> request ->> 'schema' then
     if not exists (select from libsql_sync.schemas s where s.hash = at ->> 'schema_hash') then
-      return '{"do": "stop", "acked": 0, "error": "schema_outdated"}';
+      return '{"do": "stop", "acked": 0, "put_back": 0, "error": "schema_outdated"}';
     end if;
-    return json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash');
+    return json_build_object('do', 'alter', 'acked', 0, 'put_back', 0, 'from', at ->> 'schema_hash');
   end if;
   return null;
 end
@@ -2803,175 +2955,127 @@ comment on function libsql_sync.admit(libsql_sync.chain, jsonb, json) is
 
 -- supabase/sql/53_dead_letter.sql
 
--- Dead letters: one for each row that could not be applied, with its reason. They are
--- filed when a batch settles (54_ack), closed by the row's next whole change or a walk, and
--- listed, tried again or discarded by an operator (60_operate).
+-- Dead letters: one for each row that could not be applied, {"table", "key", "reason", ...},
+-- and never a value. They are filed and closed when a version settles (54_settle), which
+-- is undone when it is put back; a walk that repaired a row closes its letter
+-- (43_walk_results), and an operator lists, tries again or discards them (60_operate).
 
-create or replace function libsql_sync.dead_letter(b libsql_sync.batches, changes jsonb)
-returns void
-language sql
-set search_path = pg_catalog, pg_temp
-as $$
-  -- One open letter a row: the newest reason stands.
-  delete from pgmq.q_replicate_data_libsql_dlq d
-  using jsonb_array_elements(changes) p
-  where jsonb_typeof(p -> 'key') = 'array'
-    and d.message -> 'table' = p -> 'table' and d.message -> 'key' = p -> 'key';
-  insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
-  select clock_timestamp(), p.change - 'open' || jsonb_build_object(
-    'epoch', b.epoch, 'position', b.position, 'batch', b.batch,
-    'parked_at', clock_timestamp())
-    -- A change without a key is a whole message: kept as it came.
-    || case when p.is_whole then jsonb_build_object('message', m.kept) else '{}' end
-  from (
-    select c.change, c.n, coalesce(c.change -> 'key' = 'null', true) as is_whole
-    from jsonb_array_elements(changes) with ordinality c (change, n)
-  ) p
-  left join pgmq.q_replicate_data_libsql q on p.is_whole and q.msg_id = (p.change ->> 'msg_id')::bigint
-  left join pgmq.a_replicate_data_libsql a on p.is_whole and a.msg_id = (p.change ->> 'msg_id')::bigint
-  -- What was too large or too deep for the worker may be so for a letter.
-  left join lateral (
-    select case when e.envelope ->> 'failed' = '54000' then e.envelope else coalesce(q.message, a.message) end
-    from (select libsql_sync.envelope(coalesce(q.message, a.message))::jsonb where p.is_whole) e (envelope)
-  ) m (kept) on true
-  order by p.n
-$$;
-comment on function libsql_sync.dead_letter(libsql_sync.batches, jsonb) is
-  'Files parked changes of a batch as dead letters. In: the batch, and [{"msg_id", "table", "key", "reason"}, ...].';
-
-create or replace function libsql_sync.letters_touched(msg_ids int8multirange)
-returns table (letter bigint, table_name text, key jsonb, reason text, whole boolean, msg_id bigint)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if not exists (
-    select from pgmq.q_replicate_data_libsql_dlq d where jsonb_typeof(d.message -> 'key') = 'array'
-  ) then
-    return;
-  end if;
-  return query
-  with envelopes as (
-    select m.msg_id, libsql_sync.envelope(m.message)::jsonb as e
-    from unnest(letters_touched.msg_ids) r
-    join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r)
-  ), touched as (
-    select e.msg_id, e.e ->> 'table' as name, d.value as key, true as whole
-    from envelopes e
-    cross join lateral jsonb_array_elements(
-      case when jsonb_typeof(e.e -> 'deletes') = 'array' then e.e -> 'deletes' else '[]' end) d
-    union all
-    select e.msg_id, t.name, (
-      select jsonb_agg(row_cells.value -> (c.n - 1)::integer order by k.n)
-      from unnest(t.key) with ordinality k (name, n)
-      join jsonb_array_elements_text(e.e -> 'columns') with ordinality c (name, n) on c.name = k.name
-    ), f.name = 'rows'
-    from envelopes e
-    join libsql_sync.tables t on t.name = e.e ->> 'table'
-    cross join (values ('rows'), ('updates')) f (name)
-    cross join lateral jsonb_array_elements(
-      case when jsonb_typeof(e.e -> f.name) = 'array'
-        and jsonb_typeof(e.e -> 'columns') = 'array' then e.e -> f.name else '[]' end) row_cells
-    union all
-    -- A truncate takes every row there was.
-    select e.msg_id, e.e ->> 'table', null, true from envelopes e where e.e -> 'truncate' = 'true'
-  )
-  select d.msg_id, d.message ->> 'table', d.message -> 'key', d.message ->> 'reason',
-    bool_or(c.whole), min(c.msg_id)
-  from (
-    -- Many may have letters: each of these can be a hash join.
-    select d.msg_id as letter, t.whole, t.msg_id from pgmq.q_replicate_data_libsql_dlq d
-    join touched t on d.message ->> 'table' = t.name and d.message -> 'key' = t.key
-    union all
-    select d.msg_id, true, t.msg_id from pgmq.q_replicate_data_libsql_dlq d
-    join touched t on d.message ->> 'table' = t.name and t.key is null
-  ) c
-  join pgmq.q_replicate_data_libsql_dlq d on d.msg_id = c.letter
-  where jsonb_typeof(d.message -> 'key') = 'array'
-  group by d.msg_id;
-end
-$$;
-comment on function libsql_sync.letters_touched(int8multirange) is
-  'The open dead letters whose row is in some messages of the queue, and whether the row comes whole or only what changed of it.';
-
--- The replica has these rows as they were before, or not at all: with some columns newer
--- they would be rows that never were.
-create or replace function libsql_sync.still_aside(msg_ids int8multirange)
-returns jsonb
+create or replace function libsql_sync.covered_keys(b libsql_sync.batches)
+returns table (table_name text, key jsonb)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'msg_id', l.msg_id::text, 'table', l.table_name, 'key', l.key, 'reason', l.reason, 'open', true) order by l.letter), '[]')
-  from libsql_sync.letters_touched(still_aside.msg_ids) l
-  where not l.whole
+  select m.message ->> 'table', k.key
+  from (
+    select m.message, null::integer as keys_max
+    from unnest(b.msg_ids) r
+    join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r)
+    union all
+    select m.message, b.cut_count from pgmq.q_replicate_data_libsql m where m.msg_id = b.cut_id
+  ) m
+  cross join lateral libsql_sync.message_keys(m.message) l (keys)
+  cross join lateral jsonb_array_elements(
+    case when jsonb_typeof(l.keys) = 'array' then l.keys else '[]' end) with ordinality k (key, n)
+  where m.keys_max is null or k.n <= m.keys_max
 $$;
-comment on function libsql_sync.still_aside(int8multirange) is
-  'What a batch of these messages leaves out from the start, in the form of batches.parked: rows with an open dead letter of which only changed columns come.';
+comment on function libsql_sync.covered_keys(libsql_sync.batches) is
+  'The keys that a version covers, whose messages are in the queue.';
 
-create or replace function libsql_sync.heal(b libsql_sync.batches)
-returns void
-language sql
-set search_path = pg_catalog, pg_temp
-as $$
-  delete from pgmq.q_replicate_data_libsql_dlq d
-  using libsql_sync.letters_touched(b.msg_ids) l
-  where d.msg_id = l.letter and l.whole and not exists (
-    select from jsonb_array_elements(b.parked) p
-    where p -> 'table' = d.message -> 'table' and p -> 'key' = d.message -> 'key'
-  )
-$$;
-comment on function libsql_sync.heal(libsql_sync.batches) is
-  'Closes the dead letters whose whole row came with a batch, and was not parked again.';
-
--- The walk reads the rows later than this batch; one that has not begun serves as well.
-create or replace function libsql_sync.try_updated(b libsql_sync.batches)
-returns void
+-- One open letter a row: a new reason stands in its place.
+create or replace function libsql_sync.close_letters(b libsql_sync.batches)
+returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked record;
+  closed jsonb;
 begin
-  for asked in
-    select p ->> 'table' as table_name, jsonb_agg(distinct p -> 'key') as keys
-    from jsonb_array_elements(b.parked) p
-    where p ? 'open'
-    group by p ->> 'table'
-    order by p ->> 'table'
-  loop
-    update libsql_sync.walks w set letters_until = libsql_sync.newest_letter()
-    from libsql_sync.chain c
-    where w.kind = 'redrive' and w.walk_gen > (c.seen ->> 'walk_gen')::bigint
-      and w.tables = array[asked.table_name] and w.keys = asked.keys;
-    if not found then
-      insert into libsql_sync.walks (kind, tables, keys, repair, closes, reason, letters_until)
-      values ('redrive', array[asked.table_name], asked.keys, true, false, 'a parked row was updated',
-        libsql_sync.newest_letter());
-    end if;
-  end loop;
+  if not exists (select from pgmq.q_replicate_data_libsql_dlq) then
+    return '[]';
+  end if;
+  with held as materialized (
+    select k.table_name, k.key from libsql_sync.covered_keys(b) k
+    union
+    select p ->> 'table', p -> 'key' from jsonb_array_elements(b.parked) p
+  ), found as materialized (
+    select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
+    join held h on h.key = d.message -> 'key' and h.table_name is not distinct from d.message ->> 'table'
+    union
+    select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
+    where d.message ->> 'table' = any (b.truncated) and d.message -> 'key' <> 'null'
+  ), gone as (
+    delete from pgmq.q_replicate_data_libsql_dlq d using found f
+    where d.msg_id = f.msg_id
+    returning d.msg_id, d.enqueued_at, d.message
+  )
+  select coalesce(jsonb_agg(jsonb_build_object('id', g.msg_id, 'at', g.enqueued_at, 'message', g.message)), '[]')
+  into closed from gone g;
+  return closed;
 end
 $$;
-comment on function libsql_sync.try_updated(libsql_sync.batches) is
-  'Asks for a walk of rows with a dead letter of which only changed columns came with a batch: they are tried again, whole.';
+comment on function libsql_sync.close_letters(libsql_sync.batches) is
+  'Closes the dead letters of the rows that a version brings, or parks again. Returns them, [{"id", "at", "message"}, ...].';
 
--- supabase/sql/54_ack.sql
+create or replace function libsql_sync.file_letters(b libsql_sync.batches)
+returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  filed bigint[];
+begin
+  with filed_now as (
+    insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
+    select clock_timestamp(), p.parked || jsonb_build_object(
+      'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'parked_at', clock_timestamp())
+    from jsonb_array_elements(b.parked) with ordinality p (parked, n)
+    order by p.n
+    returning msg_id
+  )
+  select coalesce(array_agg(f.msg_id), '{}') into filed from filed_now f;
+  return filed;
+end
+$$;
+comment on function libsql_sync.file_letters(libsql_sync.batches) is
+  'Files what a version parked as dead letters. Returns their ids.';
 
--- Settling: what the replica proves applied leaves the queue. Last step of the data's
--- way, and the first thing the next claim does.
+create or replace function libsql_sync.undo_letters(b libsql_sync.batches)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  delete from pgmq.q_replicate_data_libsql_dlq d where d.msg_id = any (b.opened);
+  insert into pgmq.q_replicate_data_libsql_dlq (msg_id, enqueued_at, vt, message)
+  overriding system value
+  select (l ->> 'id')::bigint, (l ->> 'at')::timestamptz, (l ->> 'at')::timestamptz, l -> 'message'
+  from jsonb_array_elements(b.closed) l
+  -- Another version may have filed one of the same row.
+  where not exists (
+    select from pgmq.q_replicate_data_libsql_dlq d
+    where d.message -> 'table' = l #> '{message,table}' and d.message -> 'key' = l #> '{message,key}')
+  on conflict do nothing
+$$;
+comment on function libsql_sync.undo_letters(libsql_sync.batches) is
+  'Undoes what settling a version did to dead letters.';
 
-create or replace function libsql_sync.ack(b libsql_sync.batches)
+-- supabase/sql/54_settle.sql
+
+-- The tree of versions. Each version names the one before it; the head is the one that was
+-- settled last; the replica stands on some version. move_head() takes the head there: what
+-- the replica has leaves the queue for the archive, what it lost comes back. Third step of
+-- claim() (55_claim).
+
+create or replace function libsql_sync.settle(b libsql_sync.batches)
 returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  settled integer;
+  letters jsonb := libsql_sync.close_letters(b);
+  filed bigint[] := libsql_sync.file_letters(b);
+  first_keys jsonb;
+  moved integer;
 begin
-  perform libsql_sync.heal(b);
-  perform libsql_sync.dead_letter(b, b.parked);
-  perform libsql_sync.try_updated(b);
-
   -- Copied and then deleted: faster than a DELETE that returns what it took.
   -- An id is in the archive already only if the numbering was restarted.
   delete from pgmq.a_replicate_data_libsql a
@@ -2981,143 +3085,217 @@ begin
   select m.msg_id, m.read_ct, m.enqueued_at, m.vt, m.message
   from unnest(b.msg_ids) r
   join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
-  get diagnostics settled = row_count;
+  get diagnostics moved = row_count;
   delete from pgmq.q_replicate_data_libsql m
   using unnest(b.msg_ids) r
   where m.msg_id >= lower(r) and m.msg_id < upper(r);
+  if b.cut_id is not null then
+    first_keys := libsql_sync.cut(b.cut_id, b.cut_count);
+  end if;
 
-  -- A version on top of another one than this can never be applied.
-  delete from libsql_sync.batches v
-  where v.epoch = b.epoch and (v.position = b.position and v.batch <> b.batch
-    or v.position = b.position + 1 and v.prev <> b.batch);
-  update libsql_sync.batches v set state = 'acked', acked_at = clock_timestamp()
+  update libsql_sync.batches v set state = 'settled', settled_at = clock_timestamp(),
+    closed = letters, opened = filed, cut_keys = first_keys
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
-  update libsql_sync.chain set position = b.position, batch = b.batch where id = 1;
-  return settled;
+  update libsql_sync.chain set position = b.position, batch = b.batch,
+    walk_opened = greatest(walk_opened, b.opens)
+  where id = 1;
+  return moved;
 end
 $$;
-comment on function libsql_sync.ack(libsql_sync.batches) is
-  'Settles a batch that the replica has: its messages move to the archive, its parked changes to the dead letters. Returns how many messages left the queue.';
+comment on function libsql_sync.settle(libsql_sync.batches) is
+  'Settles a version that the replica has: its messages move to the archive, its parked rows to the dead letters, and it is the head. Returns how many messages left the queue.';
 
--- Oldest first, a few each time: more than one sync adds. Ids stay, so that a replica's
--- past is known.
-create or replace function libsql_sync.trim()
-returns void
+create or replace function libsql_sync.cut(id bigint, keys_taken integer)
+returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  b libsql_sync.batches;
+  keys jsonb;
 begin
-  for b in
-    select t.* from libsql_sync.batches t, libsql_sync.chain c
-    where t.state = 'acked' and t.acked_at < clock_timestamp() - c.replay_window
-    order by t.acked_at
-    limit 4
-  loop
-    delete from pgmq.a_replicate_data_libsql a
-    using unnest(b.msg_ids) r
-    where a.msg_id >= lower(r) and a.msg_id < upper(r);
-    update libsql_sync.batches t set state = 'trimmed', msg_ids = '{}', parked = '[]'
-    where t.epoch = b.epoch and t.position = b.position and t.batch = b.batch;
-  end loop;
-  perform libsql_sync.forget();
+  select libsql_sync.message_keys(m.message) into keys
+  from pgmq.q_replicate_data_libsql m where m.msg_id = cut.id;
+  update pgmq.q_replicate_data_libsql m set message = jsonb_build_object('v', 2, 'table', m.message -> 'table', 'keys', (
+    select coalesce(jsonb_agg(k.key order by k.n), '[]') from jsonb_array_elements(keys) with ordinality k (key, n) where k.n > keys_taken))
+  where m.msg_id = cut.id;
+  return (
+    select coalesce(jsonb_agg(k.key order by k.n), '[]') from jsonb_array_elements(keys) with ordinality k (key, n) where k.n <= keys_taken);
 end
 $$;
-comment on function libsql_sync.trim() is
-  'Trims the archive by whole positions that are older than the replay window.';
+comment on function libsql_sync.cut(bigint, integer) is
+  'Takes the first keys from a message, which stays queued with the others. Returns those taken.';
 
--- '3:3:' is a snapshot that sees no transaction.
-create or replace function libsql_sync.snapshot_at(chain_epoch text, chain_position bigint)
-returns text
+-- Under their old ids, so that what was recorded of them stays true.
+create or replace function libsql_sync.put_back(b libsql_sync.batches)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  returned integer;
+begin
+  if b.state <> 'settled' then
+    return false;
+  end if;
+  insert into pgmq.q_replicate_data_libsql (msg_id, read_ct, enqueued_at, vt, message)
+  overriding system value
+  select a.msg_id, a.read_ct, a.enqueued_at, a.vt, a.message
+  from unnest(b.msg_ids) r
+  join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r)
+  on conflict do nothing;
+  get diagnostics returned = row_count;
+  if returned <> b.messages then
+    return false;
+  end if;
+  delete from pgmq.a_replicate_data_libsql a
+  using unnest(b.msg_ids) r
+  where a.msg_id >= lower(r) and a.msg_id < upper(r);
+  if b.cut_id is not null then
+    update pgmq.q_replicate_data_libsql m
+    set message = jsonb_set(m.message, '{keys}', b.cut_keys || (m.message -> 'keys'))
+    where m.msg_id = b.cut_id;
+    if not found then
+      return false;
+    end if;
+  end if;
+  perform libsql_sync.undo_letters(b);
+
+  update libsql_sync.batches v set state = 'handed', settled_at = null, closed = '[]', opened = '{}', cut_keys = null
+  where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
+  update libsql_sync.chain set position = b.position - 1, batch = b.prev,
+    floor = least(floor, lower(b.msg_ids), b.cut_id),
+    walk_opened = least(walk_opened, b.opens - 1),
+    -- A page that repaired what was parked is lost: the walk comes through again.
+    walk_wanted = walk_wanted + case when b.position <= letters_closed then 1 else 0 end,
+    letters_closed = least(letters_closed, b.position - 1),
+    totals = jsonb_set(totals, '{replays}', to_jsonb(coalesce((totals ->> 'replays')::bigint, 0) + 1))
+  where id = 1;
+  return true;
+end
+$$;
+comment on function libsql_sync.put_back(libsql_sync.batches) is
+  'Takes back the head, which the replica has lost: its messages return to the queue, and the version before it is the head. Returns false if that cannot be done, as messages are gone.';
+
+create or replace function libsql_sync.version_at(epoch_of text, at_position bigint, id text)
+returns libsql_sync.batches
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce((
-    select b.snapshot from libsql_sync.batches b
-    where b.epoch = chain_epoch and b.position <= chain_position and b.drained
-    order by b.position desc limit 1), '3:3:')
+  select b.* from libsql_sync.batches b
+  where b.epoch = epoch_of and b.position = at_position and b.batch = id
 $$;
-comment on function libsql_sync.snapshot_at(text, bigint) is
-  'The snapshot whose every change is in a replica that stands at this position: that of the last drained batch. In: the epoch, and the position.';
+comment on function libsql_sync.version_at(text, bigint, text) is
+  'The version on record with this epoch, position and id, or null.';
 
--- Step 3 of claim().
-create or replace function libsql_sync.prove(
+-- Step 3 of claim(). The nearest common ancestor of head and replica is found by prev.
+create or replace function libsql_sync.move_head(
   c libsql_sync.chain, at jsonb,
-  out moved libsql_sync.chain, out acked integer, out answer text
+  out moved libsql_sync.chain, out acked integer, out put_back integer, out answer text
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  at_position constant bigint := at ->> 'position';
-  ahead constant text := '{"do": "stop", "acked": 0, "error": "replica_ahead"}';
+  here bigint := at ->> 'position';
+  here_batch text := at ->> 'batch';
+  head bigint := c.position;
+  head_batch text := c.batch;
   b libsql_sync.batches;
-  proved libsql_sync.batches;
-  known text;
+  back libsql_sync.batches[] := '{}';
+  forward libsql_sync.batches[] := '{}';
 begin
   moved := c;
   acked := 0;
-  if at_position = c.position + 1 then
-    select * into proved from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
-    if not found then
-      answer := ahead;
-      return;
-    end if;
-    acked := libsql_sync.ack(proved);
-  elsif at_position = c.position + 2 then
-    -- It was handed out ahead: what it stands on was applied before it.
-    select * into proved from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position and v.batch = at ->> 'batch';
-    select * into b from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = c.position + 1 and v.batch = proved.prev and v.prev = c.batch;
-    if not found then
-      answer := ahead;
-      return;
-    end if;
-    acked := libsql_sync.ack(b) + libsql_sync.ack(proved);
-  elsif at_position > c.position then
-    answer := ahead;
+  put_back := 0;
+  if here > c.handed then
+    answer := '{"do": "stop", "acked": 0, "put_back": 0, "error": "replica_ahead"}';
     return;
-  else
-    if at_position = 0 then
-      known := c.epoch;
+  end if;
+  while (here, here_batch) <> (head, head_batch) loop
+    if here >= head then
+      b := libsql_sync.version_at(c.epoch, here, here_batch);
+      forward := b || forward;
+      here := here - 1;
+      here_batch := b.prev;
     else
-      select v.batch into known from libsql_sync.batches v
-      where v.epoch = c.epoch and v.position = at_position and v.state <> 'pending';
+      b := libsql_sync.version_at(c.epoch, head, head_batch);
+      back := back || b;
+      head := head - 1;
+      head_batch := b.prev;
     end if;
-    if known is distinct from at ->> 'batch' then
-      answer := libsql_sync.begin_again(at,
-        'the replica at position ' || at_position || ' holds a batch that is not on record', 0);
+    if b.batch is null then
+      answer := libsql_sync.begin_again(at, format('the replica at position %s holds a batch that is not on record', at ->> 'position'));
       return;
     end if;
+  end loop;
+
+  foreach b in array back loop
+    if not libsql_sync.put_back(b) then
+      answer := libsql_sync.begin_again(at, format('position %s cannot be put back: messages of it are gone', b.position));
+      return;
+    end if;
+    put_back := put_back + 1;
+  end loop;
+  foreach b in array forward loop
+    acked := acked + libsql_sync.settle(b);
+  end loop;
+  -- More was parked than is on record: the source was restored to a time before that.
+  -- The walk finds it again.
+  if forward <> '{}' and (at ->> 'dead_letters')::bigint > b.dead_letters + jsonb_array_length(b.parked) then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
   end if;
-  if proved.batch is not null then
-    perform libsql_sync.trim();
-    moved.position := proved.position;
-    moved.batch := proved.batch;
+  if forward <> '{}' then
+    perform libsql_sync.trim_versions();
   end if;
-  -- More was parked than is on record: the source was restored to a time before
-  -- that. The walk finds it again.
-  if (at ->> 'dead_letters')::bigint > proved.dead_letters + jsonb_array_length(proved.parked) then
-    update libsql_sync.chain set reopen = true where id = 1;
-    moved.reopen := true;
-  end if;
+  select * into moved from libsql_sync.chain where id = 1;
 end
 $$;
-comment on function libsql_sync.prove(libsql_sync.chain, jsonb) is
-  'Settles the one or two batches that the replica''s row proves applied: the chain after it, how many messages left the queue, and the answer of the claim if it ends here.';
+comment on function libsql_sync.move_head(libsql_sync.chain, jsonb) is
+  'Moves the head to where the replica stands: the chain after it, how many messages left the queue, how many positions were put back, and the answer of the claim if it ends here.';
+
+-- Oldest first, a few each time: more than one sync adds. What is above the head may
+-- still land, whenever it was handed out.
+create or replace function libsql_sync.trim_versions(versions_max integer default 8)
+returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  b libsql_sync.batches;
+  trimmed integer := 0;
+begin
+  for b in
+    select v.* from libsql_sync.batches v, libsql_sync.chain c
+    where (v.epoch <> c.epoch or v.position <= c.position and v.batch <> c.batch)
+      and coalesce(v.settled_at, v.handed_at) < clock_timestamp() - c.replay_window
+    order by v.epoch = c.epoch, v.position
+    limit versions_max
+  loop
+    if b.state = 'settled' then
+      delete from pgmq.a_replicate_data_libsql a
+      using unnest(b.msg_ids) r
+      where a.msg_id >= lower(r) and a.msg_id < upper(r);
+    end if;
+    delete from libsql_sync.batches v
+    where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
+    trimmed := trimmed + 1;
+  end loop;
+  return trimmed;
+end
+$$;
+comment on function libsql_sync.trim_versions(integer) is
+  'Forgets versions that are older than the replay window, with their archived messages. In: how many at most. Returns how many.';
 
 -- supabase/sql/55_claim.sql
 
--- The worker's one call: settle what the replica proves, and hand out the next batch.
+-- The worker's one call: move the head to where the replica stands, and hand out the next
+-- version.
 --
--- Its steps: 1. whose replica is it, 2. does it have the schema, 3. what
--- does it prove, 4. what did it lose, 5. what is pending, 6. the next version from one
--- snapshot, 7. the answer. The chain's row is locked first; the steps are VOLATILE, so
--- that each later statement takes a new snapshot. admit() is in 52_epoch, prove() in
--- 54_ack, held_walk() in 40_walk, read_page() in 42_read_page, queue_head() in 31_queue_head.
+-- Its steps: 1. whose replica is it, 2. does it have the schema, 3. where does it stand,
+-- 4. the next version from one snapshot, recorded before 5. the answer. The chain's row is
+-- locked first; the steps are VOLATILE, so that each later statement takes a new snapshot.
+-- admit() is in 52_epoch, move_head() in 54_settle, held_walk() in 40_walk, read_page() in
+-- 42_read_page, read_changes() in 31_queue_head.
 
 create or replace function libsql_sync.require_read_committed()
 returns void
@@ -3135,8 +3313,8 @@ comment on function libsql_sync.require_read_committed() is
   'Refuses a claim in a transaction whose later statements would not see what was committed before the chain''s lock was got.';
 
 -- The answer comes in pieces of a text: some MB in one piece would be copied a dozen
--- times on their way, and as json parsed for nothing. A batch that was handed out ahead
--- is never issued again, but may be settled: a worker that lost it gets another.
+-- times on their way, and as json parsed for nothing. Nothing is ever handed out again:
+-- what was lost is claimed anew, and whichever version lands is on record.
 create or replace function libsql_sync.claim(request json)
 returns text[]
 language plpgsql
@@ -3151,13 +3329,11 @@ declare
   ahead libsql_sync.batches;
   w libsql_sync.walks;
   answer text;
-  proof record;
-  choice record;
+  head record;
   f record;
+  busy text[];
   source_time timestamptz;
   h record;
-  parked jsonb;
-  pieces text[];
 begin
   perform libsql_sync.require_read_committed();
   -- The lock comes first, by a statement of its own: a snapshot taken before it
@@ -3166,7 +3342,7 @@ begin
   -- sync.
   select * into c from libsql_sync.chain where id = 1 for update;
   if c.lease is null or c.lease is distinct from request ->> 'lease' then
-    return array['{"do": "busy", "acked": 0}'];
+    return array['{"do": "busy", "acked": 0, "put_back": 0}'];
   end if;
   update libsql_sync.chain set
     lease_until = clock_timestamp() + make_interval(secs => (request ->> 'seconds')::float8),
@@ -3178,184 +3354,106 @@ begin
 
   -- The messages of a queue that is gone went with it, and the new one may give their
   -- numbers again.
-  if c.floor_queue <> 'pgmq.q_replicate_data_libsql'::regclass then
-    update libsql_sync.chain set floor_queue = null where id = 1;
+  if libsql_sync.is_other_queue(c) then
+    update libsql_sync.chain set floor_queue = null, floor = 0 where id = 1;
     perform libsql_sync.begin_epoch('the queue is another one: it was dropped, or restored without its messages', false);
-    select * into c from libsql_sync.chain where id = 1;
   end if;
+  select * into c from libsql_sync.chain where id = 1;
 
-  -- 1. and 2. Whose replica is it, and does it have the schema?
+  -- 1. and 2.
   answer := libsql_sync.admit(c, at, request);
   if answer is not null then
     return array[answer];
   end if;
-  -- 3. What does it prove?
-  select * into proof from libsql_sync.prove(c, at);
-  if proof.answer is not null then
-    return array[proof.answer];
+  -- 3.
+  select * into head from libsql_sync.move_head(c, at);
+  if head.answer is not null then
+    return array[head.answer];
   end if;
-  c := proof.moved;
-
-  -- 4. and 5. Which batch: a recorded one again, or a new one?
-  select * into choice from libsql_sync.choose(c, at, request);
-  b := choice.recorded;
-  ahead := choice.ahead;
-  if choice.kind = 'none' then
-    return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
-  end if;
-  if ahead.batch is not null then
-    -- Where its page leaves the walk: the replica refuses another page there.
-    at := at || coalesce((request -> 'upto')::jsonb, '{}');
-  end if;
-  if (request ->> 'messages_max')::integer = 0 then
-    return array[(jsonb_build_object('do', 'settled', 'acked', proof.acked, 'behind', c.position - (at ->> 'position')::bigint)
-      || libsql_sync.end_sync(request, proof.acked))::text];
+  c := head.moved;
+  if (request ->> 'rows_max')::integer = 0 then
+    return array[(jsonb_build_object('do', 'settled', 'acked', head.acked, 'put_back', head.put_back)
+      || libsql_sync.end_sync(request, head.acked))::text];
   end if;
 
-  if choice.kind <> 'new' then
-    select r.*, null::text[] as page into h from libsql_sync.recorded(b) r;
-    -- No batch: it was trimmed.
-    if h.messages is distinct from b.messages then
-      return array[libsql_sync.begin_again(at,
-        'position ' || (at ->> 'position')::bigint + 1 || ' cannot be repeated: messages of it are gone', proof.acked)];
+  -- 4. On top of the head, or of a version that is being applied on top of that.
+  answer := json_build_object('do', 'none', 'acked', head.acked, 'put_back', head.put_back);
+  if request ->> 'ahead' is not null then
+    ahead := libsql_sync.version_at(c.epoch, c.position + 1, request ->> 'ahead');
+    if ahead.prev is distinct from c.batch or c.walk_wanted > c.walk_opened or ahead.drained and ahead.upto is null then
+      return array[answer];
     end if;
-    -- The page that repaired what was parked is lost: the replica is not complete
-    -- before the walk came through again.
-    b.reopen := b.reopen or choice.kind = 'replay' and b.position <= c.letters_closed;
-  else
-    -- 6. The next one, from one snapshot, recorded before it is answered. A page
-    -- rides only if the batch takes every message its snapshot could see.
-    select * into f from libsql_sync.floor(c);
-    source_time := clock_timestamp();
-    if request -> 'page' is not null and not c.reopen then
-      w := libsql_sync.held_walk(c, at, (request #>> '{page,scrub}')::boolean);
-    end if;
-    select d.*, pg_current_snapshot()::text as snapshot,
-      case when d.drained and w.walk_gen is not null
-        then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.messages) end as page
-    into h
-    from libsql_sync.queue_head(f.lowest, coalesce(ahead.msg_ids, '{}'),
-      (request ->> 'messages_max')::integer, (request ->> 'bytes_max')::integer) d;
-    if libsql_sync.note_unqueued(c) or h.uncaptured then
-      -- Left to the next claim, which begins a walk and not a page.
-      if ahead.batch is not null then
-        return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
-      end if;
-      c.reopen := true;
-      h.page := null;
-    end if;
-    if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
-      perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-        else greatest(f.lowest, least(f.settled, lower(h.msg_ids), lower(ahead.msg_ids))) end);
-    end if;
-    parked := case when h.messages > 0 then libsql_sync.still_aside(h.msg_ids) else '[]' end;
-    -- Or the one before may bring whole what this one would leave out.
-    if ahead.batch is not null and (h.messages = 0 and h.page is null or parked <> '[]') then
-      return array[json_build_object('do', 'none', 'acked', proof.acked)::text];
-    end if;
-    if h.messages = 0 and (at ->> 'drained')::integer = 1 and h.page is null and not c.reopen then
-      return array[(jsonb_build_object('do', 'idle', 'acked', proof.acked, 'behind', 0)
-        || libsql_sync.end_sync(request, proof.acked))::text];
-    end if;
-    b := libsql_sync.record_next(c, ahead, h.msg_ids, h.messages, h.drained, h.snapshot, source_time, parked);
+    at := at || coalesce(ahead.upto, '{}');
   end if;
+  select * into f from libsql_sync.floor(c);
+  if request -> 'page' is not null and c.walk_wanted = c.walk_opened and (ahead.batch is null or ahead.upto is not null) then
+    w := libsql_sync.held_walk(c, at, (request #>> '{page,scrub}')::boolean);
+  end if;
+  busy := libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, (request ->> 'rows_max')::integer));
+  busy := array(select t.name from libsql_sync.tables t where t.name <> all (busy));
+  source_time := clock_timestamp();
+  select d.*, pg_current_snapshot()::text as snapshot,
+    case when w.walk_gen is not null and not d.opens
+      then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.drained and d.messages = 0) end as page
+  into h
+  from libsql_sync.read_changes(f.lowest, ahead, busy,
+    (request ->> 'rows_max')::integer, (request ->> 'bytes_max')::bigint) d;
+  if libsql_sync.note_unqueued(c) or h.opens then
+    if ahead.batch is not null then
+      return array[answer];
+    end if;
+    -- A page that was read beside it is not handed out: the walk begins anew.
+    h.page := null;
+    update libsql_sync.chain set walk_wanted = walk_wanted + case when h.opens then 1 else 0 end
+    where id = 1 returning * into c;
+  end if;
+  if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
+    perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
+      else greatest(f.lowest, least(f.settled, h.first, lower(ahead.msg_ids), ahead.cut_id)) end);
+  end if;
+  if h.messages = 0 and h.cut_id is null and h.page is null and c.walk_wanted = c.walk_opened then
+    if ahead.batch is not null then
+      return array[answer];
+    elsif (at ->> 'drained')::integer = 1 or not h.drained then
+      return array[(jsonb_build_object('do', 'idle', 'acked', head.acked, 'put_back', head.put_back)
+        || libsql_sync.end_sync(request, head.acked))::text];
+    end if;
+  end if;
+  b := libsql_sync.record_next(c, ahead, h.msg_ids, h.messages, h.cut_id, h.cut_count, h.truncated,
+    h.drained, h.snapshot, source_time, h.page);
 
-  -- 7. Hand it out. "dead_letters" are those open when it was first claimed; what it
-  -- parks comes on top.
-  pieces := array_prepend('{"page": '::text, coalesce(h.page, array['null']));
-  pieces := pieces || ', "messages": ['::text;
-  pieces := pieces || coalesce(h.envelopes, '');
-  pieces := pieces || ('], ' || substr(json_build_object(
-    'do', 'batch', 'kind', choice.kind, 'acked', proof.acked,
-    'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
-    'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
-    'dead_letters', b.dead_letters, 'parked', b.parked, 'reopen', b.reopen)::text, 2));
-  return pieces;
+  -- 5. "dead_letters" are those open now; what it parks comes on top.
+  return array['{"page": '] || coalesce(h.page, array['null']) || array[', "tables": [']
+    || h.pieces || array[concat('], ', substr(json_build_object(
+      'do', 'batch', 'acked', head.acked, 'put_back', head.put_back,
+      'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
+      'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
+      'dead_letters', b.dead_letters, 'reopen', b.opens is not null,
+      'messages', b.messages, 'unusable', h.unusable)::text, 2))];
 end
 $$;
 comment on function libsql_sync.claim(json) is
-$$The next batch for a replica that stands at "row", after settling what the row proves applied.
-In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "messages_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "split": {"batch", "messages"}?, "ahead": batch?, "upto": {"walk_gen", "walk_at"}?, "take_over": boolean?}
-Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, ...}; of a batch {"page", "messages", "kind", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "parked", "reopen"}.
-"ahead" names the batch that is being applied on top of "row": the answer is the one after it, or none; "upto" is where that batch's page leaves the walk. "split" takes the first messages only of a pending batch. "take_over" makes the replica of another source ours, emptied. With "messages_max" 0 it settles and hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
+$$The next version for a replica that stands at "row", after the head was moved there.
+In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "rows_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "ahead": batch?, "take_over": boolean?}
+Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
+"ahead" names the version that is being applied on top of "row": the answer is one after it, or none. "take_over" makes the replica of another source ours, emptied. With "rows_max" 0 it hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
 
--- Steps 4 and 5.
-create or replace function libsql_sync.choose(
-  c libsql_sync.chain, at jsonb, request json,
-  out kind text, out recorded libsql_sync.batches, out ahead libsql_sync.batches
-)
-language plpgsql
+create or replace function libsql_sync.is_other_queue(c libsql_sync.chain)
+returns boolean
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  at_position constant bigint := at ->> 'position';
-begin
-  if at_position < c.position then
-    -- It lost batches: the same again, from the archive.
-    select * into recorded from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = at_position + 1 and v.state = 'acked';
-    kind := 'replay';
-  else
-    -- A batch is pending: the same again, its newest version.
-    select * into recorded from libsql_sync.batches v
-    where v.epoch = c.epoch and v.position = c.position + 1
-      and (not v.ahead or v.batch = request ->> 'ahead')
-    order by v.version desc limit 1;
-    kind := case when recorded.batch is null then 'new' else 'again' end;
-  end if;
-
-  if request ->> 'ahead' is not null then
-    -- The one before leaves something: messages, or what its page does not reach.
-    if recorded.batch is distinct from request ->> 'ahead' or kind <> 'again' or c.reopen
-      or recorded.drained and request -> 'upto' is null then
-      kind := 'none';
-      return;
-    end if;
-    ahead := recorded;
-    kind := 'new';
-  elsif kind = 'again' and recorded.batch = request #>> '{split,batch}'
-    and recorded.messages > (request #>> '{split,messages}')::integer then
-    recorded := libsql_sync.split_batch(c, recorded, (request #>> '{split,messages}')::integer);
-  end if;
-end
+  select coalesce(c.floor_queue <> 'pgmq.q_replicate_data_libsql'::regclass
+    -- Its numbering began again.
+    or libsql_sync.drawn() + 1 < c.floor, false)
 $$;
-comment on function libsql_sync.choose(libsql_sync.chain, jsonb, json) is
-  'Which batch a claim answers: kind "replay" or "again" with the recorded batch, "new" (on top of "ahead", if the claim is ahead), or "none".';
+comment on function libsql_sync.is_other_queue(libsql_sync.chain) is
+  'Whether the queue is not the one that the last claim has read.';
 
-create or replace function libsql_sync.split_batch(c libsql_sync.chain, b libsql_sync.batches, messages_max integer)
-returns libsql_sync.batches
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  select range_agg(int8range(i.msg_id, i.msg_id + 1)) into b.msg_ids
-  from (
-    select i from unnest(b.msg_ids) r
-    cross join lateral generate_series(lower(r), upper(r) - 1) i
-    order by i limit messages_max
-  ) i (msg_id);
-  b.batch := gen_random_uuid();
-  b.version := b.version + 1;
-  b.messages := messages_max;
-  b.drained := false;
-  b.snapshot := libsql_sync.snapshot_at(c.epoch, c.position);
-  b.parked := (
-    select coalesce(jsonb_agg(p order by n), '[]')
-    from jsonb_array_elements(b.parked) with ordinality p (p, n)
-    where b.msg_ids @> (p ->> 'msg_id')::bigint and not p ? 'open'
-  ) || libsql_sync.still_aside(b.msg_ids);
-  insert into libsql_sync.batches select b.*;
-  update libsql_sync.chain set reopen = reopen or b.reopen where id = 1;
-  return b;
-end
-$$;
-comment on function libsql_sync.split_batch(libsql_sync.chain, libsql_sync.batches, integer) is
-  'A version of a pending batch with its first messages only, for a replica that finds it too large for one transaction. The version before may still be settled, as it may be on its way.';
-
--- The record of step 6.
+-- The record of step 4.
 create or replace function libsql_sync.record_next(
   c libsql_sync.chain, ahead libsql_sync.batches, msg_ids int8multirange, messages integer,
-  drained boolean, snapshot text, source_time timestamptz, parked jsonb
+  cut_id bigint, cut_count integer, truncated text[], drained boolean, snapshot text, source_time timestamptz, page text[]
 )
 returns libsql_sync.batches
 language plpgsql
@@ -3363,43 +3461,52 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   b libsql_sync.batches;
+  page_head jsonb;
 begin
   b.epoch := c.epoch;
   b.position := coalesce(ahead.position, c.position) + 1;
   b.batch := gen_random_uuid();
   b.prev := coalesce(ahead.batch, c.batch);
-  b.version := 1 + (
-    select coalesce(max(v.version), 0) from libsql_sync.batches v
-    where v.epoch = b.epoch and v.position = b.position);
   b.msg_ids := record_next.msg_ids;
   b.messages := record_next.messages;
+  b.cut_id := record_next.cut_id;
+  b.cut_count := record_next.cut_count;
+  b.truncated := record_next.truncated;
   b.drained := record_next.drained;
-  -- Of what a batch leaves in the queue its snapshot would promise too much.
+  -- Of what a version leaves in the queue its own snapshot would promise too much.
+  -- '3:3:' sees no transaction.
   b.snapshot := case when record_next.drained then record_next.snapshot
-    else libsql_sync.snapshot_at(c.epoch, c.position) end;
+    else coalesce(ahead.snapshot, (libsql_sync.version_at(c.epoch, c.position, c.batch)).snapshot, '3:3:') end;
   b.source_time := record_next.source_time;
   b.dead_letters := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
-    + jsonb_array_length(coalesce(ahead.parked, '[]')) - jsonb_array_length(record_next.parked);
-  b.parked := record_next.parked;
-  b.state := 'pending';
-  b.reopen := c.reopen;
-  b.ahead := ahead.batch is not null;
+    + jsonb_array_length(coalesce(ahead.parked, '[]'));
+  b.parked := '[]';
+  b.opens := case when c.walk_wanted > c.walk_opened then c.walk_wanted end;
+  -- The last piece of a page is its answer without cells.
+  page_head := ('{' || substr(page[cardinality(page)], 3))::jsonb;
+  b.upto := case when page_head ->> 'kind' <> 'scrub' and page_head ->> 'half' = 'forward'
+      and (page_head ->> 'upto')::jsonb ->> 'table' = page_head ->> 'table'
+      and (page_head ->> 'upto')::jsonb ->> 'half' = 'forward'
+    then jsonb_build_object('walk_gen', page_head -> 'walk_gen', 'walk_at', page_head -> 'upto') end;
+  b.handed_at := clock_timestamp();
+  b.state := 'handed';
+  b.closed := '[]';
+  b.opened := '{}';
   insert into libsql_sync.batches select b.*;
-  -- What remains in the queue may be older than what bypassed it.
-  update libsql_sync.chain set reopen = c.reopen and not record_next.drained where id = 1;
+  update libsql_sync.chain set handed = greatest(handed, b.position) where id = 1;
   return b;
 end
 $$;
-comment on function libsql_sync.record_next(libsql_sync.chain, libsql_sync.batches, int8multirange, integer, boolean, text, timestamptz, jsonb) is
-  'Records a new version of the next position, before it is handed out.';
+comment on function libsql_sync.record_next(libsql_sync.chain, libsql_sync.batches, int8multirange, integer, bigint, integer, text[], boolean, text, timestamptz, text[]) is
+  'Records a version, before it is handed out.';
 
 -- supabase/sql/56_park.sql
 
--- Parking: changes that the replica cannot take are recorded before the batch is applied
+-- Parking: rows that the replica cannot take are recorded before the version is applied
 -- without them, so that the rest can go on.
 
--- The set only grows. Changes of a batch that is replayed are dead letters at once, as
--- it was settled long ago.
+-- A version that can land next, or after the one that is being applied. One that cannot is
+-- not applied either: what it lacked would close a letter, or open one, for nothing.
 create or replace function libsql_sync.park(request json)
 returns json
 language plpgsql
@@ -3408,35 +3515,30 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
+  c libsql_sync.chain;
   b libsql_sync.batches;
-  fresh jsonb;
 begin
-  perform from libsql_sync.chain where id = 1 for update;
-  select * into b from libsql_sync.batches v
-  where v.epoch = request ->> 'epoch' and v.position = (request ->> 'position')::bigint
-    and v.batch = request ->> 'batch'
-    and v.state = case when request ->> 'kind' = 'replay' then 'acked' else 'pending' end;
-  if not found then
+  select * into c from libsql_sync.chain where id = 1 for update;
+  b := libsql_sync.version_at(request ->> 'epoch', (request ->> 'position')::bigint, request ->> 'batch');
+  if b.state is distinct from 'handed' or b.epoch <> c.epoch or not (
+    b.position = c.position + 1 and b.prev = c.batch
+    or b.position = c.position + 2 and (libsql_sync.version_at(c.epoch, c.position + 1, b.prev)).prev = c.batch)
+  then
     return '{"do": "gone"}';
   end if;
-  select coalesce(jsonb_agg(n.change order by n.n), '[]') into fresh
-  from jsonb_array_elements((request -> 'changes')::jsonb) with ordinality n (change, n)
-  where not exists (
-    select from jsonb_array_elements(b.parked) p
-    where p - 'reason' = n.change - 'reason'
-  );
-  update libsql_sync.batches v set parked = v.parked || fresh
+  update libsql_sync.batches v set parked = v.parked || (
+    select coalesce(jsonb_agg(n.parked order by n.n), '[]')
+    from jsonb_array_elements((request -> 'rows')::jsonb) with ordinality n (parked, n)
+    where not exists (
+      select from jsonb_array_elements(v.parked) p where p - 'reason' = n.parked - 'reason'))
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
-  if b.state = 'acked' then
-    perform libsql_sync.dead_letter(b, fresh);
-  end if;
   return '{"do": "parked"}';
 end
 $$;
 comment on function libsql_sync.park(json) is
-$$Records that changes of a pending batch are left out of it.
-In: {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
-Out: {"do": "parked" | "gone"}; "gone" if the batch is not pending any more.$$;
+$$Records that rows are left out of a version.
+In: {"epoch", "position", "batch", "rows": [{"table", "key", "reason"}]}; the key is null for a message that names none.
+Out: {"do": "parked" | "gone"}; "gone" if the version cannot be the next one any more.$$;
 
 -- supabase/sql/57_bookmark.sql
 
@@ -3531,20 +3633,19 @@ comment on function libsql_sync.verify(boolean, text) is
   'Asks for a walk that compares every cell and counts what differs; with repair it repairs as well. Of one table, or of all. Returns its walk_gen.';
 
 create or replace function libsql_sync.dead_letters()
-returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text, message jsonb)
+returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select m.msg_id, (m.message ->> 'parked_at')::timestamptz, m.message ->> 'table',
-    nullif(m.message -> 'key', 'null'), m.message ->> 'reason', m.message -> 'message'
+    nullif(m.message -> 'key', 'null'), m.message ->> 'reason'
   from pgmq.q_replicate_data_libsql_dlq m
   order by m.msg_id
 $$;
 comment on function libsql_sync.dead_letters() is
   'The open dead letters: the rows that the replica lacks, or has as they were before, and why.';
 
--- Never the old change itself, which could overwrite newer state. A message without a key
--- brings its whole table.
+-- A letter without a key brings its whole table.
 create or replace function libsql_sync.redrive(ids bigint[] default null)
 returns integer
 language plpgsql
@@ -3576,7 +3677,7 @@ begin
 end
 $$;
 comment on function libsql_sync.redrive(bigint[]) is
-  'Tries dead letters again, those named or all: the row as it is now, on a drained batch. Returns how many are tried; those of tables that are not listed cannot be.';
+  'Tries dead letters again, those named or all: the row as it is now. Returns how many are tried; those of tables that are not listed cannot be.';
 
 create or replace function libsql_sync.discard(ids bigint[] default null)
 returns integer
@@ -3645,37 +3746,6 @@ end
 $$;
 comment on function libsql_sync.cap_queue() is
   'If the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no cap), drops what it holds and begins a new epoch without a wipe: the walk then brings every row as it is. Returns whether it did.';
-
--- A replica that stands at a forgotten position begins a new epoch without a wipe. Of
--- older epochs only their names are ever asked for.
-create or replace function libsql_sync.forget(positions_kept bigint default 10000, rows_max integer default 8)
-returns integer
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  c libsql_sync.chain;
-  forgotten integer;
-begin
-  select * into c from libsql_sync.chain where id = 1;
-  delete from libsql_sync.batches b
-  where b.state = 'trimmed' and (b.epoch, b.position, b.batch) in (
-    (select v.epoch, v.position, v.batch from libsql_sync.batches v
-     where v.epoch = c.epoch and v.position <= c.position - positions_kept and v.state = 'trimmed'
-     order by v.epoch, v.position limit rows_max)
-    union all
-    (select v.epoch, v.position, v.batch from libsql_sync.batches v
-     where v.epoch < c.epoch and v.state = 'trimmed' limit rows_max)
-    union all
-    (select v.epoch, v.position, v.batch from libsql_sync.batches v
-     where v.epoch > c.epoch and v.state = 'trimmed' limit rows_max)
-  );
-  get diagnostics forgotten = row_count;
-  return forgotten;
-end
-$$;
-comment on function libsql_sync.forget(bigint, integer) is
-  'Deletes trimmed positions but for the newest, a few each time. In: how many positions stay, and how many rows are deleted at most. Returns how many were.';
 
 -- chain.cron_run is how far the table was searched, so that a table full of other jobs'
 -- runs is read once. Answers of pg_net are left to pg_net, which drops them after some
@@ -3749,11 +3819,12 @@ begin
     return 0;
   end if;
   update libsql_sync.chain set ticked_at = started where id = 1;
+  total := libsql_sync.trim_cron_runs();
   for i in 1..25 loop
-    perform libsql_sync.trim();
-    exit when clock_timestamp() > started + interval '200 milliseconds';
+    gone := libsql_sync.trim_versions();
+    total := total + gone;
+    exit when gone = 0 or clock_timestamp() > started + interval '200 milliseconds';
   end loop;
-  total := libsql_sync.forget(rows_max => rows_max) + libsql_sync.trim_cron_runs();
 
   -- Messages that were put back by hand, under the ids they had.
   update libsql_sync.chain h set floor = 0
@@ -3766,7 +3837,7 @@ begin
     select v.msg_id from pgmq.a_replicate_data_libsql v
     where v.archived_at < least(
       clock_timestamp() - c.replay_window,
-      (select min(b.acked_at) from libsql_sync.batches b where b.state = 'acked')) - interval '1 minute'
+      (select min(b.settled_at) from libsql_sync.batches b)) - interval '1 minute'
     order by v.archived_at limit rows_max);
   get diagnostics gone = row_count;
   total := total + gone;
@@ -4654,7 +4725,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   what text;
-  oldest constant timestamptz := (select min(b.acked_at) from libsql_sync.batches b where b.state = 'acked');
+  oldest constant timestamptz := (select min(b.settled_at) from libsql_sync.batches b);
   bytes constant bigint := pg_total_relation_size('pgmq.a_replicate_data_libsql');
 begin
   level := 'ok';
@@ -4950,12 +5021,13 @@ set enable_seqscan = off
 as $$
   select not c.paused and (
     exists (select from pgmq.q_replicate_data_libsql m where m.msg_id >= c.floor)
-    or c.reopen
+    or c.walk_wanted > c.walk_opened
     or c.seen is null
     or c.seen ->> 'epoch' <> c.epoch
     or (c.seen ->> 'position')::bigint <> c.position
     or coalesce(c.seen ->> 'schema_hash' <> (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1), false)
-    or exists (select from libsql_sync.batches b where b.epoch = c.epoch and b.position = c.position + 1)
+    -- What the last claim handed out may be applied, and not settled.
+    or exists (select from libsql_sync.batches b where b.epoch = c.epoch and b.position > c.position and b.handed_at > c.seen_at)
     or ((c.seen ->> 'walk_done')::integer = 0 and c.refill)
     or exists (
       select from libsql_sync.walks w where w.kind <> 'scrub' and (

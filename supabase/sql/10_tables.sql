@@ -1,8 +1,8 @@
 -- Every table of libsql_sync, once, each column with its comment (\d+ shows them);
 -- then row level security on them and on the queues, and the first epoch.
 --
--- None holds a value of a replicated row, but keys name rows in chain.seen,
--- batches.parked and walks.keys. The values are in PGMQ's queue tables.
+-- None holds a value of a replicated row; keys name rows, in chain.seen, batches and
+-- walks.keys, and in the messages of PGMQ's queues.
 -- A column that a later version adds stands in its table, and in an
 -- "alter table ... add column if not exists" below it for databases that have the
 -- table already.
@@ -53,7 +53,9 @@ create table if not exists libsql_sync.chain (
   seen_at timestamptz,
   scrub_rows integer not null default 1000,
   refill boolean not null default true,
-  reopen boolean not null default false,
+  handed bigint not null default 0,
+  walk_wanted bigint not null default 0,
+  walk_opened bigint not null default 0,
   paused boolean not null default false,
   queue_mb_max integer default 1024,
   cron_run bigint not null default 0,
@@ -77,8 +79,8 @@ create table if not exists libsql_sync.chain (
 comment on table libsql_sync.chain is 'One row: the position up to which the replica has proved its batches. Its row lock serialises every move.';
 comment on column libsql_sync.chain.id is 'Always 1.';
 comment on column libsql_sync.chain.epoch is 'The epoch in force.';
-comment on column libsql_sync.chain.position is 'How many batches of the epoch are settled.';
-comment on column libsql_sync.chain.batch is 'The id of the batch that was settled last; at position 0 the epoch''s own.';
+comment on column libsql_sync.chain.position is 'The position of the head: the version that was settled last.';
+comment on column libsql_sync.chain.batch is 'The head''s id; at position 0 the epoch''s own.';
 comment on column libsql_sync.chain.lease is 'The token of the sync that is running. It saves work; no safety rests on it.';
 comment on column libsql_sync.chain.lease_until is 'When the lease ends by itself.';
 comment on column libsql_sync.chain.replay_window is 'How long the archive keeps what was settled, for a replica that loses its latest commits.';
@@ -86,7 +88,9 @@ comment on column libsql_sync.chain.seen is 'The replica''s row as the last clai
 comment on column libsql_sync.chain.seen_at is 'When the last claim was.';
 comment on column libsql_sync.chain.scrub_rows is 'How many rows the background check compares in one sync. 0: none. Set by scrub().';
 comment on column libsql_sync.chain.refill is 'Whether a replica that was not walked yet is filled without being asked.';
-comment on column libsql_sync.chain.reopen is 'Rows may have bypassed the queue: the next drained batch makes the replica start a walk over everything.';
+comment on column libsql_sync.chain.handed is 'The highest position of the epoch that was handed out.';
+comment on column libsql_sync.chain.walk_wanted is 'How often something may have bypassed the queue, so that the replica must walk everything again.';
+comment on column libsql_sync.chain.walk_opened is 'Up to which of those times a settled version has opened the walk.';
 comment on column libsql_sync.chain.paused is 'Whether the worker is paused. Set by pause() and resume().';
 comment on column libsql_sync.chain.queue_mb_max is 'The cap on the queue''s size on disk. Past it the queue is dropped and every table walked. Null: no cap.';
 comment on column libsql_sync.chain.cron_run is 'How far cron.job_run_details was searched for runs of our jobs to trim.';
@@ -104,7 +108,7 @@ comment on column libsql_sync.chain.wake_misses is 'How many calls in a row had 
 comment on column libsql_sync.chain.scrubbed_at is 'When a sync was last allowed to scrub.';
 comment on column libsql_sync.chain.ticked_at is 'When the cron job last ran through.';
 comment on column libsql_sync.chain.lag_ms is 'How long the oldest change had waited when the last sync began.';
-comment on column libsql_sync.chain.totals is 'Sums over all syncs: syncs, failed, processed, parked, batches, replays, ms.';
+comment on column libsql_sync.chain.totals is 'Sums over all syncs: syncs, failed, processed, parked, batches, ms; and replays, the positions that were put back.';
 comment on column libsql_sync.chain.alerted is 'Which alerts the alert webhook has been sent, and the counts at that time.';
 
 -- A sequence: no writer waits for it, and it grows nothing.
@@ -116,38 +120,49 @@ create table if not exists libsql_sync.batches (
   position bigint not null,
   batch text not null,
   prev text not null,
-  version integer not null,
   msg_ids int8multirange not null,
   messages integer not null,
+  cut_id bigint,
+  cut_count integer,
+  cut_keys jsonb,
+  truncated text[] not null default '{}',
   drained boolean not null,
   snapshot text not null,
   source_time timestamptz not null,
   dead_letters integer not null,
   parked jsonb not null default '[]',
-  state text not null default 'pending' check (state in ('pending', 'acked', 'trimmed')),
-  acked_at timestamptz,
-  reopen boolean not null default false,
-  ahead boolean not null default false,
+  opens bigint,
+  upto jsonb,
+  handed_at timestamptz not null default clock_timestamp(),
+  state text not null default 'handed' check (state in ('handed', 'settled')),
+  settled_at timestamptz,
+  closed jsonb not null default '[]',
+  opened bigint[] not null default '{}',
   primary key (epoch, position, batch)
 );
-create index if not exists batches_acked on libsql_sync.batches (acked_at) where state = 'acked';
-comment on table libsql_sync.batches is 'What each position contains. A pending position may have several versions.';
+comment on table libsql_sync.batches is 'Every version of every position that was handed out inside the replay window: a tree, as each names the one before it.';
 comment on column libsql_sync.batches.epoch is 'Its epoch.';
 comment on column libsql_sync.batches.position is 'Its position in the chain, from 1.';
 comment on column libsql_sync.batches.batch is 'The random id of this version.';
-comment on column libsql_sync.batches.prev is 'The id of the batch before it. The replica applies it on top of that one only.';
-comment on column libsql_sync.batches.version is 'The number of this version at its position, from 1.';
-comment on column libsql_sync.batches.msg_ids is 'The messages of the queue that it covers.';
+comment on column libsql_sync.batches.prev is 'The id of the version before it. The replica applies it on top of that one only.';
+comment on column libsql_sync.batches.msg_ids is 'The messages that it covers whole.';
 comment on column libsql_sync.batches.messages is 'How many messages that is.';
-comment on column libsql_sync.batches.drained is 'Whether it takes every message that its snapshot could see.';
+comment on column libsql_sync.batches.cut_id is 'The message of which it covers the first keys only, or null.';
+comment on column libsql_sync.batches.cut_count is 'How many keys of that message it covers.';
+comment on column libsql_sync.batches.cut_keys is 'Those keys, while it is settled.';
+comment on column libsql_sync.batches.truncated is 'The tables that it empties, as its snapshot had no row of them.';
+comment on column libsql_sync.batches.drained is 'Whether it and those before it cover every message that its snapshot could see.';
 comment on column libsql_sync.batches.snapshot is 'The snapshot whose every change is in the replica after it (pg_snapshot as text).';
-comment on column libsql_sync.batches.source_time is 'A time just before that snapshot.';
+comment on column libsql_sync.batches.source_time is 'A time just before its own snapshot.';
 comment on column libsql_sync.batches.dead_letters is 'How many dead letters were open when it was claimed.';
-comment on column libsql_sync.batches.parked is 'The changes it is applied without: [{"msg_id", "table", "key", "reason"}, ...].';
-comment on column libsql_sync.batches.state is 'pending: handed out. acked: settled, its messages are in the archive. trimmed: only its id is kept.';
-comment on column libsql_sync.batches.acked_at is 'When it was settled.';
-comment on column libsql_sync.batches.reopen is 'Whether it makes the replica start a walk over everything.';
-comment on column libsql_sync.batches.ahead is 'Whether it was handed out while the one before it was pending. It may be settled, but is never issued again.';
+comment on column libsql_sync.batches.parked is 'The rows it is applied without: [{"table", "key", "reason"}, ...].';
+comment on column libsql_sync.batches.opens is 'If it makes the replica start a walk over everything: chain.walk_wanted at that time.';
+comment on column libsql_sync.batches.upto is 'Where its page leaves the walk, {"walk_gen", "walk_at"}, if a version on top of it may go on from there.';
+comment on column libsql_sync.batches.handed_at is 'When it was handed out.';
+comment on column libsql_sync.batches.state is 'handed: handed out. settled: the replica has it, and its messages are in the archive.';
+comment on column libsql_sync.batches.settled_at is 'When it was settled.';
+comment on column libsql_sync.batches.closed is 'The dead letters that it closed when it was settled: [{"id", "at", "message"}, ...].';
+comment on column libsql_sync.batches.opened is 'The dead letters that it filed when it was settled.';
 
 create table if not exists libsql_sync.walks (
   walk_gen bigint generated always as identity primary key,

@@ -108,7 +108,7 @@ begin
       exception when lock_not_available then
         perform libsql_sync.locked_elsewhere(stale.relation);
       end;
-      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
     -- Definer: the writing user may neither read the queue nor write to it.
     execute format(
@@ -162,7 +162,7 @@ begin
       made := made + 1;
       -- Until now its writes bypassed the queue. So also before the replica was ever
       -- seen: the queue may hold rows that are gone.
-      update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
   end loop;
   return made;
@@ -194,7 +194,7 @@ begin
   loop
     execute format('drop trigger %I on %s', stale.name, stale.relation);
     -- A partition that was detached took its rows along.
-    update libsql_sync.chain set reopen = true where id = 1 and not reopen;
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
   end loop;
   -- Functions of tables that are not listed any more: none of them has a trigger now.
   for stale in

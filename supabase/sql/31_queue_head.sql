@@ -69,123 +69,6 @@ $$;
 comment on function libsql_sync.keep_floor(bigint) is
   'Records the floor, and how far it may rise next.';
 
--- pgmq.read is not used: it promises no order. Texts of some MB take long to copy: each
--- step hands on as few as it can.
-create or replace function libsql_sync.queue_head(
-  lowest bigint, besides int8multirange, messages_max integer, bytes_max integer,
-  out envelopes text, out msg_ids int8multirange, out messages integer, out drained boolean, out uncaptured boolean
-)
-language sql stable
-set search_path = pg_catalog, pg_temp
-set work_mem = '32MB'
-as $$
-  with rendered as materialized (
-    select * from (
-      select r.*, row_number() over w as n, sum(octet_length(r.text)) over w as bytes
-      from (
-        select m.msg_id, m.field, (m.message ->> 'table') collate "C" as table_name,
-          m.field is null and m.message ? 'failed' as uncaptured,
-          case when m.field is not null then m.message -> 'columns' end as columns,
-          case when m.field is not null then (m.message -> m.field -> 0)::text
-            else libsql_sync.envelope(m.message) end as text
-        from (
-          select q.msg_id, q.message,
-            -- Where its one row lies, if it has no more than that.
-            case when pg_column_size(q.message) <= 3000 and pg_column_compression(q.message) is null
-              and q.message -> 'v' = '1'
-              and jsonb_typeof(q.message -> 'table') = 'string'
-              and not q.message ?| '{deletes,oversize,truncate,failed}'
-              and jsonb_typeof(q.message -> 'columns') = 'array'
-            then case
-              when jsonb_typeof(q.message -> 'updates' -> 0) = 'array'
-                and q.message #> '{updates,1}' is null and not q.message ? 'rows' then 'updates'
-              when jsonb_typeof(q.message -> 'rows' -> 0) = 'array'
-                and q.message #> '{rows,1}' is null and not q.message ? 'updates' then 'rows'
-            end end as field
-          from (
-            select l.msg_id, l.message, sum(l.bytes) over w - l.bytes as bytes_before
-            from (
-              -- Nothing is decompressed to be left: three is what JSON is compressed to.
-              select m.msg_id, m.message, coalesce(pg_column_size(m.message), 0)
-                * case when pg_column_compression(m.message) is null then 1 else 3 end as bytes
-              from pgmq.q_replicate_data_libsql m
-              where m.msg_id >= lowest and not m.msg_id <@ besides
-              order by m.msg_id limit messages_max
-            ) l
-            window w as (order by l.msg_id rows unbounded preceding)
-          ) q
-          where q.bytes_before <= 2 * bytes_max::bigint
-          order by q.msg_id
-          offset 0
-        ) m
-        order by m.msg_id
-        offset 0
-      ) r
-      window w as (order by r.msg_id rows unbounded preceding)
-    ) r
-    where r.bytes <= bytes_max or r.n = 1
-  ), kinds as materialized (
-    select r.table_name, r.columns, r.field, min(r.msg_id) as first,
-      count(*) over t as of_table, row_number() over t - 1 as n,
-      string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
-      string_agg(r.text, ',' order by r.msg_id) as texts
-    from rendered r
-    where r.field is not null
-    group by r.table_name, r.columns, r.field
-    window t as (partition by r.table_name order by min(r.msg_id) rows between unbounded preceding and unbounded following)
-  ), mixed as materialized (
-    -- Tables that have other messages as well.
-    select distinct r.table_name from rendered r
-    where r.field is null and r.table_name is not null
-  ), parts as (
-    select k.first, concat('[["', k.ids, '"],{"v":1,"table":', to_json(k.table_name),
-      ',"columns":', k.columns, ',"', k.field, '":[', k.texts, ']}]') as part
-    from kinds k
-    where k.of_table = 1 and k.table_name not in (select m.table_name from mixed m)
-    union all
-    select o.first, concat('[["', o.ids, '"],{"v":1,"table":', to_json(o.table_name),
-      ',"kinds":', o.kinds, ',"of":[', o.places, '],"rows":[', o.texts, ']}]')
-    from (
-      select r.table_name, min(r.msg_id) as first,
-        (select json_agg(json_build_object('columns', l.columns, 'field', l.field) order by l.n)
-         from kinds l where l.table_name = r.table_name) as kinds,
-        string_agg(k.n::text, ',' order by r.msg_id) as places,
-        string_agg(r.msg_id::text, '","' order by r.msg_id) as ids,
-        string_agg(r.text, ',' order by r.msg_id) as texts
-      from rendered r
-      join kinds k on k.table_name = r.table_name and k.columns = r.columns and k.field = r.field
-      where k.of_table > 1 and k.table_name not in (select m.table_name from mixed m)
-      group by r.table_name
-    ) o
-    union all
-    select r.msg_id, case when r.field is null then concat('["', r.msg_id, '",', r.text, ']')
-      else concat('["', r.msg_id, '",{"v":1,"table":', to_json(r.table_name),
-        ',"columns":', r.columns, ',"', r.field, '":[', r.text, ']}]') end
-    from rendered r
-    where r.field is null or r.table_name in (select m.table_name from mixed m)
-  )
-  select
-    (select string_agg(p.part, ',' order by p.first) from parts p),
-    coalesce((
-      select range_agg(s.ids) from (
-        select int8range(min(r.msg_id), max(r.msg_id) + 1) as ids
-        from rendered r group by r.msg_id - r.n
-      ) s
-    ), '{}'),
-    (select count(*)::integer from rendered r),
-    (
-      select m.msg_id from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= coalesce((select max(r.msg_id) + 1 from rendered r), lowest)
-        and not m.msg_id <@ besides
-      order by m.msg_id limit 1
-    ) is null,
-    -- Capture could not render what a statement changed.
-    (select coalesce(bool_or(r.uncaptured), false) from rendered r)
-$$;
-comment on function libsql_sync.queue_head(bigint, int8multirange, integer, integer) is
-$$The head of the queue from the floor on in msg_id order, besides what is handed out, as far as the bounds on messages and bytes go (one message at least), and whether that was all. STABLE: it sees the caller's one snapshot. "uncaptured" says whether one of them reports that capture failed.
-"envelopes" are JSON texts [id, message], joined by commas. If all that a table has in them are messages of one row each, they come as one, [[id, ...], message], with a row for each id: their columns are named once. If these differ, "kinds" lists them, and "of" says which each row has.$$;
-
 -- Until the transactions that may have made such a change have ended, its rows are not to
 -- be seen: the walk starts over with each batch until then. Called after the batch's
 -- snapshot was taken: what that snapshot sees was counted before.
@@ -200,7 +83,7 @@ begin
   if counted = c.unqueued and c.unqueued_until is null then
     return false;
   end if;
-  update libsql_sync.chain set reopen = true, unqueued = counted, unqueued_until = case
+  update libsql_sync.chain set walk_wanted = walk_wanted + 1, unqueued = counted, unqueued_until = case
     when counted <> c.unqueued then pg_snapshot_xmax(pg_current_snapshot())
     when pg_snapshot_xmin(pg_current_snapshot()) < c.unqueued_until then c.unqueued_until end
   where id = 1;
@@ -210,28 +93,248 @@ $$;
 comment on function libsql_sync.note_unqueued(libsql_sync.chain) is
   'Whether capture counted changes that it could not queue, so that the walk starts over.';
 
--- The join by bounds uses the index; "msg_id <@ multirange" would scan.
-create or replace function libsql_sync.recorded(
-  b libsql_sync.batches, out envelopes text, out messages integer
+-- TRUNCATE, and ALTER TABLE where it rewrites, leave older snapshots an empty table: each
+-- table is locked before the snapshot that reads it is taken. Nobody waits for it.
+create or replace function libsql_sync.lock_tables(names text[])
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  name text;
+  held text[] := '{}';
+begin
+  foreach name in array names loop
+    begin
+      execute format('lock table public.%I in access share mode nowait', name);
+      held := held || name;
+    exception
+      when lock_not_available then
+        null;
+      when others then
+        if sqlstate like '40%' then raise; end if;
+        -- read_changes() finds out what is wrong with the table.
+        held := held || name;
+    end;
+  end loop;
+  return held;
+end
+$$;
+comment on function libsql_sync.lock_tables(text[]) is
+  'Locks listed tables against being emptied or rewritten, until the transaction ends. Returns those that another transaction does not have locked.';
+
+create or replace function libsql_sync.head_tables(lowest bigint, messages_max integer)
+returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array(
+    select distinct t.name
+    from (
+      select m.message ->> 'table' as name from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= lowest order by m.msg_id limit messages_max
+    ) h
+    join libsql_sync.tables t on t.name = h.name
+    order by t.name)
+$$;
+comment on function libsql_sync.head_tables(bigint, integer) is
+  'The listed tables that the head of the queue is about.';
+
+-- pgmq.read is not used: it promises no order. A message that a version ahead stands on
+-- has given away its first keys.
+create or replace function libsql_sync.head_keys(
+  lowest bigint, ahead libsql_sync.batches, busy text[], keys_max integer
+)
+returns table (
+  table_name text, is_listed boolean, ids bigint[], numbers bigint[], truncated boolean, walk boolean,
+  keys jsonb[], places bigint[], cut_count integer, unusable boolean
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+set work_mem = '32MB'
+as $$
+  with sized as (
+    select m.msg_id, m.message,
+      -- A key has 16 bytes at least, before it is compressed: messages that could not be
+      -- taken are not decompressed.
+      greatest(1, coalesce(pg_column_size(m.message), 0)
+        * case when pg_column_compression(m.message) is null then 1 else 3 end / 100) as least_keys
+    from pgmq.q_replicate_data_libsql m
+    where m.msg_id >= lowest and not m.msg_id <@ coalesce(ahead.msg_ids, '{}')
+      and coalesce(m.message ->> 'table' <> all (busy), true)
+    order by m.msg_id limit keys_max
+  ), told as (
+    select q.msg_id, q.message ->> 'table' as table_name, libsql_sync.message_kind(q.message) as kind,
+      libsql_sync.message_keys(q.message) as keys,
+      case when q.msg_id = ahead.cut_id then ahead.cut_count else 0 end as taken
+    from (
+      select s.msg_id, s.message, sum(s.least_keys) over w - s.least_keys as before
+      from sized s window w as (order by s.msg_id rows unbounded preceding)
+    ) q
+    where q.before < keys_max
+  ), chosen as materialized (
+    select c.*, l.name is not null as is_listed, cardinality(l.key) as key_length,
+      -- One message at least; of that one the first keys, if it has more.
+      case when c.n > keys_max then keys_max end as cut_count
+    from (
+      select t.*, n.n, row_number() over w as number, sum(n.n) over w as upto
+      from told t
+      cross join lateral (
+        select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
+      window w as (order by t.msg_id rows unbounded preceding)
+    ) c
+    left join libsql_sync.tables l on l.name = c.table_name
+    where c.upto <= keys_max or c.upto = c.n
+  ), keyed as (
+    select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
+      and not k.key @? '$[*] ? (@.type() != "string")' as usable
+    from (
+      select c.table_name, c.key_length, k.key, min(c.number * 1000000 + k.n) as place
+      from chosen c
+      cross join lateral jsonb_array_elements(
+        case when jsonb_typeof(c.keys) = 'array' then c.keys else '[]' end) with ordinality k (key, n)
+      where c.is_listed and c.kind = 'keys' and k.n > c.taken and k.n <= c.taken + coalesce(c.cut_count, c.n)
+      group by c.table_name, c.key_length, k.key
+    ) k
+  )
+  select c.table_name, c.is_listed, array_agg(c.msg_id order by c.number), array_agg(c.number order by c.number),
+    bool_or(c.kind = 'truncate'), bool_or(c.kind = 'walk'), k.keys, k.places, max(c.cut_count),
+    not c.is_listed or coalesce(k.unusable, false) or bool_or(c.kind = 'keys' and c.n = 0)
+  from chosen c
+  left join (
+    select k.table_name, bool_or(not k.usable) as unusable,
+      array_agg(k.key order by k.place) filter (where k.usable) as keys,
+      array_agg(k.place order by k.place) filter (where k.usable) as places
+    from keyed k group by k.table_name
+  ) k on k.table_name = c.table_name
+  group by c.table_name, c.is_listed, k.keys, k.places, k.unusable
+  order by min(c.number)
+$$;
+comment on function libsql_sync.head_keys(bigint, libsql_sync.batches, text[], integer) is
+$$What the head of the queue is about, in msg_id order from the floor, besides what the version "ahead" covers, and but for tables that are "busy". One row a table, by its first message:
+"ids" of its messages, and their "numbers" in the head; whether one empties the table, or could not name rows ("walk"); the distinct "keys", each with the "place" where it came first (number * 1,000,000 + place in the message); "cut_count", if the head is one message that has more keys than may be taken; and whether a message is "unusable".$$;
+
+create or replace function libsql_sync.changes_piece(
+  is_first boolean, relation oid, table_name text, truncated boolean, rows text[], gone jsonb, broken jsonb
+)
+returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array[concat(case when not is_first then ',' end, '{"table":', to_json(table_name), ',"truncate":', truncated, ',"columns":',
+      (select coalesce(json_agg(p.name), '[]') from libsql_sync.present_columns(relation, changes_piece.table_name) p), ',"rows":[')]
+    || rows
+    || array[concat('],"gone":', gone, ',"broken":', broken, '}')]
+$$;
+comment on function libsql_sync.changes_piece(boolean, oid, text, boolean, text[], jsonb, jsonb) is
+  'What a version does to one table, as pieces of JSON: {"table", "truncate", "columns", "rows", "gone", "broken"}.';
+
+-- STABLE: every query of it sees the caller's one snapshot. So a key that comes in many
+-- messages is read once, and the order of messages means nothing.
+create or replace function libsql_sync.read_changes(
+  lowest bigint, ahead libsql_sync.batches, busy text[], keys_max integer, bytes_max bigint,
+  out pieces text[], out unusable jsonb, out msg_ids int8multirange, out messages integer,
+  out cut_id bigint, out cut_count integer, out truncated text[], out drained boolean, out opens boolean,
+  out first bigint
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off set enable_seqscan = off set jit = off
 as $$
+declare
+  -- A cold cache makes 50,000 rows slow.
+  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
+  t record;
+  r record;
+  relation oid;
+  key_columns text[];
+  is_empty boolean;
+  taken integer;
+  covered bigint[] := '{}';
+  unread bigint;
 begin
-  if b.state = 'pending' then
-    select string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
-      count(*)
-    into envelopes, messages
-    from unnest(b.msg_ids) r
-    join pgmq.q_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
-  else
-    select string_agg('["' || m.msg_id || '",' || libsql_sync.envelope(m.message) || ']', ',' order by m.msg_id),
-      count(*)
-    into envelopes, messages
-    from unnest(b.msg_ids) r
-    join pgmq.a_replicate_data_libsql m on m.msg_id >= lower(r) and m.msg_id < upper(r);
+  pieces := '{}';
+  unusable := '[]';
+  truncated := '{}';
+  opens := false;
+  for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
+    first := least(first, t.ids[1]);
+    if t.unusable then
+      unusable := unusable || jsonb_build_object('table', case when length(t.table_name) < 64 then t.table_name end,
+        'reason', case when t.is_listed then 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
+          else 'a message of a table that schema.json does not list' end);
+    end if;
+    opens := opens or t.walk;
+    unread := null;
+    taken := 0;
+    relation := case when t.is_listed then to_regclass(format('public.%I', t.table_name)) end;
+    select l.key into key_columns from libsql_sync.tables l where l.name = t.table_name;
+    begin
+      if relation is null or libsql_sync.usable_key(relation, key_columns) is null then
+        -- It cannot be compared, and is left alone: the walk says so by name.
+        opens := opens or t.is_listed;
+      else
+        is_empty := false;
+        if t.truncated then
+          execute format('select not exists (select from %s)', relation::regclass) into is_empty;
+          -- If rows are there again, to empty the table would show one that never was:
+          -- the walk takes out what is gone.
+          opens := opens or not is_empty;
+        end if;
+        if is_empty then
+          truncated := truncated || t.table_name;
+          pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, true, '{}', '[]', '[]');
+        elsif t.keys is not null then
+          if bytes_max <= 0 or clock_timestamp() > until then
+            unread := t.places[1];
+          else
+            select * into r from libsql_sync.read_rows(relation, t.table_name, t.keys, true, bytes_max, until);
+            bytes_max := bytes_max - r.bytes;
+            taken := r.n;
+            unread := t.places[taken + 1];
+            pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, false, r.rows, r.gone, r.broken);
+          end if;
+        end if;
+      end if;
+    exception when others then
+      if libsql_sync.fault_of(sqlstate) = 'call' then raise; end if;
+      opens := true;
+      unread := null;
+    end;
+    -- Covered are those that come before the first key that was not read.
+    if unread is null and t.cut_count is null then
+      covered := covered || t.ids;
+    elsif cut_id is null and covered = '{}' and (t.cut_count is not null or unread / 1000000 = t.numbers[1]) then
+      cut_id := t.ids[1];
+      cut_count := case when unread is null then t.cut_count else unread % 1000000 - 1
+        - case when t.ids[1] = ahead.cut_id then ahead.cut_count else 0 end end;
+    else
+      covered := covered || array(
+        select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < unread / 1000000);
+    end if;
+  end loop;
+  messages := cardinality(covered);
+  if messages > 0 then
+    cut_id := null;
+    cut_count := null;
   end if;
+  msg_ids := coalesce((
+    select range_agg(i.ids) from (
+      select int8range(min(u.id), max(u.id) + 1) as ids
+      from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
+      group by u.id - u.n
+    ) i), '{}');
+  -- None is left: those that it covers are all there are.
+  drained := messages = (
+    select count(*) from (
+      select from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= lowest and not m.msg_id <@ coalesce(ahead.msg_ids, '{}')
+      order by m.msg_id limit messages + 1) v);
 end
 $$;
-comment on function libsql_sync.recorded(libsql_sync.batches) is
-  'The messages of a recorded batch again: pending ones are in the queue, acked ones in the archive.';
+comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
+$$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
+"pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
+"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id it met.$$;

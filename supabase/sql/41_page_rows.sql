@@ -1,5 +1,6 @@
--- The queries of a page: rows in the order of the key's index, and rows by key. Texts of
--- SQL again, as in 20_render, so that a walked row equals a captured one.
+-- Reading rows: those after a place in the order of the key's index, for pages, and those
+-- of some keys, for changes. Texts of SQL again, as in 20_render: every row is rendered
+-- by the same.
 
 create or replace function libsql_sync.walk_columns(relation oid, key_columns text[])
 returns table (n bigint, name text, quoted text, type_oid oid, type text, less text, equal text, at_least text, greater text)
@@ -47,7 +48,7 @@ comment on function libsql_sync.walk_columns(oid, text[]) is
 -- It follows the index, so that no page costs a sort. Cells of few bytes come as JSON
 -- text: rendered in the query they take half as long as in PL/pgSQL, which however fetches
 -- up to 50 rows that it may not need.
-create or replace function libsql_sync.rows_sql(relation oid, table_name text)
+create or replace function libsql_sync.rows_sql(relation oid, table_name text, whole boolean)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -60,8 +61,9 @@ as $$
     -- As the type itself writes it: what a cast reads again.
     string_agg(format('t.%I::text', w.name), ', ' order by w.n),
     relation::regclass,
-    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
-     from libsql_sync.present_columns(relation, table_name) p),
+    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', '
+       order by case when not whole then array_position(t.key, p.name) end)
+     from libsql_sync.present_columns(relation, table_name) p where whole or p.name = any (t.key)),
     case when bool_and(w.greater = 'operator(pg_catalog.>)') and count(*) > 1
       then format('row(%s) operator(pg_catalog.>) row(%s)',
         string_agg('t.' || w.quoted, ', ' order by w.n),
@@ -80,8 +82,107 @@ as $$
   where t.name = table_name
   group by t.key
 $$;
-comment on function libsql_sync.rows_sql(oid, text) is
-  'The query of a page: $1 the walked key that it starts after (null: the start), $2 rows at most. For each row its bytes, its cells as JSON text if they are few bytes or else as an array, and its place.';
+comment on function libsql_sync.rows_sql(oid, text, boolean) is
+  'The query of a page: $1 the walked key that it starts after (null: the start), $2 rows at most. For each row its bytes, its cells (those of the key alone, unless "whole") as JSON text if they are few bytes or else as an array, and its place.';
+
+create or replace function libsql_sync.read_range(
+  relation oid, table_name text, place_after text[], rows_max integer, bytes_max bigint,
+  out n integer, out rows text[], out gone jsonb, out broken jsonb, out is_last boolean, out reached text[]
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  columns constant text[] := array(select p.name from libsql_sync.present_columns(relation, table_name) p);
+  key_columns constant text[] := (select t.key from libsql_sync.tables t where t.name = table_name);
+  r record;
+  bytes bigint := 0;
+  piece text := '';
+  comma text := '';
+begin
+  n := 0;
+  rows := '{}';
+  gone := '[]';
+  broken := '[]';
+  is_last := true;
+  for r in execute libsql_sync.rows_sql(relation, table_name, true) using place_after, rows_max + 1 loop
+    if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
+      is_last := false;
+      exit;
+    end if;
+    n := n + 1;
+    bytes := bytes + r.bytes;
+    if r.bytes > 5000000 then
+      broken := broken || jsonb_build_array(jsonb_build_object(
+        'key', (select jsonb_agg(r.cells[array_position(columns, k.name)] order by k.i)
+          from unnest(key_columns) with ordinality k (name, i)),
+        'reason', libsql_sync.too_large()));
+    else
+      piece := piece || comma || coalesce(r.text, array_to_json(r.cells)::text);
+      comma := ',';
+      if octet_length(piece) > 16384 then
+        rows := rows || piece;
+        piece := '';
+      end if;
+    end if;
+    reached := r.place;
+  end loop;
+  rows := rows || piece;
+end
+$$;
+comment on function libsql_sync.read_range(oid, text, text[], integer, bigint) is
+$$The rows after a place in the order of the key's index, in the caller's snapshot, as far as the bounds on rows and bytes go.
+Out: how many; their cells as JSON texts, [text, ...] joined by commas; no key that is gone; rows over 5 MB, [{"key", "reason"}, ...]; whether they are the last; and the place they reach.$$;
+
+create or replace function libsql_sync.too_large()
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 'row too large: expected at most 5,000,000 bytes, libSQL''s limit of a row' $$;
+comment on function libsql_sync.too_large() is
+  'Why a row is parked that no libSQL database can hold.';
+
+-- What is in the way of a row alone must not stop the others; of what is in the way of
+-- the call, each row would be to blame.
+create or replace function libsql_sync.fault_of(state text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    -- A lost race, a lack of memory or disk, a lock, a cancelled query.
+    when state ~ '^(40|53|55|57)' then 'call'
+    -- A column or a right that is gone.
+    when state ~ '^42' then 'table'
+    -- Data: a cast that raises, damage, a limit.
+    else 'row'
+  end
+$$;
+comment on function libsql_sync.fault_of(text) is
+  'Whose fault an error of reading rows is, by its SQLSTATE: the "call", the "table", or the "row".';
+
+create or replace function libsql_sync.match_sql(relation oid, table_name text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(
+    format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
+    -- What was rendered as JSON is read as JSON again.
+    || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'to_json(t)::text'
+         then format(
+           '(json_populate_record(null::%s, json_build_object(%L, (k.key ->> %s)::json))).%s',
+           relation::regclass, p.name, k.n - 1, p.quoted)
+         else format('(k.key ->> %s)::%s', k.n - 1, format_type(p.type, -1)) end,
+    ' and ' order by k.n)
+  from libsql_sync.tables t
+  cross join lateral unnest(t.key) with ordinality k (name, n)
+  join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
+  left join lateral libsql_sync.walk_columns(relation, t.key) w on w.name = k.name
+  where t.name = table_name
+$$;
+comment on function libsql_sync.match_sql(oid, text) is
+  'The SQL that is true if the row t has the key k.key, a JSON array of texts in the order of the listed key.';
 
 create or replace function libsql_sync.lookup_sql(relation oid, table_name text, whole boolean)
 returns text
@@ -89,113 +190,99 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    'select k.key, f.cells from jsonb_array_elements($1) with ordinality k (key, n)'
-    || ' left join lateral (select array[%s]::text[] as cells from %s t where %s) f on true order by k.n',
+    'with found as materialized ('
+    || ' select k.n, k.key, f.cells, f.same, pg_column_size(k.key) + coalesce(pg_column_size(f.cells), 0) as bytes'
+    || ' from unnest($1) with ordinality k (key, n)'
+    || ' left join lateral (select array[%s]::text[] as cells, %s as same from %s t where %s offset 0) f on true'
+    || ') select max(t.n)::integer as n, sum(t.bytes)::bigint as bytes,'
+    || ' string_agg(array_to_json(t.cells)::text, '','' order by t.n) filter (where t.bytes <= 5000000) as rows,'
+    || ' coalesce(jsonb_agg(t.key order by t.n) filter (where t.same is not true), ''[]'') as gone,'
+    || ' coalesce(jsonb_agg(t.key order by t.n) filter (where t.bytes > 5000000), ''[]'') as large'
+    || ' from (select f.*, sum(f.bytes) over (order by f.n rows unbounded preceding) as upto from found f) t'
+    || ' where t.upto <= $2 or t.n = 1',
     (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
      from libsql_sync.present_columns(relation, table_name) p where whole),
-    relation::regclass,
-    string_agg(
-      format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
-      -- What was rendered as JSON is read as JSON again.
-      || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'to_json(t)::text'
-           then format(
-             '(json_populate_record(null::%s, json_build_object(%L, (k.key ->> %s)::json))).%s',
-             relation::regclass, p.name, k.n - 1, p.quoted)
-           else format('(k.key ->> %s)::%s', k.n - 1, format_type(p.type, -1)) end
-      -- Another text of the same key (citext, collations) is another row there.
-      || case when p.declared in ('INTEGER', 'BOOLEAN') then ''
-           else format(' and %s collate "C" = k.key ->> %s',
-             libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), k.n - 1) end,
-      ' and ' order by k.n))
+    -- Another text of the same key (citext, collations) is another row in the replica.
+    (select coalesce(string_agg(format('%s collate "C" = k.key ->> %s',
+       libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), k.n - 1), ' and '), 'true')
+     from unnest(t.key) with ordinality k (name, n)
+     join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
+     where p.declared not in ('INTEGER', 'BOOLEAN')),
+    relation::regclass, libsql_sync.match_sql(relation, table_name))
   from libsql_sync.tables t
-  cross join lateral unnest(t.key) with ordinality k (name, n)
-  join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
-  left join lateral libsql_sync.walk_columns(relation, t.key) w on w.name = k.name
   where t.name = table_name
-  group by t.key
 $$;
 comment on function libsql_sync.lookup_sql(oid, text, boolean) is
-  'The query of rows by key: $1 keys as the replica stores them, a JSON array of arrays in the order of the listed key. For each the row''s cells ("whole", else an empty array), or null.';
+  'The query of rows by key: $1 an array of keys, $2 bytes at most. How many keys it read, one at least; their bytes; the rows as JSON texts ("whole": of all listed columns, else empty); keys without a row, or with one whose key has another text; keys whose row is over 5 MB.';
 
--- If one of the keys cannot be a value of its column, each is read by itself: such a key
--- has no row.
-create or replace function libsql_sync.lookup(relation oid, table_name text, keys jsonb, whole boolean)
-returns table (key jsonb, cells text[])
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
-set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
-as $$
-declare
-  query text := libsql_sync.lookup_sql(relation, table_name, whole);
-  found_keys jsonb[];
-  found_cells text[];
-  one jsonb;
-  one_cells text;
-begin
-  begin
-    execute format('select array_agg(q.key), array_agg(q.cells::text) from (%s) q', query)
-    into found_keys, found_cells using keys;
-    return query select f.key, f.cells::text[] from rows from (unnest(found_keys), unnest(found_cells)) f (key, cells);
-    return;
-  -- A domain's check says the same in other words.
-  exception when data_exception or check_violation or not_null_violation then
-    null;
-  end;
-  for one in select k.value from jsonb_array_elements(keys) k loop
-    begin
-      execute format('select q.cells::text from (%s) q', query)
-      into strict one_cells using jsonb_build_array(one);
-    exception when data_exception or check_violation or not_null_violation then
-      one_cells := null;
-    end;
-    key := one;
-    cells := one_cells::text[];
-    return next;
-  end loop;
-end
-$$;
-comment on function libsql_sync.lookup(oid, text, jsonb, boolean) is
-  'Rows by key: the key, and the row''s cells or null. In: the table, its name in schema.json, a JSON array of keys, whether the cells are wanted.';
-
-create or replace function libsql_sync.read_keys(
-  relation oid, table_name text, keys jsonb, done integer, rows_max integer, bytes_max bigint,
-  out n integer, out cells text, out ghosts jsonb, out oversize jsonb
+-- A slice that fails is read again in smaller ones, down to the one row that is to blame.
+create or replace function libsql_sync.read_rows(
+  relation oid, table_name text, keys jsonb[], whole boolean, bytes_max bigint, until timestamptz,
+  out n integer, out bytes bigint, out rows text[], out gone jsonb, out broken jsonb
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  one jsonb;
+  query constant text := libsql_sync.lookup_sql(relation, table_name, whole);
+  total constant integer := cardinality(keys);
+  size integer := 16;
   r record;
-  bytes bigint := 0;
-  comma text := '';
+  state text;
+  is_there boolean;
 begin
   n := 0;
-  cells := '';
-  ghosts := '[]';
-  oversize := '[]';
-  for one in
-    select k.value from jsonb_array_elements(keys) with ordinality k (value, i)
-    -- Each is a query of its own, of some milliseconds.
-    where k.i > done and k.i <= done + least(rows_max, 200) order by k.i
-  loop
-    select * into strict r from libsql_sync.lookup(relation, table_name, jsonb_build_array(one), true);
-    exit when n > 0
-      and bytes + pg_column_size(one) + coalesce(pg_column_size(r.cells), 0) > bytes_max;
-    n := n + 1;
-    bytes := bytes + pg_column_size(one);
-    if r.cells is null then
-      ghosts := ghosts || jsonb_build_array(r.key);
-    elsif pg_column_size(r.cells) > 5000000 then
-      oversize := oversize || jsonb_build_array(r.key);
-    else
-      bytes := bytes + pg_column_size(r.cells);
-      cells := cells || comma || array_to_json(r.cells)::text;
-      comma := ',';
-    end if;
+  bytes := 0;
+  rows := '{}';
+  gone := '[]';
+  broken := '[]';
+  while n < total and bytes < bytes_max and (n = 0 or clock_timestamp() < until) loop
+    begin
+      execute query into r using keys[n + 1 : n + size], bytes_max - bytes;
+      if n > 0 and r.n = 1 and bytes + r.bytes > bytes_max then
+        exit;
+      end if;
+      n := n + r.n;
+      bytes := bytes + r.bytes;
+      if whole and r.rows is not null then
+        rows := rows || (case when rows <> '{}' then ',' else '' end || r.rows);
+      end if;
+      gone := gone || r.gone;
+      if r.large <> '[]' then
+        broken := broken || (
+          select jsonb_agg(jsonb_build_object('key', l.value, 'reason', libsql_sync.too_large()))
+          from jsonb_array_elements(r.large) l);
+      end if;
+      -- As many as fit, by what rows took until now.
+      size := least(size * 4, 8192, greatest(1, (bytes_max - bytes) / greatest(1, bytes / n)));
+    exception when others then
+      state := sqlstate;
+      if libsql_sync.fault_of(state) <> 'row' then raise; end if;
+      if size > 1 then
+        size := greatest(1, least(size, total - n) / 4);
+        continue;
+      end if;
+      begin
+        execute format('select exists (select from %s t, (values ($1)) k (key) where %s)',
+          relation::regclass, libsql_sync.match_sql(relation, table_name))
+        into is_there using keys[n + 1];
+      -- What cannot be a value of the key has no row.
+      exception when data_exception or check_violation or not_null_violation then
+        is_there := false;
+      end;
+      if is_there then
+        broken := broken || jsonb_build_array(jsonb_build_object('key', keys[n + 1],
+          'reason', 'PostgreSQL cannot read the row: ' || state));
+      else
+        gone := gone || jsonb_build_array(keys[n + 1]);
+      end if;
+      n := n + 1;
+      size := 4;
+    end;
   end loop;
 end
 $$;
-comment on function libsql_sync.read_keys(oid, text, jsonb, integer, integer, bigint) is
-  'The rows of some keys, for a redrive, from the key after the first "done" ones: how many keys were read, the rows'' cells as JSON, keys that have no row, and keys whose row is over 5 MB.';
+comment on function libsql_sync.read_rows(oid, text, jsonb[], boolean, bigint, timestamptz) is
+$$Rows by key, in the caller's snapshot, as far as the bounds on bytes and time go: one key at least.
+In: the table, its name in schema.json, keys, whether the cells are wanted.
+Out: how many keys were read; bytes; the rows' cells as JSON texts, [text, ...] joined by commas; keys that have no row; and rows that cannot be read or are over 5 MB, [{"key", "reason"}, ...].$$;

@@ -1,5 +1,5 @@
--- The page that rides on a batch: read in the batch's own snapshot, so that it is the
--- state its messages lead to. A table is walked in two halves: forward in the source's
+-- The page that rides on a batch, read in the batch's own snapshot like every other row.
+-- A table is walked in two halves: forward in the source's
 -- order, then back over the replica's keys, to find rows that the source does not have.
 
 create or replace function libsql_sync.next_place(w libsql_sync.walks, at jsonb, place jsonb)
@@ -116,7 +116,7 @@ $$;
 comment on function libsql_sync.hold_page(libsql_sync.walks, jsonb) is
   'Locks the table of the next page, before the snapshot that reads it is taken. Returns false if another transaction has the table locked.';
 
-create or replace function libsql_sync.count_differs(relation oid, table_name text, replica_count bigint, messages integer)
+create or replace function libsql_sync.count_differs(relation oid, table_name text, replica_count bigint, is_level boolean)
 returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -125,9 +125,9 @@ declare
   here bigint;
 begin
   -- Every row that is here is there as well, by the half before: if there are as many,
-  -- there are no others. Not so if a row was parked, and may be missing; and with
-  -- messages to come, the replica's count is of another time.
-  if messages = 0 and not libsql_sync.is_large(relation) and not exists (
+  -- there are no others. Not so if a row was parked, and may be missing; nor if there
+  -- are messages, as the replica's count is of another time then.
+  if is_level and not libsql_sync.is_large(relation) and not exists (
     -- A message that names no table may have been of this one; a letter that was
     -- discarded left its row missing as well.
     select from pgmq.q_replicate_data_libsql_dlq d
@@ -141,12 +141,12 @@ begin
   return here is distinct from replica_count;
 end
 $$;
-comment on function libsql_sync.count_differs(oid, text, bigint, integer) is
+comment on function libsql_sync.count_differs(oid, text, bigint, boolean) is
   'Whether the replica may have rows of a table that are not here: false if counting shows that it has none, so that its keys need not be compared.';
 
 create or replace function libsql_sync.page_answer(
   w libsql_sync.walks, at jsonb, place jsonb, relation oid, listed libsql_sync.tables, columns text[],
-  n integer, ghosts jsonb, oversize jsonb, last boolean, after jsonb, counted boolean, failed text
+  n integer, ghosts jsonb, broken jsonb, last boolean, after jsonb, counted boolean, failed text
 )
 returns jsonb
 language plpgsql stable
@@ -171,7 +171,7 @@ begin
     'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
     'rows', n, 'last', last, 'large', libsql_sync.is_large(relation),
     'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
-    'ghosts', ghosts, 'oversize', oversize,
+    'ghosts', ghosts, 'broken', broken,
     'open', libsql_sync.open_keys(w, listed.name),
     -- The tables may be others since the walk was asked for.
     'upto', upto::text, 'closes', upto is null and w.closes and unread = 0
@@ -182,7 +182,7 @@ $$;
 comment on function libsql_sync.page_answer(libsql_sync.walks, jsonb, jsonb, oid, libsql_sync.tables, text[], integer, jsonb, jsonb, boolean, jsonb, boolean, text) is
   'A page''s answer but for its cells: what was read, and "upto", where the page leaves the walk.';
 
-create or replace function libsql_sync.read_page(w libsql_sync.walks, at jsonb, request jsonb, messages integer)
+create or replace function libsql_sync.read_page(w libsql_sync.walks, at jsonb, request jsonb, is_level boolean)
 returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -190,12 +190,13 @@ set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
 set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off
 -- No statistics, or stale ones, may turn a page into a sort of the whole table.
-set enable_sort = off set enable_seqscan = off
+set enable_sort = off set enable_seqscan = off set jit = off
 -- The chain must not wait for another transaction's lock on a table, nor that one for
 -- the chain.
 set lock_timeout = '200ms'
 as $$
 declare
+  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
   place jsonb := libsql_sync.place_of(w, at);
   listed libsql_sync.tables;
   relation oid;
@@ -204,16 +205,14 @@ declare
     else (request ->> 'rows')::integer end;
   bytes_max bigint := request ->> 'bytes';
   columns text[];
+  place_after text[];
+  keys jsonb[];
+  places jsonb[];
   done integer;
-  opening constant text := '{"cells":[';
   pieces text[] := '{}';
-  piece text := opening;
-  comma text := '';
   ghosts jsonb := '[]';
-  oversize jsonb := '[]';
+  broken jsonb := '[]';
   after jsonb;
-  reached text[];
-  bytes bigint := 0;
   -- Whether the replica has another number of rows, so that its keys are needed.
   counted boolean := false;
   n integer := 0;
@@ -233,53 +232,48 @@ begin
         return null;
       end if;
       if request #> '{keys,count}' is not null then
-        counted := libsql_sync.count_differs(relation, listed.name, (request #>> '{keys,count}')::bigint, messages);
-        request := jsonb_build_object('keys',
-          jsonb_build_object('keys', '[]'::jsonb, 'last', not counted));
+        counted := libsql_sync.count_differs(relation, listed.name, (request #>> '{keys,count}')::bigint, is_level);
+        last := not counted;
+      else
+        keys := array(select k.value from jsonb_array_elements(request #> '{keys,keys}') k);
+        select * into r from libsql_sync.read_rows(relation, listed.name, keys, false, 1000000000, 'infinity');
+        n := r.n;
+        ghosts := r.gone;
+        last := (request #>> '{keys,last}')::boolean;
+        after := request #> '{keys,after}';
       end if;
-      select coalesce(jsonb_agg(l.key) filter (where l.cells is null), '[]'), count(*)
-      into ghosts, n
-      from libsql_sync.lookup(relation, listed.name, request #> '{keys,keys}', false) l;
-      last := (request #>> '{keys,last}')::boolean;
-      after := request #> '{keys,after}';
-    elsif place ->> 'half' = 'keys' then
-      columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
-      -- Its place is how many of the keys are done.
-      done := coalesce((place #>> '{after,0}')::integer, 0);
-      select * into r from libsql_sync.read_keys(relation, listed.name, w.keys, done, rows_max, bytes_max);
-      n := r.n;
-      piece := piece || r.cells;
-      ghosts := r.ghosts;
-      oversize := r.oversize;
-      last := done + n >= jsonb_array_length(w.keys);
-      after := jsonb_build_array((done + n)::text);
     else
-      select array_agg(p.name) into columns
-      from libsql_sync.present_columns(relation, listed.name) p;
-      for r in execute libsql_sync.rows_sql(relation, listed.name)
-        using (select array_agg(v order by i) from jsonb_array_elements_text(place -> 'after') with ordinality e (v, i)), rows_max + 1
-      loop
-        if n >= rows_max or n > 0 and bytes + r.bytes > bytes_max then
-          last := false;
-          exit;
-        end if;
-        n := n + 1;
-        bytes := bytes + r.bytes;
-        if r.bytes > 5000000 then
-          oversize := oversize || jsonb_build_array((
-            select jsonb_agg(r.cells[array_position(columns, k.name)] order by k.i)
-            from unnest(listed.key) with ordinality k (name, i)));
-        else
-          piece := piece || comma || coalesce(r.text, array_to_json(r.cells)::text);
-          comma := ',';
-          if octet_length(piece) > 16384 then
-            pieces := pieces || piece;
-            piece := '';
-          end if;
-        end if;
-        reached := r.place;
-      end loop;
-      after := to_jsonb(reached);
+      columns := array(select p.name from libsql_sync.present_columns(relation, listed.name) p);
+      if place ->> 'half' = 'keys' then
+        -- Its place is how many of the keys are done.
+        done := coalesce((place #>> '{after,0}')::integer, 0);
+        keys := array(
+          select k.value from jsonb_array_elements(w.keys) with ordinality k (value, i) where k.i > done order by k.i limit rows_max);
+        select * into r from libsql_sync.read_rows(relation, listed.name, keys, true, bytes_max, until);
+        last := done + r.n >= jsonb_array_length(w.keys);
+        after := jsonb_build_array((done + r.n)::text);
+      else
+        place_after := (
+          select array_agg(v order by i) from jsonb_array_elements_text(place -> 'after') with ordinality e (v, i));
+        begin
+          select * into r from libsql_sync.read_range(relation, listed.name, place_after, rows_max, bytes_max);
+          last := r.is_last;
+          after := to_jsonb(r.reached);
+        exception when others then
+          if libsql_sync.fault_of(sqlstate) <> 'row' then raise; end if;
+          -- One row of them cannot be read: by their keys, the others can.
+          execute format('select array_agg(to_jsonb(q.cells)), array_agg(to_jsonb(q.place)) from (%s) q',
+            libsql_sync.rows_sql(relation, listed.name, false))
+          into keys, places using place_after, rows_max + 1;
+          select * into r from libsql_sync.read_rows(relation, listed.name, keys[1 : rows_max], true, bytes_max, until);
+          last := r.n = cardinality(keys);
+          after := places[r.n];
+        end;
+      end if;
+      n := r.n;
+      pieces := r.rows;
+      ghosts := r.gone;
+      broken := r.broken;
     end if;
   exception when others then
     -- One table that cannot be read must not stop the others, nor the queue.
@@ -291,16 +285,15 @@ begin
   end;
   if failed is not null then
     pieces := '{}';
-    piece := opening;
     ghosts := '[]';
-    oversize := '[]';
+    broken := '[]';
     n := 0;
   end if;
-  return pieces || (piece || '],' || substr(libsql_sync.page_answer(
-    w, at, place, relation, listed, columns, n, ghosts, oversize, last, after, counted, failed)::text, 2));
+  return array['{"cells":['] || pieces || array['],' || substr(libsql_sync.page_answer(
+    w, at, place, relation, listed, columns, n, ghosts, broken, last, after, counted, failed)::text, 2)];
 end
 $$;
-comment on function libsql_sync.read_page(libsql_sync.walks, jsonb, jsonb, integer) is
-$$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees the snapshot of the claim that reads the queue, so the page is the state that those messages lead to.
-In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; how many messages its batch has.
-Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "oversize", "open", "upto", "closes", "failed"?}, or null: no page now.$$;
+comment on function libsql_sync.read_page(libsql_sync.walks, jsonb, jsonb, boolean) is
+$$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees the snapshot of the claim that reads the queue.
+In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; whether the replica stands at this very snapshot but for the page.
+Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "broken", "open", "upto", "closes", "failed"?}, or null: no page now.$$;

@@ -22,7 +22,7 @@ create or replace function libsql_sync.version()
 returns integer
 language sql immutable
 set search_path = pg_catalog, pg_temp
-as $$ select 4 $$;
+as $$ select 5 $$;
 comment on function libsql_sync.version() is
   'The version of the calls between worker and source, on which both must agree.';
 

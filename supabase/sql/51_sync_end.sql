@@ -46,7 +46,7 @@ begin
 end
 $$;
 comment on function libsql_sync.note_sync(libsql_sync.chain, jsonb, integer) is
-  'Records a sync in syncs, minutes and counts. In: the chain, {"processed", "parked", "batches", "replays", "ms", "failed", "error"?, "tables": {name: rows}}, and how many messages are queued.';
+  'Records a sync in syncs, minutes and counts. In: the chain, {"processed", "parked", "batches", "ms", "failed", "error"?, "tables": {name: rows}}, and how many messages are queued.';
 
 create or replace function libsql_sync.alerts_due(c libsql_sync.chain)
 returns jsonb
@@ -125,10 +125,10 @@ begin
       'failed', case when sync ->> 'error' is null then 0 else 1 end);
   end if;
   update libsql_sync.chain h set lease = null, lease_until = null,
-    totals = case when sync is null then h.totals else (
+    totals = case when sync is null then h.totals else h.totals || (
       select jsonb_object_agg(k.name,
         coalesce((h.totals ->> k.name)::bigint, 0) + coalesce((sync ->> k.name)::bigint, 0))
-      from unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'replays', 'ms']) k (name)) end
+      from unnest(array['syncs', 'failed', 'processed', 'parked', 'batches', 'ms']) k (name)) end
   where h.id = 1 and h.lease = request ->> 'lease' returning * into c;
   if found and sync is not null then
     perform libsql_sync.note_sync(c, sync, (queue ->> 'queued')::integer);

@@ -12,19 +12,17 @@ declare
   genesis text := gen_random_uuid();
 begin
   insert into libsql_sync.epochs (epoch, wipe, reason) values (genesis, begin_epoch.wipe, begin_epoch.reason);
-  -- Tables that are created empty are not searched for ghosts, and the queue may
-  -- still bring rows that went past it: only what reopens looks for them.
-  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, letters_closed = 0,
-    reopen = reopen or exists (select from libsql_sync.batches b where b.state = 'pending' and b.reopen)
+  update libsql_sync.chain set epoch = genesis, position = 0, batch = genesis, handed = 0, letters_closed = 0
   where id = 1;
-  delete from libsql_sync.batches where state = 'pending';
+  -- What is settled goes with its archived messages (trim).
+  delete from libsql_sync.batches where state = 'handed';
   -- A replica that follows starts with walk 0: each walk that is asked for comes after.
   delete from libsql_sync.walks where true;
   return genesis;
 end
 $$;
 comment on function libsql_sync.begin_epoch(text, boolean) is
-  'Begins a new epoch and returns its id. The old one is an ancestor; its pending batches are dropped, and their messages stay queued. In: the reason, and whether a replica that follows is emptied.';
+  'Begins a new epoch and returns its id. The old one is an ancestor; the versions it handed out are dropped, and their messages stay queued. In: the reason, and whether a replica that follows is emptied.';
 
 create or replace function libsql_sync.adopt_answer(from_epoch text)
 returns jsonb
@@ -68,17 +66,17 @@ $$Begins a new epoch, if the expected one is still in force.
 In: {"expected": epoch, "wipe": boolean, "reason": text, "refill": boolean?}
 Out: {"do": "begun" | "moved", "epoch"}.$$;
 
-create or replace function libsql_sync.begin_again(at jsonb, reason text, acked integer)
+create or replace function libsql_sync.begin_again(at jsonb, reason text)
 returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform libsql_sync.begin_epoch(reason, false);
-  return libsql_sync.adopt_answer(at ->> 'epoch') || jsonb_build_object('acked', acked);
+  return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0, "put_back": 0}';
 end
 $$;
-comment on function libsql_sync.begin_again(jsonb, text, integer) is
+comment on function libsql_sync.begin_again(jsonb, text) is
   'A new epoch without a wipe, and the answer of the claim that makes the replica follow.';
 
 -- Steps 1 and 2 of claim().
@@ -92,31 +90,31 @@ declare
   mine bigint := (select s.generation from libsql_sync.schemas s where s.hash = request ->> 'schema');
 begin
   if mine is null or mine < newest then
-    return json_build_object('do', 'stop', 'acked', 0,
+    return json_build_object('do', 'stop', 'acked', 0, 'put_back', 0,
       'error', case when mine is null then 'schema_unknown' else 'schema_outdated' end);
   end if;
 
   if at is null then
-    return json_build_object('do', 'bootstrap', 'acked', 0, 'epoch', c.epoch,
+    return json_build_object('do', 'bootstrap', 'acked', 0, 'put_back', 0, 'epoch', c.epoch,
       'wipe', c.position = 0 and (select e.wipe from libsql_sync.epochs e where e.epoch = c.epoch));
   end if;
   if at ->> 'epoch' <> c.epoch then
     if not exists (select from libsql_sync.epochs e where e.epoch = at ->> 'epoch') then
       if (request ->> 'take_over')::boolean is not true then
-        return '{"do": "stop", "acked": 0, "error": "replica_foreign"}';
+        return '{"do": "stop", "acked": 0, "put_back": 0, "error": "replica_foreign"}';
       end if;
       -- An ancestor from now on, and older than the epoch that wipes.
       insert into libsql_sync.epochs (epoch, wipe, reason) values (at ->> 'epoch', false, 'taken over from another source');
       perform libsql_sync.begin_epoch('the replica of another source was taken over', true);
     end if;
-    return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0}';
+    return libsql_sync.adopt_answer(at ->> 'epoch') || '{"acked": 0, "put_back": 0}';
   end if;
 
   if at ->> 'schema_hash' <> request ->> 'schema' then
     if not exists (select from libsql_sync.schemas s where s.hash = at ->> 'schema_hash') then
-      return '{"do": "stop", "acked": 0, "error": "schema_outdated"}';
+      return '{"do": "stop", "acked": 0, "put_back": 0, "error": "schema_outdated"}';
     end if;
-    return json_build_object('do', 'alter', 'acked', 0, 'from', at ->> 'schema_hash');
+    return json_build_object('do', 'alter', 'acked', 0, 'put_back', 0, 'from', at ->> 'schema_hash');
   end if;
   return null;
 end

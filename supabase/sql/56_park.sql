@@ -1,8 +1,8 @@
--- Parking: changes that the replica cannot take are recorded before the batch is applied
+-- Parking: rows that the replica cannot take are recorded before the version is applied
 -- without them, so that the rest can go on.
 
--- The set only grows. Changes of a batch that is replayed are dead letters at once, as
--- it was settled long ago.
+-- A version that can land next, or after the one that is being applied. One that cannot is
+-- not applied either: what it lacked would close a letter, or open one, for nothing.
 create or replace function libsql_sync.park(request json)
 returns json
 language plpgsql
@@ -11,32 +11,27 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 declare
+  c libsql_sync.chain;
   b libsql_sync.batches;
-  fresh jsonb;
 begin
-  perform from libsql_sync.chain where id = 1 for update;
-  select * into b from libsql_sync.batches v
-  where v.epoch = request ->> 'epoch' and v.position = (request ->> 'position')::bigint
-    and v.batch = request ->> 'batch'
-    and v.state = case when request ->> 'kind' = 'replay' then 'acked' else 'pending' end;
-  if not found then
+  select * into c from libsql_sync.chain where id = 1 for update;
+  b := libsql_sync.version_at(request ->> 'epoch', (request ->> 'position')::bigint, request ->> 'batch');
+  if b.state is distinct from 'handed' or b.epoch <> c.epoch or not (
+    b.position = c.position + 1 and b.prev = c.batch
+    or b.position = c.position + 2 and (libsql_sync.version_at(c.epoch, c.position + 1, b.prev)).prev = c.batch)
+  then
     return '{"do": "gone"}';
   end if;
-  select coalesce(jsonb_agg(n.change order by n.n), '[]') into fresh
-  from jsonb_array_elements((request -> 'changes')::jsonb) with ordinality n (change, n)
-  where not exists (
-    select from jsonb_array_elements(b.parked) p
-    where p - 'reason' = n.change - 'reason'
-  );
-  update libsql_sync.batches v set parked = v.parked || fresh
+  update libsql_sync.batches v set parked = v.parked || (
+    select coalesce(jsonb_agg(n.parked order by n.n), '[]')
+    from jsonb_array_elements((request -> 'rows')::jsonb) with ordinality n (parked, n)
+    where not exists (
+      select from jsonb_array_elements(v.parked) p where p - 'reason' = n.parked - 'reason'))
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
-  if b.state = 'acked' then
-    perform libsql_sync.dead_letter(b, fresh);
-  end if;
   return '{"do": "parked"}';
 end
 $$;
 comment on function libsql_sync.park(json) is
-$$Records that changes of a pending batch are left out of it.
-In: {"epoch", "position", "batch", "kind", "changes": [{"msg_id", "table", "key", "reason"}]}
-Out: {"do": "parked" | "gone"}; "gone" if the batch is not pending any more.$$;
+$$Records that rows are left out of a version.
+In: {"epoch", "position", "batch", "rows": [{"table", "key", "reason"}]}; the key is null for a message that names none.
+Out: {"do": "parked" | "gone"}; "gone" if the version cannot be the next one any more.$$;

@@ -68,20 +68,19 @@ comment on function libsql_sync.verify(boolean, text) is
   'Asks for a walk that compares every cell and counts what differs; with repair it repairs as well. Of one table, or of all. Returns its walk_gen.';
 
 create or replace function libsql_sync.dead_letters()
-returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text, message jsonb)
+returns table (id bigint, parked_at timestamptz, table_name text, key jsonb, reason text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select m.msg_id, (m.message ->> 'parked_at')::timestamptz, m.message ->> 'table',
-    nullif(m.message -> 'key', 'null'), m.message ->> 'reason', m.message -> 'message'
+    nullif(m.message -> 'key', 'null'), m.message ->> 'reason'
   from pgmq.q_replicate_data_libsql_dlq m
   order by m.msg_id
 $$;
 comment on function libsql_sync.dead_letters() is
   'The open dead letters: the rows that the replica lacks, or has as they were before, and why.';
 
--- Never the old change itself, which could overwrite newer state. A message without a key
--- brings its whole table.
+-- A letter without a key brings its whole table.
 create or replace function libsql_sync.redrive(ids bigint[] default null)
 returns integer
 language plpgsql
@@ -113,7 +112,7 @@ begin
 end
 $$;
 comment on function libsql_sync.redrive(bigint[]) is
-  'Tries dead letters again, those named or all: the row as it is now, on a drained batch. Returns how many are tried; those of tables that are not listed cannot be.';
+  'Tries dead letters again, those named or all: the row as it is now. Returns how many are tried; those of tables that are not listed cannot be.';
 
 create or replace function libsql_sync.discard(ids bigint[] default null)
 returns integer

@@ -42,37 +42,6 @@ $$;
 comment on function libsql_sync.cap_queue() is
   'If the queue has outgrown its cap (libsql_sync.chain.queue_mb_max; null: no cap), drops what it holds and begins a new epoch without a wipe: the walk then brings every row as it is. Returns whether it did.';
 
--- A replica that stands at a forgotten position begins a new epoch without a wipe. Of
--- older epochs only their names are ever asked for.
-create or replace function libsql_sync.forget(positions_kept bigint default 10000, rows_max integer default 8)
-returns integer
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  c libsql_sync.chain;
-  forgotten integer;
-begin
-  select * into c from libsql_sync.chain where id = 1;
-  delete from libsql_sync.batches b
-  where b.state = 'trimmed' and (b.epoch, b.position, b.batch) in (
-    (select v.epoch, v.position, v.batch from libsql_sync.batches v
-     where v.epoch = c.epoch and v.position <= c.position - positions_kept and v.state = 'trimmed'
-     order by v.epoch, v.position limit rows_max)
-    union all
-    (select v.epoch, v.position, v.batch from libsql_sync.batches v
-     where v.epoch < c.epoch and v.state = 'trimmed' limit rows_max)
-    union all
-    (select v.epoch, v.position, v.batch from libsql_sync.batches v
-     where v.epoch > c.epoch and v.state = 'trimmed' limit rows_max)
-  );
-  get diagnostics forgotten = row_count;
-  return forgotten;
-end
-$$;
-comment on function libsql_sync.forget(bigint, integer) is
-  'Deletes trimmed positions but for the newest, a few each time. In: how many positions stay, and how many rows are deleted at most. Returns how many were.';
-
 -- chain.cron_run is how far the table was searched, so that a table full of other jobs'
 -- runs is read once. Answers of pg_net are left to pg_net, which drops them after some
 -- hours: nothing in net._http_response says which are ours.
@@ -145,11 +114,12 @@ begin
     return 0;
   end if;
   update libsql_sync.chain set ticked_at = started where id = 1;
+  total := libsql_sync.trim_cron_runs();
   for i in 1..25 loop
-    perform libsql_sync.trim();
-    exit when clock_timestamp() > started + interval '200 milliseconds';
+    gone := libsql_sync.trim_versions();
+    total := total + gone;
+    exit when gone = 0 or clock_timestamp() > started + interval '200 milliseconds';
   end loop;
-  total := libsql_sync.forget(rows_max => rows_max) + libsql_sync.trim_cron_runs();
 
   -- Messages that were put back by hand, under the ids they had.
   update libsql_sync.chain h set floor = 0
@@ -162,7 +132,7 @@ begin
     select v.msg_id from pgmq.a_replicate_data_libsql v
     where v.archived_at < least(
       clock_timestamp() - c.replay_window,
-      (select min(b.acked_at) from libsql_sync.batches b where b.state = 'acked')) - interval '1 minute'
+      (select min(b.settled_at) from libsql_sync.batches b)) - interval '1 minute'
     order by v.archived_at limit rows_max);
   get diagnostics gone = row_count;
   total := total + gone;

@@ -200,7 +200,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   what text;
-  oldest constant timestamptz := (select min(b.acked_at) from libsql_sync.batches b where b.state = 'acked');
+  oldest constant timestamptz := (select min(b.settled_at) from libsql_sync.batches b);
   bytes constant bigint := pg_total_relation_size('pgmq.a_replicate_data_libsql');
 begin
   level := 'ok';

@@ -79,12 +79,13 @@ set enable_seqscan = off
 as $$
   select not c.paused and (
     exists (select from pgmq.q_replicate_data_libsql m where m.msg_id >= c.floor)
-    or c.reopen
+    or c.walk_wanted > c.walk_opened
     or c.seen is null
     or c.seen ->> 'epoch' <> c.epoch
     or (c.seen ->> 'position')::bigint <> c.position
     or coalesce(c.seen ->> 'schema_hash' <> (select s.hash from libsql_sync.schemas s order by s.generation desc limit 1), false)
-    or exists (select from libsql_sync.batches b where b.epoch = c.epoch and b.position = c.position + 1)
+    -- What the last claim handed out may be applied, and not settled.
+    or exists (select from libsql_sync.batches b where b.epoch = c.epoch and b.position > c.position and b.handed_at > c.seen_at)
     or ((c.seen ->> 'walk_done')::integer = 0 and c.refill)
     or exists (
       select from libsql_sync.walks w where w.kind <> 'scrub' and (
