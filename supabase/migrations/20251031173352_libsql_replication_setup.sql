@@ -147,9 +147,9 @@ comment on function libsql_sync.lock_down() is
 -- it settled may be lost: both are versions like others, as old messages have keys too.
 do $$
 begin
-  if to_regclass('libsql_sync.batches') is null or not exists (
+  if not exists (
     select from pg_attribute a
-    where a.attrelid = 'libsql_sync.batches'::regclass and a.attname = 'acked_at' and not a.attisdropped
+    where a.attrelid = to_regclass('libsql_sync.batches') and a.attname = 'acked_at' and not a.attisdropped
   ) then
     return;
   end if;
@@ -1646,8 +1646,10 @@ as $$
       and coalesce(m.message ->> 'table' <> all (busy), true)
     order by m.msg_id limit keys_max
   ), told as (
-    select q.msg_id, q.message ->> 'table' as table_name, libsql_sync.message_kind(q.message) as kind,
-      libsql_sync.message_keys(q.message) as keys,
+    -- A function that is called for each message takes longer than all else.
+    select q.msg_id, q.message ->> 'table' as table_name,
+      case when q.message ? 'keys' then 'keys' else libsql_sync.message_kind(q.message) end as kind,
+      case when q.message -> 'v' = '2' then q.message -> 'keys' else libsql_sync.message_keys(q.message) end as keys,
       case when q.msg_id = ahead.cut_id then ahead.cut_count else 0 end as taken
     from (
       select s.msg_id, s.message, sum(s.least_keys) over w - s.least_keys as before
@@ -1679,18 +1681,21 @@ as $$
       group by c.table_name, c.key_length, k.key
     ) k
   )
-  select c.table_name, c.is_listed, array_agg(c.msg_id order by c.number), array_agg(c.number order by c.number),
-    bool_or(c.kind = 'truncate'), bool_or(c.kind = 'walk'), k.keys, k.places, max(c.cut_count),
-    not c.is_listed or coalesce(k.unusable, false) or bool_or(c.kind = 'keys' and c.n = 0)
-  from chosen c
+  select c.table_name, c.is_listed, c.ids, c.numbers, c.truncated, c.walk, k.keys, k.places, c.cut_count,
+    not c.is_listed or c.is_empty or coalesce(k.unusable, false)
+  from (
+    select c.table_name, c.is_listed, array_agg(c.msg_id order by c.number) as ids,
+      array_agg(c.number order by c.number) as numbers, bool_or(c.kind = 'truncate') as truncated,
+      bool_or(c.kind = 'walk') as walk, bool_or(c.kind = 'keys' and c.n = 0) as is_empty, max(c.cut_count) as cut_count
+    from chosen c group by c.table_name, c.is_listed
+  ) c
   left join (
     select k.table_name, bool_or(not k.usable) as unusable,
       array_agg(k.key order by k.place) filter (where k.usable) as keys,
       array_agg(k.place order by k.place) filter (where k.usable) as places
     from keyed k group by k.table_name
   ) k on k.table_name = c.table_name
-  group by c.table_name, c.is_listed, k.keys, k.places, k.unusable
-  order by min(c.number)
+  order by c.numbers[1]
 $$;
 comment on function libsql_sync.head_keys(bigint, libsql_sync.batches, text[], integer) is
 $$What the head of the queue is about, in msg_id order from the floor, besides what the version "ahead" covers, and but for tables that are "busy". One row a table, by its first message:
@@ -1703,7 +1708,7 @@ returns text[]
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select array[concat(case when not is_first then ',' end, '{"table":', to_json(table_name), ',"truncate":', truncated, ',"columns":',
+  select array[concat(case when not is_first then ',' end, '{"table":', to_json(table_name), ',"truncate":', to_json(truncated), ',"columns":',
       (select coalesce(json_agg(p.name), '[]') from libsql_sync.present_columns(relation, changes_piece.table_name) p), ',"rows":[')]
     || rows
     || array[concat('],"gone":', gone, ',"broken":', broken, '}')]

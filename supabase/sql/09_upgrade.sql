@@ -6,9 +6,9 @@
 -- it settled may be lost: both are versions like others, as old messages have keys too.
 do $$
 begin
-  if to_regclass('libsql_sync.batches') is null or not exists (
+  if not exists (
     select from pg_attribute a
-    where a.attrelid = 'libsql_sync.batches'::regclass and a.attname = 'acked_at' and not a.attisdropped
+    where a.attrelid = to_regclass('libsql_sync.batches') and a.attname = 'acked_at' and not a.attisdropped
   ) then
     return;
   end if;
