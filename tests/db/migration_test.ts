@@ -439,7 +439,7 @@ Deno.test("process_libsql_replication_batch() calls the worker once when somethi
     sql`insert into manifest (app_version_id, file_name, s3_path, file_hash) values (1, 'a', 'b', 'c')`;
 
   // A replica that was never seen is work; one that is equal is none.
-  await sql`update libsql_sync.chain set reopen = false, seen_at = now(), seen = jsonb_build_object(
+  await sql`update libsql_sync.chain set walk_opened = walk_wanted, seen_at = now(), seen = jsonb_build_object(
     'epoch', epoch, 'position', position, 'walk_gen', 0, 'walk_done', 1)`;
   assertEquals(await call(), null);
   await write();

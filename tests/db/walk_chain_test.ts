@@ -329,7 +329,7 @@ Deno.test("a replica in doubt is walked at once, not at the pace of a scrub it f
   await stack.sql`select libsql_sync.scrub(1)`;
   await stack.sync();
   await failOver();
-  await stack.sql`update libsql_sync.chain set reopen = true`;
+  await stack.sql`update libsql_sync.chain set walk_wanted = walk_wanted + 1`;
   await stack.walk();
   const walks = await stack
     .sql`select kind from libsql_sync.walks where kind = 'backfill'`;

@@ -219,7 +219,7 @@ export class Stack implements AsyncDisposable {
     if (options.setup) await sql.unsafe(options.setup).simple();
     if (options.schema) await configure(sql, raw);
     if (options.walks === false) {
-      await sql`update libsql_sync.chain set refill = false, reopen = false, scrub_rows = 0`;
+      await sql`update libsql_sync.chain set refill = false, walk_opened = walk_wanted, scrub_rows = 0`;
     }
     const worker = serveWorker(
       { libsqlUrl: sqld.url, pgmqUrl: server.url({ database }) },
