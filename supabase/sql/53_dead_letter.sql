@@ -24,6 +24,37 @@ $$;
 comment on function libsql_sync.covered_keys(libsql_sync.batches) is
   'The keys that a version covers, whose messages are in the queue.';
 
+create or replace function libsql_sync.letters_held(b libsql_sync.batches)
+returns setof bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
+  join (
+    select k.table_name, k.key from libsql_sync.covered_keys(b) k
+    union
+    select p ->> 'table', p -> 'key' from jsonb_array_elements(b.parked) p
+  ) h on h.key = d.message -> 'key' and h.table_name is not distinct from d.message ->> 'table'
+  union
+  select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
+  where d.message ->> 'table' = any (b.truncated) and d.message -> 'key' <> 'null'
+$$;
+comment on function libsql_sync.letters_held(libsql_sync.batches) is
+  'The open dead letters of rows that a version brings, or parks again.';
+
+create or replace function libsql_sync.letters_left(b libsql_sync.batches)
+returns integer
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when exists (select from pgmq.q_replicate_data_libsql_dlq) then (
+    select count(*)::integer from (
+      select from pgmq.q_replicate_data_libsql_dlq d
+      where d.msg_id not in (select libsql_sync.letters_held(b)) limit 10000) l) else 0 end
+$$;
+comment on function libsql_sync.letters_left(libsql_sync.batches) is
+  'How many dead letters stay open when a version is applied, 10,000 at most.';
+
 -- One open letter a row: a new reason stands in its place.
 create or replace function libsql_sync.close_letters(b libsql_sync.batches)
 returns jsonb
@@ -36,19 +67,9 @@ begin
   if not exists (select from pgmq.q_replicate_data_libsql_dlq) then
     return '[]';
   end if;
-  with held as materialized (
-    select k.table_name, k.key from libsql_sync.covered_keys(b) k
-    union
-    select p ->> 'table', p -> 'key' from jsonb_array_elements(b.parked) p
-  ), found as materialized (
-    select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
-    join held h on h.key = d.message -> 'key' and h.table_name is not distinct from d.message ->> 'table'
-    union
-    select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
-    where d.message ->> 'table' = any (b.truncated) and d.message -> 'key' <> 'null'
-  ), gone as (
-    delete from pgmq.q_replicate_data_libsql_dlq d using found f
-    where d.msg_id = f.msg_id
+  with gone as (
+    delete from pgmq.q_replicate_data_libsql_dlq d
+    where d.msg_id in (select libsql_sync.letters_held(b))
     returning d.msg_id, d.enqueued_at, d.message
   )
   select coalesce(jsonb_agg(jsonb_build_object('id', g.msg_id, 'at', g.enqueued_at, 'message', g.message)), '[]')

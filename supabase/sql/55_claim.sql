@@ -188,8 +188,7 @@ begin
   b.snapshot := case when record_next.drained then record_next.snapshot
     else coalesce(ahead.snapshot, (libsql_sync.version_at(c.epoch, c.position, c.batch)).snapshot, '3:3:') end;
   b.source_time := record_next.source_time;
-  b.dead_letters := (select count(*) from (select from pgmq.q_replicate_data_libsql_dlq limit 10000) d)
-    + jsonb_array_length(coalesce(ahead.parked, '[]'));
+  b.dead_letters := coalesce(ahead.dead_letters + jsonb_array_length(ahead.parked), libsql_sync.letters_left(b));
   b.parked := '[]';
   b.opens := case when c.walk_wanted > c.walk_opened then c.walk_wanted end;
   -- The last piece of a page is its answer without cells.
