@@ -1646,8 +1646,9 @@ as $$
       and coalesce(m.message ->> 'table' <> all (busy), true)
     order by m.msg_id limit keys_max
   ), told as (
-    -- A function that is called for each message takes longer than all else.
-    select q.msg_id, q.message ->> 'table' as table_name,
+    -- A function that is called for each message takes longer than all else; with
+    -- "offset 0", each of these is computed once.
+    select q.msg_id, (q.message ->> 'table') collate "C" as table_name,
       case when q.message ? 'keys' then 'keys' else libsql_sync.message_kind(q.message) end as kind,
       case when q.message -> 'v' = '2' then q.message -> 'keys' else libsql_sync.message_keys(q.message) end as keys,
       case when q.msg_id = ahead.cut_id then ahead.cut_count else 0 end as taken
@@ -1656,6 +1657,7 @@ as $$
       from sized s window w as (order by s.msg_id rows unbounded preceding)
     ) q
     where q.before < keys_max
+    offset 0
   ), chosen as materialized (
     select c.*, l.name is not null as is_listed, cardinality(l.key) as key_length,
       -- One message at least; of that one the first keys, if it has more.
@@ -1667,7 +1669,7 @@ as $$
         select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
       window w as (order by t.msg_id rows unbounded preceding)
     ) c
-    left join libsql_sync.tables l on l.name = c.table_name
+    left join libsql_sync.tables l on l.name collate "C" = c.table_name
     where c.upto <= keys_max or c.upto = c.n
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
@@ -3669,6 +3671,37 @@ as $$
 $$;
 comment on function libsql_sync.dead_letters() is
   'The open dead letters: the rows that the replica lacks, or has as they were before, and why.';
+
+create or replace function libsql_sync.row_of_letter(letter bigint)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off
+as $$
+declare
+  d record;
+  relation oid;
+  r record;
+begin
+  select l.table_name, l.key into d from libsql_sync.dead_letters() l where l.id = letter;
+  select to_regclass(format('public.%I', t.name)) into relation from libsql_sync.tables t where t.name = d.table_name;
+  if relation is null or d.key is null then
+    return null;
+  end if;
+  select * into r from libsql_sync.read_rows(relation, d.table_name, array[d.key], true, 1, 'infinity');
+  if r.broken <> '[]' then
+    return jsonb_build_object('unreadable', r.broken #> '{0,reason}');
+  end if;
+  return (
+    select jsonb_object_agg(c.name, v.value)
+    from (select p.name, row_number() over () as n from libsql_sync.present_columns(relation, d.table_name) p) c
+    join jsonb_array_elements(r.rows[1]::jsonb) with ordinality v (value, n) on v.n = c.n);
+end
+$$;
+comment on function libsql_sync.row_of_letter(bigint) is
+  'The row of an open dead letter as it is now, {column: text, ...}, or {"unreadable": reason}, or null if there is none. It is read for whoever asks, and stored nowhere.';
 
 -- A letter without a key brings its whole table.
 create or replace function libsql_sync.redrive(ids bigint[] default null)
