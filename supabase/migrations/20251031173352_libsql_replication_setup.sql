@@ -220,6 +220,14 @@ comment on column libsql_sync.tables.name is 'The table''s name in schema public
 comment on column libsql_sync.tables.key is 'The columns of its key, in the order of schema.json.';
 comment on column libsql_sync.tables.columns is 'Its listed columns, [{"name", "type"}, ...], in the order of schema.json.';
 
+create table if not exists libsql_sync.shapes (
+  name text primary key,
+  shape text not null
+);
+comment on table libsql_sync.shapes is 'What the catalog showed of each listed table when the last claim looked.';
+comment on column libsql_sync.shapes.name is 'The table.';
+comment on column libsql_sync.shapes.shape is 'A digest of its columns and their types, and of its partitions.';
+
 create table if not exists libsql_sync.epochs (
   generation bigint generated always as identity primary key,
   epoch text not null unique,
@@ -1417,6 +1425,86 @@ end
 $$;
 comment on function libsql_sync.configure(text, jsonb) is
   'Puts a schema.json in force and attaches. In: its hash, by which worker and replica name it, and {"tables": [{"name", "key", "columns", "indexes"}, ...]}. Returns how many triggers were made. deno task schema writes the call.';
+
+-- supabase/sql/25_shapes.sql
+
+-- What changes rows without a write: a column retyped, dropped and added again, or given
+-- another one's name; a table that has another one's name; a partition attached, detached
+-- or dropped; an enum's value renamed. No trigger fires for these. Each claim compares what
+-- the catalog shows with what it showed before, and walks if it differs.
+
+create or replace function libsql_sync.type_shape(type oid)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive part (oid) as (
+    select type
+    union
+    select d.refobjid from (
+      select t.typbasetype, t.typelem, t.typrelid, t.oid from part p join pg_type t on t.oid = p.oid
+    ) t
+    cross join lateral (
+      select t.typbasetype union all select t.typelem
+      union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
+      union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+    ) d (refobjid)
+    where d.refobjid >= 16384
+  )
+  select string_agg(concat_ws(':', p.oid,
+    (select string_agg(e.enumlabel, ',' order by e.enumsortorder) from pg_enum e where e.enumtypid = p.oid),
+    (select string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod), ',' order by a.attnum)
+     from pg_type t join pg_attribute a on a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+     where t.oid = p.oid)), ';' order by p.oid)
+  from part p
+$$;
+comment on function libsql_sync.type_shape(oid) is
+  'What the text of a type''s values depends on in the catalog: labels of enums, fields of composite types, also of those it is made of.';
+
+create or replace function libsql_sync.shapes_now()
+returns table (name text, shape text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.name, md5(concat_ws('|', r.oid,
+    -- xmin: the column was altered, also if it has the same type again.
+    (select string_agg(concat_ws(' ', a.attname, a.attnum, a.atttypid, a.atttypmod, a.xmin,
+       case when a.atttypid >= 16384 then libsql_sync.type_shape(a.atttypid) end), ',' order by a.attnum)
+     from jsonb_array_elements(t.columns) c
+     join pg_attribute a on a.attrelid = r.oid and a.attname = c.value ->> 'name' and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(concat_ws(' ', i.inhrelid, i.xmin), ',' order by i.inhrelid)
+     from pg_partition_tree(r.oid) p join pg_inherits i on i.inhrelid = p.relid)))
+  from libsql_sync.tables t
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+$$;
+comment on function libsql_sync.shapes_now() is
+  'Each listed table, and a digest of what its rows'' texts depend on in the catalog.';
+
+create or replace function libsql_sync.note_shapes()
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  changed boolean;
+begin
+  with noted as (
+    insert into libsql_sync.shapes as s (name, shape)
+    select n.name, n.shape from libsql_sync.shapes_now() n
+    where n.shape is distinct from (select k.shape from libsql_sync.shapes k where k.name = n.name)
+    on conflict (name) do update set shape = excluded.shape
+    -- A table that was not known is walked anyway, as it is new in schema.json.
+    returning xmax <> 0 as was_known
+  )
+  select coalesce(bool_or(n.was_known), false) into changed from noted n;
+  if changed then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
+  return changed;
+end
+$$;
+comment on function libsql_sync.note_shapes() is
+  'Whether a listed table changed in a way that triggers do not see, so that the walk starts over.';
 
 -- supabase/sql/30_message_keys.sql
 
@@ -3426,14 +3514,15 @@ begin
   into h
   from libsql_sync.read_changes(f.lowest, ahead, busy,
     (request ->> 'rows_max')::integer, (request ->> 'bytes_max')::bigint) d;
-  if libsql_sync.note_unqueued(c) or h.opens then
+  -- These look later than the version's snapshot, and so at all that it saw.
+  h.opens := libsql_sync.note_unqueued(c) or libsql_sync.note_shapes() or h.opens;
+  if h.opens then
     if ahead.batch is not null then
       return array[answer];
     end if;
     -- A page that was read beside it is not handed out: the walk begins anew.
     h.page := null;
-    update libsql_sync.chain set walk_wanted = walk_wanted + case when h.opens then 1 else 0 end
-    where id = 1 returning * into c;
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1 returning * into c;
   end if;
   if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
