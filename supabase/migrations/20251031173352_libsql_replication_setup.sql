@@ -1061,19 +1061,18 @@ $$;
 comment on function libsql_sync.wanted_triggers() is
   'The triggers that each listed table and each of its partitions should have: a statement fires the triggers of the one table it names.';
 
-create or replace function libsql_sync.is_ours(routine oid)
-returns boolean
+create or replace function libsql_sync.trigger_functions()
+returns setof oid
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select from pg_proc p
-    where p.oid = routine and p.prorettype = 'trigger'::regtype and (
-      p.pronamespace = 'libsql_sync'::regnamespace
-      or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql'))
+  select p.oid from pg_proc p
+  where p.prorettype = 'trigger'::regtype and (
+    p.pronamespace = 'libsql_sync'::regnamespace
+    or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql')
 $$;
-comment on function libsql_sync.is_ours(oid) is
-  'Whether a function is one that our triggers run.';
+comment on function libsql_sync.trigger_functions() is
+  'The functions that our triggers run.';
 
 -- supabase/sql/23_attach.sql
 
@@ -1202,6 +1201,27 @@ $$;
 comment on function libsql_sync.make_trigger_functions() is
   'Makes the trigger functions that are missing, and anew those that would send something else today: then their table is locked first, and walked later.';
 
+create or replace function libsql_sync.missing_triggers()
+returns table (table_name text, relation oid, name text, fires text, referencing text, function text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with functions as materialized (
+    select f.function, to_regprocedure(f.function || '()') as oid
+    from (select distinct w.function from libsql_sync.wanted_triggers() w) f
+  )
+  select w.table_name, w.relation, w.name, w.fires, w.referencing, w.function
+  from libsql_sync.wanted_triggers() w
+  join functions f on f.function = w.function
+  left join pg_trigger g
+    on g.tgrelid = w.relation and g.tgname = w.name::name and g.tgfoid = f.oid
+   and g.tgtype = w.type and g.tgenabled in ('O', 'A')
+   and g.tgargs = convert_to(w.table_name, 'UTF8') || '\x00'::bytea
+  where g.oid is null
+$$;
+comment on function libsql_sync.missing_triggers() is
+  'The triggers of wanted_triggers() that are missing, disabled or different.';
+
 -- The third step of attach().
 create or replace function libsql_sync.make_triggers()
 returns integer
@@ -1212,29 +1232,22 @@ declare
   wanted record;
   made integer := 0;
 begin
-  for wanted in select w.* from libsql_sync.wanted_triggers() w
-  loop
-    if not exists (
-      select from pg_trigger g
-      where g.tgrelid = wanted.relation and g.tgname = wanted.name
-        and g.tgfoid = to_regprocedure(wanted.function || '()')
-        and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
-        and g.tgargs = convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
-    ) then
-      begin
-        execute format(
-          'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
-          wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
-        execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
-      exception when lock_not_available then
-        perform libsql_sync.locked_elsewhere(wanted.relation);
-      end;
-      made := made + 1;
-      -- Until now its writes bypassed the queue. So also before the replica was ever
-      -- seen: the queue may hold rows that are gone.
-      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
-    end if;
+  for wanted in select * from libsql_sync.missing_triggers() loop
+    begin
+      execute format(
+        'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
+        wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
+      execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
+    exception when lock_not_available then
+      perform libsql_sync.locked_elsewhere(wanted.relation);
+    end;
+    made := made + 1;
   end loop;
+  -- Until now their writes bypassed the queue. So also before the replica was ever seen:
+  -- the queue may hold rows that are gone.
+  if made > 0 then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
   return made;
 end
 $$;
@@ -1251,16 +1264,21 @@ declare
   stale record;
 begin
   for stale in
+    with listed as materialized (
+      select convert_to(t.name, 'UTF8') || '\x00'::bytea as args, r.oid as relation
+      from libsql_sync.tables t
+      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+    ), attached as materialized (
+      select l.args, l.relation from listed l
+      union
+      select l.args, p.relid from listed l cross join lateral pg_partition_tree(l.relation) p
+    )
     select g.tgrelid::regclass as relation, g.tgname as name
     from pg_trigger g
-    where libsql_sync.is_ours(g.tgfoid) and not exists (
-      select from libsql_sync.tables t
-      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
-      where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-        -- A table that was renamed is followed until another one has the name.
-        and (r.oid is null or g.tgrelid = r.oid
-          or g.tgrelid in (select p.relid from pg_partition_tree(r.oid) p))
-    )
+    where g.tgfoid in (select libsql_sync.trigger_functions())
+      and (g.tgargs, g.tgrelid) not in (select a.args, a.relation from attached a where a.relation is distinct from null)
+      -- A table that was renamed is followed until another one has the name.
+      and g.tgargs not in (select l.args from listed l where l.relation is not distinct from null)
   loop
     execute format('drop trigger %I on %s', stale.name, stale.relation);
     -- A partition that was detached took its rows along.
@@ -1269,7 +1287,7 @@ begin
   -- Functions of tables that are not listed any more: none of them has a trigger now.
   for stale in
     select p.oid::regprocedure as name from pg_proc p
-    where p.pronamespace = 'libsql_sync'::regnamespace and libsql_sync.is_ours(p.oid)
+    where p.pronamespace = 'libsql_sync'::regnamespace and p.oid in (select libsql_sync.trigger_functions())
       and p.proname not in (
         select libsql_sync.trigger_name(t.name, o.suffix) from libsql_sync.tables t cross join libsql_sync.captured() o)
   loop
@@ -4324,7 +4342,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   attach constant text := 'select libsql_sync.attach();';
-  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where libsql_sync.is_ours(p.oid) and not p.prosecdef);
+  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where p.oid in (select libsql_sync.trigger_functions()) and not p.prosecdef);
   stale text;
 begin
   if invoker is not null then
@@ -4357,21 +4375,25 @@ declare
   well boolean := true;
 begin
   for r in
-    select g.tgname as name, g.tgrelid::regclass::text as relation, libsql_sync.is_ours(g.tgfoid) as is_ours
-    from pg_trigger g
-    join pg_proc p on p.oid = g.tgfoid
-    where not g.tgisinternal and (
-      not libsql_sync.is_ours(g.tgfoid) and p.prosrc ~ 'replicate_data_libsql'
-      or libsql_sync.is_ours(g.tgfoid) and not exists (
-        select from libsql_sync.tables t
-        cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
-        where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-          and g.tgname in (libsql_sync.trigger_name(t.name, ''), libsql_sync.trigger_name(t.name, '_update'),
-            libsql_sync.trigger_name(t.name, '_delete'), libsql_sync.trigger_name(t.name, '_truncate'))
-          -- A table that was renamed is reported as missing, by doctor_tables().
-          and (q.oid is null or g.tgrelid = q.oid
-            or g.tgrelid in (select p.relid from pg_partition_tree(q.oid) p))))
-    order by 2, 1
+    with wanted as materialized (
+      select w.relation, w.name::name as name from libsql_sync.wanted_triggers() w
+    ), away as materialized (
+      -- A table that was renamed is reported as missing, by doctor_tables().
+      select convert_to(t.name, 'UTF8') || '\x00'::bytea as args
+      from libsql_sync.tables t where to_regclass(format('public.%I', t.name)) is not distinct from null
+    )
+    select g.name, g.relation, g.is_ours
+    from (
+      select g.tgname as name, g.tgrelid, g.tgrelid::regclass::text as relation, g.tgargs, p.prosrc,
+        g.tgfoid in (select libsql_sync.trigger_functions()) as is_ours
+      from pg_trigger g join pg_proc p on p.oid = g.tgfoid
+      where not g.tgisinternal
+    ) g
+    where case when g.is_ours
+      then (g.tgrelid, g.name) not in (select w.relation, w.name from wanted w)
+        and g.tgargs not in (select a.args from away a)
+      else g.prosrc ~ 'replicate_data_libsql' end
+    order by g.relation, g.name
   loop
     well := false;
     return query values ('leftover', 'warning',

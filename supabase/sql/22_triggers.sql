@@ -294,16 +294,15 @@ $$;
 comment on function libsql_sync.wanted_triggers() is
   'The triggers that each listed table and each of its partitions should have: a statement fires the triggers of the one table it names.';
 
-create or replace function libsql_sync.is_ours(routine oid)
-returns boolean
+create or replace function libsql_sync.trigger_functions()
+returns setof oid
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select from pg_proc p
-    where p.oid = routine and p.prorettype = 'trigger'::regtype and (
-      p.pronamespace = 'libsql_sync'::regnamespace
-      or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql'))
+  select p.oid from pg_proc p
+  where p.prorettype = 'trigger'::regtype and (
+    p.pronamespace = 'libsql_sync'::regnamespace
+    or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql')
 $$;
-comment on function libsql_sync.is_ours(oid) is
-  'Whether a function is one that our triggers run.';
+comment on function libsql_sync.trigger_functions() is
+  'The functions that our triggers run.';
