@@ -99,7 +99,7 @@ as $$
 declare
   stale record;
 begin
-  -- What a writer sends by the old text lacks a column that is listed now, and may be
+  -- By the old text a change of a column that is listed now is not sent, and may be
   -- committed after everything was walked: so the writer ends first, then all is walked.
   for stale in select f.* from libsql_sync.stale_functions() f order by f.name loop
     if stale.relation is not null then
@@ -111,13 +111,21 @@ begin
       update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
     -- Definer: the writing user may neither read the queue nor write to it.
-    execute format('create or replace function %s() returns trigger language plpgsql security definer %s as %L',
-      stale.name, (select string_agg('set ' || replace(s, '=', ' = '), ' ') from unnest(stale.settings) s), stale.body);
+    execute format(
+      'create or replace function %s() returns trigger language plpgsql security definer'
+      || ' set search_path = pg_catalog, pg_temp %s as %L',
+      stale.name,
+      (select string_agg(format('set %s = %L', split_part(s, '=', 1), split_part(s, '=', 2)), ' ')
+       from unnest(stale.settings) s where s not like 'search_path=%'),
+      stale.body);
     execute format('comment on function %s() is %L', stale.name,
       case when stale.relation is null
         then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
         else 'Queues the keys of the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
   end loop;
+  insert into libsql_sync.captures as c (name, digest)
+  select d.table_name, d.digest from libsql_sync.capture_digests() d
+  on conflict (name) do update set digest = excluded.digest where c.digest <> excluded.digest;
 end
 $$;
 comment on function libsql_sync.make_trigger_functions() is
