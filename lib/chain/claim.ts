@@ -6,11 +6,11 @@
 
 import type { Due } from "./alert.ts";
 import type { Json } from "./json.ts";
-import type { Message, Refusal } from "./message.ts";
+import type { TableRows, Unusable } from "./message.ts";
 import type { Page, PageHead } from "./page.ts";
 
 /** The contract's version, which the worker and the source functions must share; not the release. */
-export const CONTRACT = 4;
+export const CONTRACT = 5;
 
 /** Carries one call to the source and its answer back. */
 export interface Carrier {
@@ -46,11 +46,11 @@ export interface Ended extends Queued {
 export interface Outcome {
   /** Messages that were acked. */
   readonly processed: number;
-  /** Changes that were parked. */
+  /** Rows that were parked. */
   readonly parked: number;
-  /** Batches that were applied, and how many of them because the replica had lost them. */
+  /** Batches that were applied. */
   readonly batches: number;
-  /** Those of them that the replica had lost. */
+  /** Batches that the replica had lost: their messages were put back. */
   readonly replays: number;
   /** How long it took, in milliseconds. */
   readonly ms: number;
@@ -83,45 +83,51 @@ export type Lease =
 export interface Batch {
   /** The verb. */
   readonly do: "batch";
-  /** New, issued again, or replayed because the replica lost it. */
-  readonly kind: "new" | "again" | "replay";
   /** The chain it belongs to. */
   readonly epoch: string;
   /** Its place in the chain, from 1 on. */
   readonly position: number;
-  /** Its id. */
+  /** Its id, which is new with every claim. */
   readonly batch: string;
   /** The id of the batch before it. */
   readonly prev: string;
-  /** Whether it takes every message its snapshot could see. */
+  /** Whether it covers every message its snapshot could see. */
   readonly drained: boolean;
   /** That snapshot; of a batch that is not drained, the one of the last that was. */
   readonly snapshot: string;
   /** When its snapshot was taken, as ISO 8601. */
   readonly sourceTime: string;
-  /** Dead letters that were open when it was first claimed. */
+  /** Dead letters that were open when it was claimed. */
   readonly deadLetters: number;
-  /** Changes that an earlier attempt parked. */
-  readonly parked: readonly Refusal[];
   /** Whether the walk starts over: something went past the queue. */
   readonly reopen: boolean;
-  /** Rows that ride on it; never when it is issued again. */
+  /** How many messages it covers. */
+  readonly messages: number;
+  /** The rows of their keys. */
+  readonly tables: readonly TableRows[];
+  /** Messages without a key that could be used. */
+  readonly unusable: readonly Unusable[];
+  /** Rows of a walk that ride on it. */
   readonly page: Page | null;
-  /** The messages, in the order of their table. */
-  readonly messages: readonly Message[];
-  /** How many messages they are. */
-  readonly messageCount: number;
 }
 
-/** A batch without its messages and its page, once these are planned. */
-export interface BatchHead extends Omit<Batch, "messages" | "page"> {
+/** A batch without its rows, once these are planned. */
+export interface BatchHead extends Omit<Batch, "tables" | "unusable" | "page"> {
   /** Its page without rows; null if it carries none. */
   readonly page: PageHead | null;
 }
 
-/** What to do next; `acked` messages were settled on the way. */
+/** What the source did on the way to its answer. */
+export interface Settled {
+  /** Messages that were settled. */
+  readonly acked: number;
+  /** Batches whose messages were put back, as the replica had lost them. */
+  readonly putBack: number;
+}
+
+/** What to do next. */
 export type Claim =
-  & { readonly acked: number }
+  & Settled
   & (
     | Batch
     | {
@@ -137,11 +143,7 @@ export type Claim =
       readonly reason: string;
     }
     | { readonly do: "alter"; readonly from: string }
-    | {
-      readonly do: "idle" | "settled";
-      /** How many positions are left to replay. */
-      readonly behind: number;
-    } & Ended
+    | { readonly do: "idle" | "settled" } & Ended
     | { readonly do: "busy" | "none" }
     | { readonly do: "stop"; readonly error: StopCode }
   );
@@ -162,11 +164,7 @@ export interface RequestedWalk {
 }
 
 /** How much a page may hold, and what it needs from the replica. */
-export interface PageRequest {
-  /** Rows at most. */
-  readonly rows: number;
-  /** Bytes of their cells at most, one row at least. */
-  readonly bytes: number;
+export interface PageRequest extends BatchSize {
   /** Whether a page of the scrub may be handed out. */
   readonly scrub: boolean;
   /** The replica's next keys, where the walk goes by them. */
@@ -205,8 +203,8 @@ export interface Reset {
 
 /** How much a batch may hold. */
 export interface BatchSize {
-  /** Messages at most; 0 settles and hands out nothing. */
-  readonly messages: number;
-  /** Bytes of their JSON at most, one message at least. */
+  /** Rows at most; 0 settles and hands out nothing. */
+  readonly rows: number;
+  /** Bytes of their cells at most, one row at least. */
   readonly bytes: number;
 }

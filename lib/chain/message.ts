@@ -1,5 +1,5 @@
 /**
- * Ring 0. Cells, queue messages and parked changes: what both sides of the chain speak of.
+ * Ring 0. Cells, rows and parked rows: what both sides of the chain speak of.
  *
  * @module
  */
@@ -7,45 +7,46 @@
 /** One cell as the source renders it. */
 export type Cell = string | null;
 
-/**
- * A queue message: its id and its JSON value. Messages of one row each may come
- * as one, with an id for each of its rows. If their columns differ, `kinds` lists
- * each set once, `{columns, field}`, and `of` says which one a row has; `field` is
- * the field of the message that held the row, `rows` or `updates`.
- */
-export type Message = readonly [string | readonly string[], unknown];
-
-/** A parked change. */
-export interface Refusal {
-  /** The message it came in; null for a page. */
-  readonly msgId: string | null;
-  /** Its table; null where the message names none that is listed. */
-  readonly table: string | null;
-  /** Its key as the source rendered it; null for a whole message. */
-  readonly key: readonly Cell[] | null;
+/** A row of the source that could not be read. */
+export interface Broken {
+  /** Its key. */
+  readonly key: readonly Cell[];
   /** Why, without a value. */
   readonly reason: string;
 }
 
-/**
- * The cells at some places.
- *
- * @param cells The cells.
- * @param places The index of each; -1 stands for a cell that is missing.
- * @returns The cells in the order of the places, null for a missing one.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(cellsAt(["a", "b"], [1, 0, -1]), ["b", "a", null]);
- * ```
- */
-export function cellsAt(
-  cells: readonly Cell[],
-  places: readonly number[],
-): Cell[] {
-  return places.map((at) => cells[at] ?? null);
+/** What a batch brings of one table: the rows of some keys, as its snapshot has them. */
+export interface TableRows {
+  /** The table. */
+  readonly table: string;
+  /** Whether every row goes first: the table is empty in the snapshot. */
+  readonly truncate: boolean;
+  /** The names of the cells. */
+  readonly columns: readonly string[];
+  /** The rows, whole. */
+  readonly rows: readonly (readonly Cell[])[];
+  /** Keys of which there is no row, in the order of the table's key, as all keys are. */
+  readonly gone: readonly (readonly Cell[])[];
+  /** Rows that could not be read. */
+  readonly broken: readonly Broken[];
+}
+
+/** Messages that say no key. */
+export interface Unusable {
+  /** Their table; null where they name none that is listed. */
+  readonly table: string | null;
+  /** Why, without a value. */
+  readonly reason: string;
+}
+
+/** A row that is parked, or messages that say no key. */
+export interface Refusal {
+  /** Its table; null where messages name none that is listed. */
+  readonly table: string | null;
+  /** Its key as the source rendered it; null for messages. */
+  readonly key: readonly Cell[] | null;
+  /** Why, without a value. */
+  readonly reason: string;
 }
 
 /**

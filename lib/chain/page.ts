@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Cell } from "./message.ts";
+import type { Broken, Cell } from "./message.ts";
 
 /** Why a walk is on. */
 export type WalkKind = "backfill" | "verify" | "scrub" | "redrive";
@@ -31,16 +31,14 @@ export interface Page {
   readonly rows: number;
   /** Why the table could not be read at the source, as an SQLSTATE. */
   readonly failed: string | null;
-  /** The table's key, in the order of the keys below. */
-  readonly key: readonly string[];
   /** The names of the cells. */
   readonly columns: readonly string[];
   /** The rows. */
   readonly cells: readonly (readonly Cell[])[];
   /** Keys of the replica that the source does not have. */
   readonly ghosts: readonly (readonly Cell[])[];
-  /** Keys of rows no replica can hold. */
-  readonly oversize: readonly (readonly Cell[])[];
+  /** Rows that could not be read. */
+  readonly broken: readonly Broken[];
   /** Keys with an open dead letter; `skip` if the replica refused the row. */
   readonly open: readonly {
     readonly key: readonly Cell[];

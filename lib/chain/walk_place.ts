@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { Message, Refusal } from "./message.ts";
+import type { Refusal } from "./message.ts";
 import type { PageHead } from "./page.ts";
 import type { ReplicaRow } from "./row.ts";
 
@@ -78,8 +78,8 @@ export type WalkMove = Pick<
  * Where the walk stands after a batch.
  *
  * @param row The replica's row before it.
- * @param batch Its page, what it parks, and whether it opens the walk again, as
- * something at the source may have bypassed the queue.
+ * @param batch Its page, the tables it touches, what it parks, and whether it opens
+ * the walk again, as something at the source may have bypassed the queue.
  * @returns The row's fields after it.
  *
  * @example
@@ -102,12 +102,12 @@ export function walkAfter(
 ): WalkMove {
   const { walk_gen, walk_at, walk_done, unindexed, rebuilding } = row;
   const { page, reopen, drained, touched = [], parked = [] } = batch;
-  // A parked change may be a delete: its row stays in the replica as a ghost.
+  // The replica may refuse a delete: the row stays in it as a ghost.
   const withParked = new Set(parked.map(({ table }) => table));
   let fresh = namesIn(row.fresh).filter((name) => !withParked.has(name));
   if (reopen) {
     // What bypassed the queue may have left ghosts in any table, except in those
-    // that no message of the epoch has touched yet.
+    // that no batch of the epoch has touched yet.
     fresh = row.position === 0 && drained
       ? fresh.filter((name) => !touched.includes(name))
       : [];
@@ -132,26 +132,6 @@ export function walkAfter(
     unindexed: JSON.stringify([...bare]),
     rebuilding: without(namesIn(rebuilding), swapped),
   };
-}
-
-/**
- * The tables that messages name.
- *
- * @param messages The messages of a batch.
- * @returns The tables' names, each once.
- *
- * @example
- * ```ts
- * import { assertEquals } from "@std/assert";
- *
- * assertEquals(touchedBy([["1", { table: "t" }], ["2", { table: "t" }], ["3", null]]), ["t"]);
- * ```
- */
-export function touchedBy(messages: readonly Message[]): string[] {
-  const names = messages.map(([, message]) =>
-    (message as { table?: unknown } | null)?.table
-  );
-  return [...new Set(names)].filter((name) => typeof name === "string");
 }
 
 /**

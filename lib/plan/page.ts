@@ -1,13 +1,13 @@
 /**
- * Ring 0. A page of a walk, checked, and planned like any other rows.
+ * Ring 0. A page of a walk, planned like any other rows.
  *
- * Promise: a page writes by the same rules as the queue, and counts what it
+ * Promise: a page writes by the same rules as changes, and counts what it
  * found in the replica's own transaction.
  *
  * @module
  */
 
-import { cellsAt, type Refusal } from "../chain/message.ts";
+import type { Refusal } from "../chain/message.ts";
 import type { Page, PageHead } from "../chain/page.ts";
 import {
   isFirstFill,
@@ -16,10 +16,7 @@ import {
   namesIn,
   type WalkMove,
 } from "../chain/walk_place.ts";
-import { SyncError } from "../errors.ts";
-import type { Changes } from "./change.ts";
-import { fold } from "./fold.ts";
-import { planFold } from "./plan.ts";
+import { createTableFinder, planTable } from "./plan.ts";
 import type { RowStep, Step } from "./step.ts";
 import type { Schema, Table } from "../schema.ts";
 
@@ -29,32 +26,16 @@ export interface PagePlan {
   readonly head: PageHead;
   /** The steps that repair or compare, given the replica's row before the batch. */
   stepsFor(row: Pick<WalkMove, "fresh" | "rebuilding">): Step[];
-  /** What to park that is not parked yet. */
+  /** What to park. */
   readonly refusals: readonly Refusal[];
-}
-
-/** A batch is only handed out where both sides have one schema. */
-function checkColumns({ cells, columns }: Page, table: Table): void {
-  const names = new Set(table.columns.map(({ name }) => name));
-  const listed = columns.filter((name) => names.delete(name));
-  if (
-    listed.length < columns.length ||
-    cells.length > 0 && !table.key.every((name) => columns.includes(name))
-  ) {
-    throw new SyncError(
-      "source_failed",
-      `Cannot read the source's page of table ${table.name}: expected its columns and its key, found others; install the migration that belongs to this worker`,
-    );
-  }
 }
 
 /**
  * Makes the planner of a schema's pages.
  *
  * @param schema The tables that are replicated.
- * @returns A function of a page and the changes its batch has parked, which
- * returns what its rows come to; it throws `source_failed` if the page has
- * columns that the table lacks.
+ * @returns A function of a page, which returns what its rows come to; it throws
+ * `source_failed` if its table is not the schema's.
  *
  * @example
  * ```ts
@@ -66,54 +47,30 @@ function checkColumns({ cells, columns }: Page, table: Table): void {
  * }));
  * const planned = plan({
  *   walkGen: 1, kind: "verify", repair: false, table: "t", half: "forward", starts: true, large: false,
- *   last: true, rows: 1, failed: null, key: ["id"], columns: ["id"], cells: [["5"]],
- *   ghosts: [], oversize: [], open: [], upto: null, closes: false,
- * }, { parked: [] });
+ *   last: true, rows: 1, failed: null, columns: ["id"], cells: [["5"]], ghosts: [], broken: [], open: [],
+ *   upto: null, closes: false,
+ * });
  * const steps = planned.stepsFor({ fresh: "[]", rebuilding: "[]" });
  * assertEquals(steps.map((step) => step.kind), ["compare", "tally"]);
  * ```
  */
-export function createPagePlanner(
-  schema: Schema,
-): (
-  page: Page,
-  options: { parked: readonly Refusal[] },
-) => PagePlan {
-  const tables = new Map(schema.tables.map((table) => [table.name, table]));
-  return (page, { parked }) => {
-    const table = tables.get(page.table);
+export function createPagePlanner(schema: Schema): (page: Page) => PagePlan {
+  const tableOf = createTableFinder(schema);
+  return (page) => {
     // The cells are released: the steps hold their text.
-    const { cells, ...head } = page;
-    if (table === undefined) return { head, stepsFor: () => [], refusals: [] };
-    checkColumns(page, table);
-    const order = table.key.map((column) => page.key.indexOf(column));
-    const inOrder = (keys: Page["ghosts"]) =>
-      keys.map((key) => cellsAt(key, order));
-    const changes: Changes = {
-      msgId: null,
+    const { cells: rows, ...head } = page;
+    const { columns, broken, ghosts: gone, open, repair } = head;
+    const table = tableOf({ table: head.table, columns, rows, gone, broken });
+    const skipped = open.filter(({ skip }) => skip).map(({ key }) => key);
+    const { steps, refusals } = planTable(
       table,
-      truncate: false,
-      deletes: inOrder(page.ghosts),
-      upserts: { columns: page.columns, cells },
-      updates: { columns: [], cells: [] },
-      oversize: inOrder(page.oversize),
-    };
-    const skipped = page.open.filter(({ skip }) => skip).map(({ key }) => ({
-      msgId: null,
-      table: table.name,
-      key,
-      reason: "",
-    }));
-    const planned = planFold(
-      fold([changes]),
-      [...parked, ...skipped],
-      "repair",
+      { truncate: false, columns, rows, gone, broken },
+      { writes: ["repair"], skipped },
     );
-    const { steps } = planned;
     return {
       head,
       stepsFor: (row) => stepsOf(head, { table, steps, row }),
-      refusals: page.repair ? planned.refusals : [],
+      refusals: repair ? refusals : [],
     };
   };
 }

@@ -7,10 +7,8 @@
 import type { Cell, Refusal } from "../chain/message.ts";
 import type { Table } from "../schema.ts";
 
-/** One row of a step: what it came from. */
+/** One row of a step. */
 export interface StepRow {
-  /** The message that decided it; null for a page's row. */
-  readonly msgId: string | null;
   /** The key as the source rendered it; null if it is among the cells. */
   readonly key: readonly Cell[] | null;
   /** The cells as the replica stores them. */
@@ -19,21 +17,29 @@ export interface StepRow {
 
 /** What one statement does to rows of one table. */
 export interface RowStep {
-  /** The kind of the statement. An "update" creates no row: the rows it names exist.
-   * A "repair" is an upsert of rows most of which are already as they should be. */
-  readonly kind: "truncate" | "delete" | "update" | "upsert" | "repair";
+  /**
+   * The kind of the statement. An "update" writes rows that are there and have other
+   * values in indexed columns, and a "write" after it makes the missing ones, and needs
+   * to set no indexed column. An "upsert" does both at once. A "repair" is an upsert of
+   * rows most of which are already as they should be.
+   */
+  readonly kind:
+    | "truncate"
+    | "delete"
+    | "update"
+    | "write"
+    | "upsert"
+    | "repair";
   /** The table it changes. */
   readonly table: Table;
   /** Names of the cells: the key's columns for a delete. */
   readonly columns: readonly string[];
   /** How many rows; see {@linkcode rowsOf}. */
   readonly count: number;
-  /** The rows' cells as JSON, sorted by key or by the indexed columns. */
+  /** The rows' cells as JSON, sorted by key. */
   readonly json: string;
   /** In its place, the cells of one large row, which are bound one by one. */
   readonly large: readonly Cell[] | null;
-  /** The message that decided each row; null for a page. */
-  readonly msgIds: readonly string[] | null;
   /** Each row's key where it is not among the cells; null if all are. */
   readonly keys: readonly StepRow["key"][] | null;
 }
@@ -115,7 +121,7 @@ export type Step =
 export interface Plan<S extends Step = Step> {
   /** What to do, in order. */
   readonly steps: readonly S[];
-  /** What to park that is not parked yet. */
+  /** What to park. */
   readonly refusals: readonly Refusal[];
 }
 
@@ -135,7 +141,7 @@ export interface Plan<S extends Step = Step> {
  * import { assertEquals } from "@std/assert";
  *
  * const table = { name: "t", key: ["id"], columns: [], indexes: [] };
- * const rows = [{ msgId: null, key: null, cells: ["1"] }];
+ * const rows = [{ key: null, cells: ["1"] }];
  * assertEquals(stepOf("delete", table, ["id"], rows).json, '[["1"]]');
  * ```
  */
@@ -146,16 +152,18 @@ export function stepOf(
   rows: readonly StepRow[],
   isLarge = false,
 ): RowStep {
+  return { kind, table, columns, ...contentOf(rows, isLarge) };
+}
+
+/** Rows as a step keeps them. */
+function contentOf(
+  rows: readonly StepRow[],
+  isLarge: boolean,
+): Pick<RowStep, "count" | "json" | "large" | "keys"> {
   return {
-    kind,
-    table,
-    columns,
     count: rows.length,
     json: isLarge ? "" : JSON.stringify(rows.map((row) => row.cells)),
     large: isLarge ? rows[0]!.cells : null,
-    msgIds: rows.some(({ msgId }) => msgId !== null)
-      ? rows.map(({ msgId }) => msgId!)
-      : null,
     keys: rows.some(({ key }) => key !== null)
       ? rows.map(({ key }) => key)
       : null,
@@ -173,22 +181,15 @@ export function stepOf(
  * import { assertEquals } from "@std/assert";
  *
  * const table = { name: "t", key: ["id"], columns: [], indexes: [] };
- * const rows = [{ msgId: "7", key: null, cells: ["1"] }];
+ * const rows = [{ key: null, cells: ["1"] }];
  * assertEquals(rowsOf(stepOf("delete", table, ["id"], rows)), rows);
  * ```
  */
 export function rowsOf(
-  { json, large, msgIds, keys }: Pick<
-    RowStep,
-    "json" | "large" | "msgIds" | "keys"
-  >,
+  { json, large, keys }: Pick<RowStep, "json" | "large" | "keys">,
 ): StepRow[] {
   const rows: (readonly Cell[])[] = large === null ? JSON.parse(json) : [large];
-  return rows.map((cells, at) => ({
-    msgId: msgIds?.[at] ?? null,
-    key: keys?.[at] ?? null,
-    cells,
-  }));
+  return rows.map((cells, at) => ({ key: keys?.[at] ?? null, cells }));
 }
 
 /**
@@ -207,12 +208,68 @@ export function rowsOf(
  */
 export function keyOf(
   table: Pick<Table, "key">,
-  { key, columns, cells }: {
-    key: readonly Cell[] | null;
-    columns: readonly string[];
-    cells: readonly Cell[] | null;
-  },
+  { key, columns, cells }: StepRow & { columns: readonly string[] },
 ): readonly Cell[] {
-  return key ??
-    table.key.map((name) => cells![columns.indexOf(name)] ?? null);
+  return key ?? table.key.map((name) => cells[columns.indexOf(name)] ?? null);
+}
+
+/**
+ * Steps without rows that are parked.
+ *
+ * @param steps The steps.
+ * @param refusals The rows to leave out.
+ * @returns As many steps: one of which no row is left stays, as what follows it counts
+ * what it changed.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * const table = { name: "t", key: ["id"], columns: [], indexes: [] };
+ * const rows = ["1", "2"].map((id) => ({ key: null, cells: [id] }));
+ * const steps = [stepOf("upsert", table, ["id"], rows)];
+ * const left = without(steps, [{ table: "t", key: ["1"], reason: "refused" }]);
+ * assertEquals(left, [stepOf("upsert", table, ["id"], rows.slice(1))]);
+ * ```
+ */
+export function without(
+  steps: readonly Step[],
+  refusals: readonly Refusal[],
+): Step[] {
+  const parked = new Set(refusals.map(identityOf));
+  const tables = new Set(refusals.map(({ table }) => table));
+  return steps.map((step) => {
+    if (!("json" in step) || !tables.has(step.table.name)) return step;
+    const { table, columns } = step;
+    const rows = rowsOf(step).filter((row) =>
+      !parked.has(
+        identityOf({
+          table: table.name,
+          key: keyOf(table, { columns, ...row }),
+        }),
+      )
+    );
+    return rows.length === step.count
+      ? step
+      : { ...step, ...contentOf(rows, false) };
+  });
+}
+
+/**
+ * What two refusals of one row have in common.
+ *
+ * @param refusal The table and the key.
+ * @returns A text.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(identityOf({ table: "t", key: ["1"] }), '["t",["1"]]');
+ * ```
+ */
+export function identityOf(
+  { table, key }: Pick<Refusal, "table" | "key">,
+): string {
+  return JSON.stringify([table, key]);
 }

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { indexedOf } from "../plan/plan.ts";
 import type { RowStep, Step } from "../plan/step.ts";
 import { cellsOf, compareSql, namedRows, ROWS } from "./cells.ts";
 import { bare, names, quote, type Statement, storedName } from "./sql.ts";
@@ -29,7 +30,7 @@ import { indexName, type Table } from "../schema.ts";
  * import { assertEquals } from "@std/assert";
  *
  * const table = { name: "t", key: ["id"], columns: [{ name: "id", type: "INTEGER" as const }], indexes: [] };
- * const statement = stepToStatement({ kind: "truncate", table, columns: [], count: 0, json: "[]", large: null, msgIds: null, keys: null });
+ * const statement = stepToStatement({ kind: "truncate", table, columns: [], count: 0, json: "[]", large: null, keys: null });
  * assertEquals(statement, { sql: 'DELETE FROM "t"', args: [] });
  * ```
  */
@@ -77,6 +78,7 @@ function rowStatement(step: RowStep, stored: string): Statement {
     }
     case "update": {
       const sets = columns.filter((name) => !table.key.includes(name));
+      const indexed = indexedOf(table, columns);
       const [of, from] = ["t.", `${ROWS}.`];
       return {
         sql: `${namedRows(table, columns, isBound)} UPDATE ${stored} AS t SET ${
@@ -84,21 +86,26 @@ function rowStatement(step: RowStep, stored: string): Statement {
             ", ",
           )
         } FROM ${ROWS} WHERE ${compareSql(table.key, of, "=", from)} AND ${
-          compareSql(sets, of, "IS NOT", from)
+          compareSql(indexed, of, "IS NOT", from)
         }`,
         args,
       };
     }
+    case "write":
     case "repair":
-    case "upsert":
+    case "upsert": {
+      // The "update" before a "write" has set the indexed columns.
+      const settled = kind === "write" ? indexedOf(table, columns) : [];
+      const sets = columns.filter((name) => !settled.includes(name));
       return {
         sql: `${
           namedRows(table, columns, isBound, kind === "repair" ? stored : null)
         } INSERT INTO ${stored} AS t (${
           names(columns)
-        }) SELECT * FROM ${ROWS} WHERE true ${onConflict(table, columns)}`,
+        }) SELECT * FROM ${ROWS} WHERE true ${onConflict(table, sets)}`,
         args,
       };
+    }
   }
 }
 

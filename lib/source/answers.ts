@@ -17,7 +17,7 @@ import {
   type Reset,
   type StopCode,
 } from "../chain/claim.ts";
-import { isCells } from "../chain/message.ts";
+import { type Broken, isCells, type TableRows } from "../chain/message.ts";
 import type { Page, WalkKind } from "../chain/page.ts";
 import { SyncError } from "../errors.ts";
 import { dueOf } from "./due.ts";
@@ -113,7 +113,7 @@ export function triedOf(value: unknown): number {
  * Reads the answer of `park`.
  *
  * @param value The answer.
- * @returns Whether the changes were parked; otherwise the batch is not pending.
+ * @returns Whether the rows were parked; otherwise the batch does not stand on the head.
  * @throws {SyncError} `source_failed`: a field is missing or has another type.
  *
  * @example
@@ -186,12 +186,16 @@ export function walkOf(value: unknown): RequestedWalk | null {
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(claimOf({ do: "busy", acked: 0 }), { do: "busy", acked: 0 });
+ * const claim = claimOf({ do: "busy", acked: 2, put_back: 0 });
+ * assertEquals(claim, { do: "busy", acked: 2, putBack: 0 });
  * ```
  */
 export function claimOf(value: unknown): Claim {
   const answer = readFields(value);
-  const acked = answer.number("acked");
+  const settled = {
+    acked: answer.number("acked"),
+    putBack: answer.number("put_back"),
+  };
   const verb = answer.oneOf("do", [
     "batch",
     "bootstrap",
@@ -205,17 +209,17 @@ export function claimOf(value: unknown): Claim {
   ]);
   switch (verb) {
     case "batch":
-      return { acked, ...batchOf(answer) };
+      return { ...settled, ...batchOf(answer) };
     case "bootstrap":
       return {
-        acked,
+        ...settled,
         do: verb,
         epoch: answer.text("epoch"),
         wipe: answer.flag("wipe"),
       };
     case "adopt":
       return {
-        acked,
+        ...settled,
         do: verb,
         epoch: answer.text("epoch"),
         from: answer.text("from"),
@@ -223,21 +227,16 @@ export function claimOf(value: unknown): Claim {
         reason: answer.text("reason"),
       };
     case "alter":
-      return { acked, do: verb, from: answer.text("from") };
+      return { ...settled, do: verb, from: answer.text("from") };
     case "idle":
     case "settled":
-      return {
-        acked,
-        do: verb,
-        behind: answer.number("behind"),
-        ...endedOf(value),
-      };
+      return { ...settled, do: verb, ...endedOf(value) };
     case "busy":
     case "none":
-      return { acked, do: verb };
+      return { ...settled, do: verb };
     case "stop":
       return {
-        acked,
+        ...settled,
         do: verb,
         error: answer.oneOf("error", STOP_CODES) as StopCode,
       };
@@ -245,10 +244,8 @@ export function claimOf(value: unknown): Claim {
 }
 
 function batchOf(answer: Fields): Batch {
-  const messages = answer.messages("messages");
   return {
     do: "batch",
-    kind: answer.oneOf("kind", ["new", "again", "replay"]),
     epoch: answer.text("epoch"),
     position: answer.number("position"),
     batch: answer.text("batch"),
@@ -257,29 +254,39 @@ function batchOf(answer: Fields): Batch {
     snapshot: answer.text("snapshot"),
     sourceTime: answer.text("source_time"),
     deadLetters: answer.number("dead_letters"),
-    parked: answer.list("parked").map((change) => {
-      const parked = readFields(change);
-      return {
-        msgId: parked.textOrNull("msg_id"),
-        table: parked.textOrNull("table"),
-        key: parked.value("key") == null ? null : parked.cells("key"),
-        reason: parked.text("reason"),
-      };
-    }),
     reopen: answer.flag("reopen"),
+    messages: answer.number("messages"),
+    tables: answer.list("tables").map((of) => tableOf(readFields(of))),
+    unusable: answer.list("unusable").map(readFields).map((of) => ({
+      table: of.textOrNull("table"),
+      reason: of.text("reason"),
+    })),
     page: answer.value("page") == null
       ? null
       : pageOf(readFields(answer.value("page"))),
-    messages,
-    messageCount: messages.reduce(
-      (sum, [ids]) => sum + (typeof ids === "string" ? 1 : ids.length),
-      0,
-    ),
   };
 }
 
+function tableOf(answer: Fields): TableRows {
+  const columns = answer.texts("columns");
+  return {
+    table: answer.text("table"),
+    truncate: answer.flag("truncate"),
+    columns,
+    rows: answer.rows("rows", columns.length),
+    gone: answer.keys("gone"),
+    broken: brokenIn(answer),
+  };
+}
+
+function brokenIn(answer: Fields): Broken[] {
+  return answer.list("broken").map(readFields).map((row) => ({
+    key: row.cells("key"),
+    reason: row.text("reason"),
+  }));
+}
+
 function pageOf(answer: Fields): Page {
-  const key = answer.texts("key");
   const columns = answer.texts("columns");
   return {
     walkGen: answer.number("walk_gen"),
@@ -297,12 +304,11 @@ function pageOf(answer: Fields): Page {
     last: answer.flag("last"),
     rows: answer.number("rows"),
     failed: answer.textOrNull("failed"),
-    key,
     columns,
     cells: answer.rows("cells", columns.length),
     ghosts: answer.keys("ghosts"),
-    oversize: answer.rows("oversize", key.length),
-    open: answer.list("open").map((open) => readFields(open)).filter((letter) =>
+    broken: brokenIn(answer),
+    open: answer.list("open").map(readFields).filter((letter) =>
       isCells(letter.value("key"))
     ).map((letter) => ({
       key: letter.cells("key"),

@@ -6,24 +6,9 @@
  * @module
  */
 
-import { type Cell, isCells, isRows, type Message } from "../chain/message.ts";
+import { type Cell, isCells, isRows } from "../chain/message.ts";
 import { parsePlace } from "../chain/walk_place.ts";
 import { SyncError } from "../errors.ts";
-
-/** Whether a message can be so many that came as one: see {@linkcode Message}. */
-function isMerged(message: unknown, count: number): boolean {
-  const { kinds, of, rows, updates } = (message ?? {}) as Record<
-    string,
-    unknown
-  >;
-  const isList = (list: unknown) =>
-    Array.isArray(list) && list.length === count;
-  if (kinds === undefined) return isList(rows) !== isList(updates);
-  return Array.isArray(kinds) && isList(rows) && isList(of) &&
-    (of as unknown[]).every((kind) =>
-      /^(rows|updates)$/.test(String(kinds[kind as number]?.field))
-    );
-}
 
 /** A checked reader of an answer's fields; each function takes a field's name. */
 export interface Fields {
@@ -45,10 +30,8 @@ export interface Fields {
   cells(name: string): Cell[];
   /** A list of rows with so many cells each. */
   rows(name: string, length: number): Cell[][];
-  /** The keys of a list; entries that are not keys are left out. */
+  /** A list of keys. */
   keys(name: string): Cell[][];
-  /** Messages with their ids. */
-  messages(name: string): Message[];
   /** A place in a walk, as its text; null if none is open. */
   place(name: string): string | null;
   /** One of some words. */
@@ -67,9 +50,9 @@ export interface Fields {
  * ```ts
  * import { assertEquals, assertThrows } from "@std/assert";
  *
- * const answer = readFields({ n: 5, key: [["1"], "odd"] });
+ * const answer = readFields({ n: 5, gone: [["1"], ["2"]] });
  * assertEquals(answer.number("n"), 5);
- * assertEquals(answer.keys("key"), [["1"]]);
+ * assertEquals(answer.keys("gone"), [["1"], ["2"]]);
  * assertThrows(() => answer.text("n"), Error, 'expected a text "n"');
  * ```
  */
@@ -127,19 +110,8 @@ export function readFields(answer: unknown): Fields {
         : fail(`rows of ${length} cells "${name}"`);
     },
     keys(name: string): Cell[][] {
-      return this.list(name).filter(isCells);
-    },
-    messages(name: string): Message[] {
-      const value = fields[name];
-      const isId = (id: unknown) => typeof id === "string";
-      const isMessage = (of: unknown) =>
-        Array.isArray(of) && of.length === 2 &&
-        (isId(of[0]) ||
-          Array.isArray(of[0]) && of[0].length > 0 && of[0].every(isId) &&
-            isMerged(of[1], of[0].length));
-      return Array.isArray(value) && value.every(isMessage)
-        ? value
-        : fail(`messages with their ids "${name}"`);
+      const value = this.list(name);
+      return value.every(isCells) ? value : fail(`a list of keys "${name}"`);
     },
     place(name: string): string | null {
       const value = this.textOrNull(name);

@@ -128,7 +128,7 @@ export interface SyncRecord {
   readonly ms: number;
   /** Messages that left the queue. */
   readonly processed: number;
-  /** Changes that were parked. */
+  /** Rows that were parked. */
   readonly parked: number;
   /** Batches that were applied. */
   readonly batches: number;
@@ -162,11 +162,11 @@ export interface Totals {
   readonly failed: number;
   /** Messages that left the queue. */
   readonly processed: number;
-  /** Changes that were parked. */
+  /** Rows that were parked. */
   readonly parked: number;
   /** Batches that were applied. */
   readonly batches: number;
-  /** Batches applied again because the replica had lost them. */
+  /** Batches that the replica had lost: their messages were put back. */
   readonly replays: number;
   /** Milliseconds that all syncs took together. */
   readonly ms: number;
@@ -176,9 +176,9 @@ export interface Totals {
 export interface Letter {
   /** Its number. */
   readonly id: number;
-  /** Its table, if the message names a listed one. */
+  /** Its table; null where the messages name none that is listed. */
   readonly table: string | null;
-  /** The row's key; null for a whole message. */
+  /** The row's key; null for messages that say none. */
   readonly key: readonly (string | null)[] | null;
   /** Why it was parked. */
   readonly reason: string;

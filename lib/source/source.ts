@@ -51,11 +51,8 @@ export interface Source {
     lease: string;
     row: ReplicaRow | null;
     size: BatchSize;
-    split?: { batch: string; messages: number };
     /** The batch that is being applied on top of the row: the one after it is asked for. */
     ahead?: string;
-    /** Where the page of that batch leaves the walk. */
-    upto?: Pick<ReplicaRow, "walk_gen" | "walk_at">;
     /** Whether a replica of another source becomes ours, emptied. */
     takeOver?: boolean;
     /** What a page may hold; without it none is handed out. */
@@ -71,10 +68,10 @@ export interface Source {
     table: string | null;
     repair: boolean;
   }): Promise<RequestedWalk | null>;
-  /** Parks changes of a pending or replayed batch; false if it is neither. */
+  /** Parks rows of a batch that stands on the head; false if it does not. */
   park(
-    batch: Pick<Batch, "epoch" | "position" | "batch" | "kind">,
-    changes: readonly Refusal[],
+    batch: Pick<Batch, "epoch" | "position" | "batch">,
+    rows: readonly Refusal[],
   ): Promise<boolean>;
   /** Begins a new epoch if the one expected is still in force. */
   reset(
@@ -128,9 +125,7 @@ export function createSource(
         lease,
         row,
         size,
-        split,
         ahead,
-        upto,
         takeOver,
         page,
         walked = [],
@@ -143,11 +138,9 @@ export function createSource(
           seconds,
           schema,
           row: row === null ? null : { ...row },
-          messages_max: size.messages,
+          rows_max: size.rows,
           bytes_max: size.bytes,
-          ...(split ? { split } : {}),
           ...(ahead ? { ahead } : {}),
-          ...(upto ? { upto: { ...upto } } : {}),
           ...(takeOver ? { take_over: true } : {}),
           ...(page ? { page: pageJson(page) } : {}),
           walked: walked.map(({ walkGen, ...found }) => ({
@@ -161,14 +154,12 @@ export function createSource(
     async requestWalk(request) {
       return walkOf(await carrier.call("request_walk", request));
     },
-    async park({ epoch, position, batch, kind }, changes) {
+    async park({ epoch, position, batch }, rows) {
       const answer = await carrier.call("park", {
         epoch,
         position,
         batch,
-        kind,
-        changes: changes.map(({ msgId, table, key, reason }) => ({
-          msg_id: msgId,
+        rows: rows.map(({ table, key, reason }) => ({
           table,
           key: key === null ? null : [...key],
           reason,

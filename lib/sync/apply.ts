@@ -2,7 +2,7 @@
  * Ring 2. Applies a batch: parks what cannot be applied, and writes the rest.
  *
  * Promise: a batch is written whole or not at all, and one that the replica
- * refuses comes again without the rows it was refused for.
+ * refuses is written without the rows it was refused for.
  *
  * @module
  */
@@ -11,8 +11,8 @@ import type { Refusal } from "../chain/message.ts";
 import type { Walked } from "../chain/page.ts";
 import { namesIn, walkAfter } from "../chain/walk_place.ts";
 import { SyncError } from "../errors.ts";
-import type { Step } from "../plan/step.ts";
-import { halfSize, nextSize, PAGE_MAX } from "./batch_size.ts";
+import { type Step, without } from "../plan/step.ts";
+import { halfSize, nextSize, PAGE_MAX, SIZE_MIN } from "./batch_size.ts";
 import { findRefused } from "./find_refused.ts";
 import { park, withoutLetter } from "./park.ts";
 import type { PlannedBatch } from "./plan_claim.ts";
@@ -26,9 +26,10 @@ const TRIES_MIN = 4;
 /** A batch that is about to be written. */
 interface Attempt {
   readonly batch: PlannedBatch;
+  /** The steps of its rows, then those of its page. */
   readonly steps: readonly Step[];
-  /** What of it cannot be applied. */
-  readonly changes: readonly Refusal[];
+  /** The rows that are parked, and in no step. */
+  readonly parked: readonly Refusal[];
 }
 
 /**
@@ -46,11 +47,36 @@ export async function applyBatch(
 ): Promise<void> {
   const { queued, paged } = batch;
   const steps = [...queued.steps, ...paged?.stepsFor(progress.row!) ?? []];
-  const changes = [...queued.refusals, ...paged?.refusals ?? []];
+  let parked = distinct([...queued.refusals, ...paged?.refusals ?? []]);
   // Before the apply: another worker that finds the batch applied must know
   // what it lacks.
-  const attempt = { batch, steps, changes };
-  if (changes.length > 0 && !await park(parts, progress, attempt)) return;
+  const parks = (refusals: readonly Refusal[]) =>
+    park(parts, progress, { batch, refusals });
+  if (parked.length > 0 && !await parks(parked)) return;
+  for (let attempt: Attempt = { batch, steps, parked };;) {
+    const refused = await tryWrite(parts, progress, attempt);
+    if (refused.length === 0 || !await parks(refused)) return;
+    parked = [...parked, ...refused];
+    attempt = { batch, steps: without(attempt.steps, refused), parked };
+  }
+}
+
+/** Each row once: a page may bring one that changed as well. */
+function distinct(refusals: readonly Refusal[]): Refusal[] {
+  const rows = new Map<string, Refusal>();
+  for (const refusal of refusals) {
+    const { table, key, reason } = refusal;
+    rows.set(JSON.stringify([table, key ?? reason]), refusal);
+  }
+  return [...rows.values()];
+}
+
+/** Writes a batch; returns the rows for which the replica refused it, none if it is written. */
+async function tryWrite(
+  parts: Parts,
+  progress: Progress,
+  attempt: Attempt,
+): Promise<Refusal[]> {
   const startedAt = parts.now();
   try {
     await write(parts, progress, attempt);
@@ -58,24 +84,27 @@ export async function applyBatch(
     if (!(error instanceof SyncError)) throw error;
     const ms = parts.now() - startedAt;
     if (error.code === "replica_refused") {
-      return await parkRefused(parts, progress, { ...attempt, error, ms });
+      return await refusedBy(parts, progress, { ...attempt, error, ms });
     }
     if (error.code === "replica_unreachable" && ms > SLOW_MS) {
-      halve(parts, progress, batch);
+      halve(parts, attempt.batch);
     }
     throw error;
   }
-  count(progress, batch);
-  learnPace(parts, progress, { batch, ms: parts.now() - startedAt });
+  count(progress, attempt);
+  learnPace(parts, progress, {
+    batch: attempt.batch,
+    ms: parts.now() - startedAt,
+  });
+  return [];
 }
 
 /** Writes a batch: its step of the chain, its rows, and where it leaves the walk. */
 async function write(
   parts: Parts,
   progress: Progress,
-  { batch, steps, changes }: Attempt,
+  { batch, steps, parked }: Attempt,
 ): Promise<void> {
-  const parked = [...batch.parked, ...changes];
   const before = progress.row!;
   const { row, walked } = await parts.replica.apply(batch, steps, {
     parked: withoutLetter(batch, parked).length,
@@ -103,13 +132,15 @@ function noteWalked(
 }
 
 /** Counts a batch that was applied. */
-function count(progress: Progress, { kind, queued }: PlannedBatch): void {
+function count(progress: Progress, { batch, steps }: Attempt): void {
   const { applied } = progress;
-  progress.split = null;
   progress.batches += 1;
-  if (kind === "replay") progress.replays += 1;
-  for (const { table, count } of queued.steps) {
-    applied.set(table.name, (applied.get(table.name) ?? 0) + count);
+  // The rest is the page's: what that repairs is no change.
+  for (const step of steps.slice(0, batch.queued.steps.length)) {
+    // The rows of an "update" are those of the "write" after it.
+    if (!("count" in step) || step.kind === "update") continue;
+    const { table: { name }, count } = step;
+    applied.set(name, (applied.get(name) ?? 0) + count);
   }
 }
 
@@ -120,57 +151,51 @@ function learnPace(
   { batch, ms }: { batch: PlannedBatch; ms: number },
 ): void {
   const took = { ms, latencyMs };
-  if (batch.messageCount > 0) {
+  if (batch.keys > 0) {
     const next = nextSize(claimedSize, took);
     // A batch that took all there was proves nothing about a larger one.
-    const mayGrow = batch.kind === "new" && !batch.drained;
-    if (mayGrow || next.messages < pace.size.messages) pace.size = next;
+    if (!batch.drained || next.rows < pace.size.rows) pace.size = next;
   }
   if (batch.page !== null) {
     pace.pageSize = nextSize(pace.pageSize, took, PAGE_MAX);
   }
 }
 
-/** Finds the rows the replica refused and parks them: the batch comes again without them. */
-async function parkRefused(
-  parts: Parts,
+/** Finds the rows for which the replica refused a batch; none if too little time remains. */
+async function refusedBy(
+  { replica, budget, pace }: Parts,
   progress: Progress,
   { batch, steps, error, ms }: Attempt & { error: SyncError; ms: number },
-): Promise<void> {
-  const { replica, budget } = parts;
+): Promise<Refusal[]> {
   const at = replica.refusedStep(error);
   if (at === null) throw error;
-  const isOne = batch.messageCount === 1;
+  const isSmall = batch.keys + (batch.page?.rows ?? 0) <= SIZE_MIN.rows;
   const triesMax = Math.min(
     budget.callsLeft() - CALLS_RESERVED,
     Math.max(
       Math.floor(budget.msLeft() / Math.max(ms, 1)),
-      isOne ? TRIES_MIN : 0,
+      isSmall ? TRIES_MIN : 0,
     ),
   );
   if (triesMax < TRIES_MIN) {
     // The next sync has a budget of its own.
-    halve(parts, progress, batch);
+    halve({ pace }, batch);
     progress.isSpent = true;
-    return;
+    return [];
   }
-  const changes = await findRefused(replica, steps.slice(0, at.step + 1), {
+  const refused = await findRefused(replica, steps.slice(0, at.step + 1), {
     code: at.code,
     triesMax,
     rebuilding: namesIn(progress.row!.rebuilding),
   });
-  if (changes.length === 0) throw error;
-  await park(parts, progress, { batch, changes });
+  if (refused.length === 0) throw error;
+  return refused;
 }
 
 /** Has the next claim hand out half of a batch that is too large. */
-function halve(
-  { pace }: Parts,
-  progress: Progress,
-  { batch, messageCount }: PlannedBatch,
-): void {
+function halve({ pace }: Pick<Parts, "pace">, { keys }: PlannedBatch): void {
   pace.pageSize = halfSize(pace.pageSize);
-  if (messageCount === 1) return;
-  progress.split = { batch, messages: Math.ceil(messageCount / 2) };
-  pace.size = halfSize(pace.size);
+  // It may be far smaller than was asked for.
+  const rows = keys > 0 ? Math.min(keys, pace.size.rows) : pace.size.rows;
+  pace.size = halfSize({ ...pace.size, rows });
 }

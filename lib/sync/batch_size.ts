@@ -14,7 +14,7 @@ import type { BatchSize } from "../chain/claim.ts";
 export interface Pace {
   /** The size of the next claim. */
   size: BatchSize;
-  /** The same for a page: rows, and bytes of their cells. */
+  /** The same for a page. */
   pageSize: BatchSize;
 }
 
@@ -27,25 +27,25 @@ export interface Pace {
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(newPace().size.messages, 4_000);
+ * assertEquals(newPace().size.rows, 4_000);
  * ```
  */
 export function newPace(): Pace {
   return {
-    size: { messages: 4_000, bytes: 1_048_576 },
-    pageSize: { messages: 2_000, bytes: 524_288 },
+    size: { rows: 4_000, bytes: 1_048_576 },
+    pageSize: { rows: 2_000, bytes: 524_288 },
   };
 }
 
 /** How long an apply should take, without the latency. */
 const AIM_MS = 1_000;
-const SIZE_MAX: BatchSize = { messages: 50_000, bytes: 5_500_000 };
+const SIZE_MAX: BatchSize = { rows: 50_000, bytes: 5_500_000 };
 /** Larger pages are hardly faster, and cost the worker more CPU time. */
 export const PAGE_MAX: BatchSize = { ...SIZE_MAX, bytes: 2_800_000 };
 /** A batch of this size that is slow is not slow for its size. */
-const SMALL: BatchSize = { messages: 1_000, bytes: 262_144 };
+const SMALL: BatchSize = { rows: 1_000, bytes: 262_144 };
 /** A batch of this size is not halved, even if it fails. */
-const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
+export const SIZE_MIN: BatchSize = { rows: 16, bytes: 16_384 };
 
 /**
  * The size after a batch that was applied.
@@ -64,8 +64,8 @@ const SIZE_MIN: BatchSize = { messages: 16, bytes: 16_384 };
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * const next = (messages: number, ms: number, latencyMs: number) =>
- *   nextSize({ messages, bytes: 1e6 }, { ms, latencyMs }).messages;
+ * const next = (rows: number, ms: number, latencyMs: number) =>
+ *   nextSize({ rows, bytes: 1e6 }, { ms, latencyMs }).rows;
  * assertEquals(next(100, 100, 10), 800);
  * assertEquals(next(4_000, 800, 0), 5_000);
  * assertEquals(next(4_000, 3_000, 0), 2_000);
@@ -95,8 +95,8 @@ export function nextSize(
  * ```ts
  * import { assertEquals } from "@std/assert";
  *
- * assertEquals(halfSize({ messages: 100, bytes: 100_000 }).messages, 50);
- * assertEquals(halfSize({ messages: 20, bytes: 100_000 }).messages, 16);
+ * assertEquals(halfSize({ rows: 100, bytes: 100_000 }).rows, 50);
+ * assertEquals(halfSize({ rows: 20, bytes: 100_000 }).rows, 16);
  * ```
  */
 export function halfSize(size: BatchSize): BatchSize {
@@ -113,5 +113,5 @@ function scaled(
     const least = Math.min(size[of], min[of]);
     return Math.floor(Math.min(max[of], Math.max(least, size[of] * factor)));
   };
-  return { messages: scale("messages"), bytes: scale("bytes") };
+  return { rows: scale("rows"), bytes: scale("bytes") };
 }

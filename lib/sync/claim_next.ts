@@ -7,10 +7,10 @@
  * @module
  */
 
-import type { BatchSize } from "../chain/claim.ts";
+import type { BatchSize, Settled } from "../chain/claim.ts";
 import type { ReplicaRow } from "../chain/row.ts";
 import { parsePlace } from "../chain/walk_place.ts";
-import { pageAfter, pageBound, requestPage } from "./page_request.ts";
+import { goesOn, requestPage } from "./page_request.ts";
 import {
   type ClaimedBatch,
   planClaim,
@@ -21,7 +21,7 @@ import { hasBudget, type Parts, type Progress } from "./progress.ts";
 import { outcomeOf } from "./result.ts";
 
 /** A claim of this size settles and hands out nothing. */
-export const NOTHING: BatchSize = { messages: 0, bytes: 0 };
+const NOTHING: BatchSize = { rows: 0, bytes: 0 };
 
 /** Less time is not enough for one more batch. */
 const AHEAD_MS_MIN = 1_500;
@@ -75,22 +75,27 @@ export async function claimNext(
     lease,
     row: progress.row,
     size: over ? NOTHING : pace.size,
-    ...(progress.split ? { split: progress.split } : {}),
     ...(takeOver ? { takeOver } : {}),
     ...(over ? {} : { page: await requestPage(parts, progress) }),
     walked: [...progress.walked.values()],
     sync: outcomeOf(parts, progress),
   });
   progress.walked.clear();
-  progress.processed += claim.acked;
+  noteSettled(progress, claim);
   progress.claimedSize = pace.size;
   return planClaim(parts, claim);
 }
 
+/** Counts what the source did on the way to its answer. */
+function noteSettled(progress: Progress, { acked, putBack }: Settled): void {
+  progress.processed += acked;
+  progress.replays += putBack;
+}
+
 /**
  * Claims and plans the batch after one that is about to be applied. It does not
- * if that one is the last or was handed out before, or if little time remains.
- * A page rides on it if the walk goes on without the replica's keys.
+ * if that one is the last, or if little time remains. A page rides on it if the
+ * walk goes on without the replica's keys.
  *
  * @param parts What to work with.
  * @param progress Where the sync is.
@@ -103,33 +108,29 @@ export function claimAhead(
   progress: Progress,
   batch: PlannedBatch,
 ): () => Promise<ClaimedBatch | null> {
-  const { source, budget, pace } = parts;
-  const { drained, kind, reopen, page } = batch;
-  const upto = page === null ? undefined : pageAfter(page);
-  const { size } = pace;
+  const { source, budget, pace: { size, pageSize } } = parts;
+  const { drained, reopen, page } = batch;
   const { parked, row, following: { lease } } = progress;
+  const isLast = drained && (page === null || !goesOn(page));
   if (
-    drained && !upto || reopen || kind !== "new" || progress.split !== null ||
-    budget.msLeft() < AHEAD_MS_MIN || !hasBudget(budget)
+    isLast || reopen || budget.msLeft() < AHEAD_MS_MIN || !hasBudget(budget)
   ) return () => Promise.resolve(null);
   const claim = source.claim({
     lease,
     row,
     size,
     ahead: batch.batch,
-    ...(upto
-      ? { upto, page: { ...pageBound(pace), scrub: false, keys: null } }
-      : {}),
+    page: { ...pageSize, scrub: false, keys: null },
   });
   // A failure is not lost: the next claim meets it again.
   const claimed = claim.then((next) => planClaim(parts, next))
     .catch(() => null);
   return async () => {
     const next = await claimed;
-    progress.processed += next?.acked ?? 0;
+    if (next !== null) noteSettled(progress, next);
+    // It does not count the dead letters of a batch that parked something.
     const isNext = next?.do === "batch" && next.prev === progress.row?.batch &&
-      next.prev === batch.batch && progress.parked === parked &&
-      batch.parked.length === 0;
+      next.prev === batch.batch && progress.parked === parked;
     if (!isNext) return null;
     progress.claimedSize = size;
     return next;

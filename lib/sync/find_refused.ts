@@ -69,7 +69,7 @@ export async function findRefused(
       const [row] = piece;
       const key = keyOf(table, { columns, ...row! });
       const reason = `libSQL refused the row with ${options.code}`;
-      guilty.push({ msgId: row!.msgId, table: table.name, key, reason });
+      guilty.push({ table: table.name, key, reason });
     }
   }
   return guilty;

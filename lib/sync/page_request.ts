@@ -10,41 +10,22 @@
 
 import type { PageRequest } from "../chain/claim.ts";
 import type { PageHead } from "../chain/page.ts";
-import type { ReplicaRow } from "../chain/row.ts";
 import { namesIn, parsePlace } from "../chain/walk_place.ts";
 import { SyncError } from "../errors.ts";
-import type { Pace } from "./batch_size.ts";
 import type { Parts, Progress } from "./progress.ts";
 
 /**
- * Where a page leaves a walk that goes on in the source's order: there, the next
- * page needs no keys of the replica.
+ * Whether a page may be claimed ahead of another one's apply: where the walk goes on in
+ * the source's order, it needs no keys of the replica.
  *
- * @param page The page.
- * @returns The fields of the replica's row after it; undefined if the walk goes
- * on otherwise, or not in this sync.
+ * @param page The page that is applied.
+ * @returns Whether the walk goes on so, and in this sync.
  */
-export function pageAfter(
-  { kind, walkGen, table, half, upto }: PageHead,
-): Pick<ReplicaRow, "walk_gen" | "walk_at"> | undefined {
+export function goesOn({ kind, table, half, upto }: PageHead): boolean {
   const place = parsePlace(upto);
   // The scrub has one page a sync.
   return kind !== "scrub" && half === "forward" && place?.half === "forward" &&
-      place.table === table
-    ? { walk_gen: walkGen, walk_at: upto }
-    : undefined;
-}
-
-/**
- * How much a page may hold.
- *
- * @param pace What the worker has learned of the replica's speed.
- * @returns The bounds.
- */
-export function pageBound(
-  { pageSize }: Pace,
-): Pick<PageRequest, "rows" | "bytes"> {
-  return { rows: pageSize.messages, bytes: pageSize.bytes };
+    place.table === table;
 }
 
 /**
@@ -73,7 +54,7 @@ export async function requestPage(
   // The scrub has one page a sync: after it, keys would be read for nothing.
   const wantsKeys = place?.half === "back" &&
     (place.scrubRows === null || !isScrubbed);
-  const bound = { ...pageBound(pace), scrub: !isScrubbed };
+  const bound = { ...pace.pageSize, scrub: !isScrubbed };
   if (!wantsKeys) return { ...bound, keys: null };
   const { walk_at, walk_gen: walkGen, rebuilding } = row!;
   const at = walk_at!;
@@ -85,7 +66,7 @@ export async function requestPage(
   const count = mayCount ? await replica.count(place.table, walkGen) : null;
   if (count !== null) return { ...bound, keys: { at, count } };
   const keys = await replica.keys(place, {
-    keysMax: place.scrubRows ?? pace.pageSize.messages,
+    keysMax: place.scrubRows ?? pace.pageSize.rows,
     rebuilding: rebuilt,
     walkGen,
   });

@@ -1,38 +1,39 @@
 /**
  * Ring 2. From what the source handed out to what the replica is asked for.
  *
- * Promise: a planned batch holds no messages and no rows of a page, which take
- * many times the memory of their plan.
+ * Promise: a planned batch holds no rows, which take many times the memory of
+ * their plan.
  *
  * @module
  */
 
-import type { Batch, BatchHead, Claim } from "../chain/claim.ts";
-import { touchedBy } from "../chain/walk_place.ts";
+import type { Batch, BatchHead, Claim, Settled } from "../chain/claim.ts";
 import type { createPagePlanner, PagePlan } from "../plan/page.ts";
 import type { createPlanner } from "../plan/plan.ts";
 import type { Plan, RowStep } from "../plan/step.ts";
 
 /** The planners of a schema. */
 export interface Planners {
-  /** Plans the messages of a batch. */
+  /** Plans the rows of a batch. */
   readonly plan: ReturnType<typeof createPlanner>;
   /** Plans the page of a batch. */
   readonly planPage: ReturnType<typeof createPagePlanner>;
 }
 
-/** A batch whose messages and page are planned. */
+/** A batch whose rows and page are planned. */
 export interface PlannedBatch extends BatchHead {
-  /** The steps of its messages, and the changes that cannot be applied. */
+  /** The steps of its rows, and those that cannot be applied. */
   readonly queued: Plan<RowStep>;
-  /** The tables that its messages name. */
+  /** How many keys it brings, with a row or without. */
+  readonly keys: number;
+  /** The tables they are of. */
   readonly touched: readonly string[];
-  /** The same of its page. */
+  /** What its page comes to. */
   readonly paged: PagePlan | null;
 }
 
 /** A batch that was handed out and planned. */
-export type ClaimedBatch = PlannedBatch & Pick<Claim, "acked">;
+export type ClaimedBatch = PlannedBatch & Settled;
 
 /** A move of the chain, which changes no row of a table; or a stop. */
 export type ChainMove = Extract<
@@ -44,22 +45,30 @@ export type ChainMove = Extract<
 export type PlannedClaim = Exclude<Claim, Batch> | ClaimedBatch;
 
 /**
- * Plans the messages and the page of a claim.
+ * Plans the rows and the page of a claim.
  *
  * @param parts The planners.
  * @param claim What the source handed out.
- * @returns The claim, with plans in place of messages and page.
- * @throws {SyncError} The page is not what the schema says.
+ * @returns The claim, with plans in place of rows and page.
+ * @throws {SyncError} `source_failed`: its tables are not those of the schema.
  */
 export function planClaim(
   { plan, planPage }: Planners,
   claim: Claim,
 ): PlannedClaim {
   if (claim.do !== "batch") return claim;
-  const { messages, page, ...batch } = claim;
-  const queued = plan({ ...batch, messages });
-  const touched = touchedBy(messages);
-  const parked = [...batch.parked, ...queued.refusals];
-  const paged = page && planPage(page, { parked });
-  return { ...batch, page: paged && paged.head, queued, touched, paged };
+  const { tables, unusable, page, ...batch } = claim;
+  const paged = page && planPage(page);
+  return {
+    ...batch,
+    page: paged && paged.head,
+    keys: tables.reduce(
+      (sum, { rows, gone, broken }) =>
+        sum + rows.length + gone.length + broken.length,
+      0,
+    ),
+    touched: tables.map(({ table }) => table),
+    queued: plan(tables, unusable),
+    paged,
+  };
 }

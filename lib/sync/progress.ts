@@ -99,15 +99,13 @@ export interface Progress {
   walked: Map<string, Walked>;
   /** Tables whose indexes cannot be built now. */
   tooLarge: Set<string>;
-  /** The batch that is too large, and how many messages of it to claim instead. */
-  split: { batch: string; messages: number } | null;
   /** Messages that were settled. */
   processed: number;
-  /** Changes that were parked. */
+  /** Rows that were parked. */
   parked: number;
   /** Batches that were applied. */
   batches: number;
-  /** Those of them that the replica had lost. */
+  /** Batches that the replica had lost: their messages were put back. */
   replays: number;
   /** Rows that changes wrote or removed, by table. */
   applied: Map<string, number>;
@@ -142,7 +140,6 @@ export function newProgress(
     isScrubbed: following.scrub === false,
     walked: new Map(),
     tooLarge: new Set(),
-    split: null,
     processed: 0,
     parked: 0,
     batches: 0,

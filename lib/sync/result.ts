@@ -15,7 +15,7 @@ import type { Parts, Progress } from "./progress.ts";
 export interface Summary {
   /** Queue messages that were settled. */
   readonly processed: number;
-  /** Changes that were parked. */
+  /** Rows that were parked. */
   readonly parked: number;
   /** Batches that were applied. */
   readonly batches: number;
@@ -49,18 +49,17 @@ export interface SyncResult extends Summary {
  * The result of a sync.
  *
  * @param progress Where the sync is.
- * @param queued What remains, and how many positions must still be replayed.
+ * @param queued What remains.
  * @returns The result.
  */
 export function resultOf(
   progress: Progress,
-  { queued, queuedExact, behind }: Queued & { behind?: number },
+  { queued, queuedExact }: Queued,
 ): SyncResult {
   const { row, warnings } = progress;
   return {
     ...summaryOf(progress),
-    // A replayed batch says whether it was drained when it was first applied.
-    ...(row === null ? {} : { drained: row.drained === 1 && behind === 0 }),
+    ...(row === null ? {} : { drained: row.drained === 1 }),
     queued,
     queued_exact: queuedExact,
     ...(warnings.length > 0 ? { warnings } : {}),

@@ -15,7 +15,7 @@ import {
 } from "../replica/capacity.ts";
 import { applyBatch } from "./apply.ts";
 import { buildIndexes } from "./build_indexes.ts";
-import { claimAhead, claimNext, isOver, NOTHING } from "./claim_next.ts";
+import { claimAhead, claimNext, isOver } from "./claim_next.ts";
 import type { ChainMove, PlannedBatch } from "./plan_claim.ts";
 import {
   type Following,
@@ -208,13 +208,9 @@ async function giveUp(
   error: unknown,
 ): Promise<void> {
   const { source, log } = parts;
-  const { row, split, following: { lease } } = progress;
+  const { lease } = progress.following;
   const code = error instanceof SyncError ? error.code : "internal";
   log("error", "sync", { ...summaryOf(progress), code });
-  // Split what was too large now: the next sync would fail as late as this one.
-  if (split) {
-    await source.claim({ lease, row, size: NOTHING, split }).catch(() => {});
-  }
   await source.release(lease, { sync: outcomeOf(parts, progress, code) })
     .then(({ due }) => sendAlerts(parts, due)).catch(() => {});
 }
