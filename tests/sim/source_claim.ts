@@ -182,9 +182,9 @@ function claimNew(
     source.uptos.set(version.batch, { walk_gen: walk_gen!, walk_at: upto! });
   }
   if (faults.openedEarly && opens !== null) chain.walkOpened = opens;
-  options.events.handedOut(version);
-  if (faults.ackBeforeApply) settle(source, version);
   const { tables, unusable } = reading;
+  options.events.handedOut(version, tables);
+  if (faults.ackBeforeApply) settle(source, version);
   const isOpening = opens !== null && !(faults.pageOnOpening && paged !== null);
   return {
     do: "batch",

@@ -12,12 +12,7 @@ import type { Json } from "../../lib/chain/json.ts";
 import { type Schema, schemaText, type Table } from "../../lib/schema.ts";
 import { claim } from "./source_claim.ts";
 import { beginEpoch } from "./source_epochs.ts";
-import {
-  type Fields,
-  isSame,
-  type SourceState,
-  type Version,
-} from "./source_state.ts";
+import type { Fields, SourceState, Version } from "./source_state.ts";
 import { requestWalk } from "./source_walks.ts";
 import { type Message, type Rows, UserTables } from "./tables.ts";
 
@@ -61,14 +56,14 @@ export interface SourceFaults {
 
 /** What the outside sees of the source, for the invariants. */
 export interface SourceEvents {
-  /** A version was handed out. */
-  handedOut(version: Version): void;
+  /** A version was handed out, with what is sent of each table. */
+  handedOut(version: Version, tables: readonly Fields[]): void;
   /** A snapshot was taken for a version that is drained. */
   snapshot(text: string, rows: Rows): void;
   /** A version was settled: messages left the queue for the archive. */
   acked(version: Version, messages: readonly number[]): void;
-  /** A version was put back, and with it messages. */
-  putBack(version: Version, messages: readonly number[]): void;
+  /** A version was put back, and with it its messages. */
+  putBack(version: Version): void;
   /** A version is off the record. */
   trimmed(version: Version): void;
   /** Rows were recorded as set aside. */
@@ -343,9 +338,15 @@ export class SourceModel {
       isNext(handed.find(({ batch }) => batch === version?.prev)) ||
       faults.parkLate;
     if (version === undefined || !standsOnHead) return { do: "gone" };
-    const fresh = (request.rows as Fields[]).filter((row) =>
-      !version.parked.some((parked) => isSame(parked, row))
-    );
+    // A row once, for whatever reason.
+    const idOf = ({ table, key, reason }: Fields) =>
+      JSON.stringify([table, key ?? reason]);
+    const known = new Set(version.parked.map(idOf));
+    const fresh = (request.rows as Fields[]).filter((row) => {
+      const isNew = !known.has(idOf(row));
+      known.add(idOf(row));
+      return isNew;
+    });
     version.parked = [...version.parked, ...fresh];
     this.options.events.parked(version);
     return { do: "parked" };

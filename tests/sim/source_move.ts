@@ -194,7 +194,7 @@ function putBack(source: SourceModel, version: Version): void {
   if (version.position <= chain.lettersClosed && !faults.closingForgotten) {
     chain.walkWanted += 1;
   }
-  options.events.putBack(version, returned);
+  options.events.putBack(version);
 }
 
 /** libsql_sync.trim: never what stands above the head. */
