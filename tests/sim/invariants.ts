@@ -11,6 +11,7 @@ import {
   differences,
   type Excused,
   type Found,
+  isStorable,
   isStored,
   nameOf,
   readRow,
@@ -25,6 +26,7 @@ import type { SourceModel } from "./source_model.ts";
 import type { Fields, Letter, Version } from "./source_state.ts";
 import {
   type Gone,
+  isUnreadable,
   type Row as UserRow,
   type Rows,
   USER_TABLES,
@@ -417,6 +419,24 @@ export class Invariants {
       ),
       schema: schemaOf(row),
     });
+  }
+
+  /** Dead letters whose row could be in the replica. */
+  healthyLetters({ user, state }: SourceModel): string[] {
+    const row = this.#row!;
+    const [strict] = this.world.replica.read(
+      "SELECT name FROM sqlite_master WHERE name = 'strict_INSERT'",
+    );
+    return state.letters.flatMap(({ message }) =>
+      namesOf(message).filter((name) => {
+        const table = tableOf(name);
+        const there = user.rows[table]!.get(name.slice(table.length + 1));
+        const isRefused = there !== undefined &&
+          (isUnreadable(there) || !isStorable(there, table, schemaOf(row)) ||
+            strict !== undefined && there.name?.startsWith("bad"));
+        return !isRefused;
+      })
+    );
   }
 
   /** The rows that the replica need not have where it stands: set aside on the
