@@ -38,6 +38,7 @@ export async function finishWorld(
   for (const { user } of world.sources()) {
     for (const name of [...user.open.keys()]) user.end(name, "commit");
   }
+  world.holder = null;
   if (seed % 2 === 0) {
     for (const call of world.limbo.splice(0)) {
       tell(`late: ${titleOf(call)} ${tellOf(call, outcomeOf(call))}`);

@@ -79,10 +79,12 @@ export class Invariants {
   readonly #lettersAt = new Map<string, readonly Letter[]>();
   /** Dead letters that a walk has closed. */
   readonly #healed = new Set<number>();
-  /** Versions that went off the record. */
+  /** Versions that went off the record, and times that messages did. */
   #trimmed = 0;
   /** Rows that something else than the queue has changed. */
   readonly #drifted = new Set<string>();
+  /** Those of them that the source was not told of when it happened. */
+  readonly #untold = new Set<string>();
   /** Those of them at the source that nothing has told it of. */
   readonly #silent = new Set<string>();
   /** Those of them in the replica. */
@@ -197,6 +199,11 @@ export class Invariants {
     for (const id of letters) this.#healed.add(id);
   }
 
+  /** The archive lost what positions could be put back from. */
+  purged(): void {
+    this.#trimmed += 1;
+  }
+
   /** A source answered. */
   asked(source: SourceModel): void {
     const { chain, batches, letters } = source.state;
@@ -296,6 +303,7 @@ export class Invariants {
 
   #drift(name: string): void {
     this.#drifted.add(name);
+    this.#untold.add(name);
     this.#unmended.add(name);
     this.#order.forget(name);
   }
@@ -359,7 +367,7 @@ export class Invariants {
   rewound(commits: number): void {
     this.#past = this.#past.filter(({ commit }) => commit <= commits);
     this.#order.forgetAll();
-    this.#unmended = new Set(this.#drifted);
+    this.#unmended = new Set(this.#untold);
     this.#row = readRow(this.world.replica);
   }
 
