@@ -28,7 +28,7 @@ const RESET = `
   truncate public.item, public.part;
   truncate pgmq.q_replicate_data_libsql, pgmq.a_replicate_data_libsql,
     pgmq.q_replicate_data_libsql_dlq, pgmq.a_replicate_data_libsql_dlq restart identity;
-  truncate libsql_sync.batches, libsql_sync.walks, libsql_sync.schemas, libsql_sync.chain,
+  truncate libsql_sync.batches, libsql_sync.walks, libsql_sync.schemas, libsql_sync.shapes, libsql_sync.chain,
     libsql_sync.epochs restart identity;
   with genesis as (insert into libsql_sync.epochs (epoch, wipe, reason)
     values (gen_random_uuid(), false, 'installed') returning epoch)
@@ -69,7 +69,7 @@ export async function makePostgres(url: string): Promise<SourceUnderTest> {
       });
   };
   await configure(SCHEMAS[0]!, HASHES[0]!);
-  await sql`update libsql_sync.chain set reopen = true`;
+  await sql`update libsql_sync.chain set walk_wanted = 1`;
   return {
     carrier,
     async run(statement, session) {
@@ -94,11 +94,11 @@ export async function makePostgres(url: string): Promise<SourceUnderTest> {
       }::text::jsonb)`;
     },
     configure,
-    async set({ scrubRows, refill, reopen, paused, replayWindowMs }) {
+    async set({ scrubRows, refill, walkWanted, paused, replayWindowMs }) {
       await sql`update libsql_sync.chain set
         scrub_rows = coalesce(${scrubRows ?? null}::integer, scrub_rows),
         refill = coalesce(${refill ?? null}::boolean, refill),
-        reopen = coalesce(${reopen ?? null}::boolean, reopen),
+        walk_wanted = coalesce(${walkWanted ?? null}::bigint, walk_wanted),
         paused = coalesce(${paused ?? null}::boolean, paused),
         replay_window = coalesce(make_interval(secs => ${
         replayWindowMs === undefined ? null : replayWindowMs / 1000
@@ -169,18 +169,20 @@ function textOf(statement: UserStatement): string {
 const STANDING = `
 select json_build_object(
   'chain', (select json_build_object('epoch', epoch, 'position', position, 'batch', batch, 'lease', lease,
-    'scrub_rows', scrub_rows, 'refill', refill, 'reopen', reopen, 'paused', paused,
+    'scrub_rows', scrub_rows, 'refill', refill, 'handed', handed,
+    'walk_wanted', walk_wanted, 'walk_opened', walk_opened, 'paused', paused,
     'letters_closed', letters_closed, 'floor', floor, 'floor_next', floor_next, 'floor_awaits', coalesce(cardinality(floor_awaits), 0)) from libsql_sync.chain),
   'epochs', (select coalesce(json_agg(json_build_object('epoch', epoch, 'wipe', wipe, 'reason', reason)
     order by generation), '[]') from libsql_sync.epochs),
   'batches', (select coalesce(json_agg(json_build_object('epoch', b.epoch, 'position', b.position, 'batch', b.batch,
-      'prev', b.prev, 'version', b.version,
+      'prev', b.prev,
       'msg_ids', (select coalesce(json_agg(i order by i), '[]') from unnest(b.msg_ids) r
         cross join lateral generate_series(lower(r), upper(r) - 1) i),
-      'messages', b.messages, 'drained', b.drained, 'ahead', b.ahead, 'dead_letters', b.dead_letters, 'parked', b.parked,
-      'state', b.state, 'reopen', b.reopen) order by e.generation, b.position, b.version), '[]')
-    from libsql_sync.batches b join libsql_sync.epochs e using (epoch) cross join libsql_sync.chain c
-    where b.epoch = c.epoch or b.state = 'acked'),
+      'messages', b.messages, 'cut', case when b.cut_id is not null
+        then json_build_object('msg_id', b.cut_id, 'keys', b.cut_count) end,
+      'drained', b.drained, 'dead_letters', b.dead_letters, 'parked', b.parked, 'truncated', b.truncated,
+      'opens', b.opens, 'state', b.state) order by e.generation, b.position, b.handed_at), '[]')
+    from libsql_sync.batches b join libsql_sync.epochs e using (epoch)),
   'walks', (select coalesce(json_agg(json_build_object('walk_gen', walk_gen, 'kind', kind, 'tables', tables,
     'keys', keys, 'repair', repair, 'closes', closes, 'ended', ended_at is not null, 'found', found)
     order by walk_gen), '[]') from libsql_sync.walks),

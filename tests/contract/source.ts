@@ -203,11 +203,30 @@ class Hand {
   }
 }
 
+/** A batch, and what was settled and put back before. */
+type ClaimedBatch = Batch & Pick<Claim, "acked" | "putBack">;
+
 /** A claim that must be a batch. */
-async function batchOf(claim: Promise<Claim>): Promise<Batch> {
+async function batchOf(claim: Promise<Claim>): Promise<ClaimedBatch> {
   const found = await claim;
   assertEquals(found.do, "batch", JSON.stringify(found));
-  return found as Batch & { acked: number };
+  return found as ClaimedBatch;
+}
+
+/** The first column of each table's key. */
+const KEYS: Record<string, string> = { item: "id", part: "item" };
+
+/** The rows and the absent keys that a batch brings, by table: the first cells of each. */
+function rowsOf({ tables }: Batch): Record<string, [unknown[], unknown[]]> {
+  return Object.fromEntries(
+    tables.map(({ table, columns, rows, gone }) => [
+      table,
+      [
+        rows.map((row) => row[columns.indexOf(KEYS[table]!)]).toSorted(),
+        gone.map((key) => key[0]).toSorted(),
+      ],
+    ]),
+  );
 }
 
 const NO_WALKS = { scrubRows: 0, refill: false, walkWanted: 0 };
@@ -238,32 +257,40 @@ export function testSource(
   const LEASE = "11111111-1111-4111-8111-111111111111";
   const OTHER = "22222222-2222-4222-8222-222222222222";
 
-  test("claim() hands out, repeats and acks a batch", async (source, hand) => {
-    await source.run(insert(1));
-    assertEquals((await hand.source.lease(LEASE)).do, "granted");
-    assertEquals((await hand.source.lease(OTHER)).do, "busy");
-    const start = await hand.claim();
-    assertEquals(start.do, "bootstrap");
-    hand.apply(start);
-    const first = await batchOf(hand.claim());
-    const again = await batchOf(hand.claim());
-    assertEquals([first.kind, again.kind], ["new", "again"]);
-    const alone = first.messages.map(([ids, message]) =>
-      [[ids].flat()[0]!, message] as const
-    );
-    assertEquals(again, { ...first, kind: "again", messages: alone });
-    assertEquals(first.drained, true);
-    const before = await source.standing();
-    assertEquals([before.queue, before.archive], [[1], []]);
-    hand.apply(first);
-    const idle = await hand.claim();
-    assertEquals([idle.do, idle.acked], ["idle", 1]);
-    const after = await source.standing();
-    assertEquals([after.queue, after.archive], [[], [1]]);
-  });
+  test(
+    "claim() hands out a new version each time, and settles the one that landed",
+    async (source, hand) => {
+      await source.run(insert(1));
+      assertEquals((await hand.source.lease(LEASE)).do, "granted");
+      assertEquals((await hand.source.lease(OTHER)).do, "busy");
+      const start = await hand.claim();
+      assertEquals(start.do, "bootstrap");
+      hand.apply(start);
+      const first = await batchOf(hand.claim());
+      assertEquals(rowsOf(first), { item: [["1"], []] });
+      await source.run({ kind: "delete", table: "item", keys: ['["1"]'] });
+      const second = await batchOf(hand.claim());
+      assertEquals(rowsOf(second), { item: [[], ["1"]] });
+      assertEquals([second.position, second.prev], [1, first.prev]);
+      assert(first.batch !== second.batch);
+      assertEquals([first.drained, second.drained], [true, true]);
+      const before = await source.standing();
+      assertEquals([before.queue, before.archive], [[1, 2], []]);
+      // The first one lands: what it does not cover stays.
+      hand.apply(first);
+      const third = await batchOf(hand.claim());
+      assertEquals([third.acked, third.putBack, third.prev], [
+        1,
+        0,
+        first.batch,
+      ]);
+      const after = await source.standing();
+      assertEquals([after.queue, after.archive], [[2], [1]]);
+    },
+  );
 
   test(
-    "claim() sees what commits late, behind what it acked",
+    "claim() sees what commits late, behind what it settled",
     async (source, hand) => {
       await source.begin(1);
       await source.run(insert(1), 1);
@@ -271,12 +298,29 @@ export function testSource(
       const first = await hand.drain();
       await source.end(1, "commit");
       const second = await hand.drain();
-      assertEquals(
-        [first, second].map((batches) =>
-          batches.flatMap(({ messages }) => messages.map(([ids]) => ids))
-        ),
-        [[["2"]], [["1"]]],
-      );
+      assertEquals([first.map(rowsOf), second.map(rowsOf)], [
+        [{ item: [["2"], []] }],
+        [{ item: [["1"], []] }],
+      ]);
+    },
+  );
+
+  test(
+    "claim() reads a key once, however many messages name it",
+    async (source, hand) => {
+      await source.run(insert(1));
+      for (const name of ["a", "b", "c"]) {
+        await source.run({
+          kind: "update",
+          table: "item",
+          keys: ['["1"]'],
+          set: { name },
+        });
+      }
+      const [batch, ...rest] = await hand.drain();
+      assertEquals([batch!.messages, rest], [4, []]);
+      const [of] = batch!.tables;
+      assertEquals(of!.rows.map((row) => row[1]), ["c"]);
     },
   );
 
@@ -290,19 +334,24 @@ export function testSource(
       await hand.source.lease(LEASE);
       for (
         const [other, error] of [
-          [{ ...row, position: 2, batch: OTHER }, "replica_ahead"],
           [{ ...row, position: 7 }, "replica_ahead"],
           [{ ...row, epoch: OTHER }, "replica_foreign"],
           [{ ...row, schema_hash: "unknown" }, "schema_outdated"],
         ] as const
       ) {
         hand.row = other;
-        assertEquals(await hand.claim(), { do: "stop", acked: 0, error });
+        assertEquals(await hand.claim(), {
+          do: "stop",
+          acked: 0,
+          putBack: 0,
+          error,
+        });
       }
       const newer = new Hand(source.carrier, LEASE, 1);
       assertEquals(await newer.claim(), {
         do: "stop",
         acked: 0,
+        putBack: 0,
         error: "schema_unknown",
       });
     },
@@ -322,20 +371,23 @@ export function testSource(
   );
 
   test(
-    "claim() replays what the replica lost, and adopts what it cannot",
+    "claim() puts back what the replica lost, under the old ids, and adopts what it cannot",
     async (source, hand) => {
       for (const id of [1, 2, 3]) await source.run(insert(id));
-      await hand.drain({ size: { messages: 1, bytes: 1_000_000 } });
+      await hand.drain({ size: { rows: 1, bytes: 1_000_000 } });
       const newest = hand.row!;
       await hand.source.lease(LEASE);
-      const batches: Batch[] = [];
       hand.row = { ...newest, position: 0, batch: newest.epoch };
-      for (let n = 0; n < 3; n++) {
-        batches.push(await batchOf(hand.claim()));
-        hand.apply(batches.at(-1)!);
-      }
-      assertEquals(batches.map(({ kind }) => kind), Array(3).fill("replay"));
-      assertEquals(hand.row!.batch, newest.batch);
+      const again = await batchOf(hand.claim());
+      assertEquals([again.putBack, again.position], [newest.position, 1]);
+      assertEquals(rowsOf(again), { item: [["1", "2", "3"], []] });
+      const back = await source.standing();
+      assertEquals([back.queue, back.archive], [[1, 2, 3], []]);
+      // The branch it was on before lands after all, as a failover was undone.
+      hand.row = newest;
+      const idle = await hand.claim();
+      assertEquals([idle.do, idle.acked, idle.putBack], ["idle", 3, 0]);
+      await hand.source.lease(LEASE);
       hand.row = { ...newest, position: 2, batch: OTHER };
       const adopt = await hand.claim();
       assert(
@@ -345,12 +397,36 @@ export function testSource(
   );
 
   test(
+    "claim() moves from one branch of versions to another",
+    async (source, hand) => {
+      await source.run(insert(1));
+      await hand.source.lease(LEASE);
+      hand.apply(await hand.claim());
+      const root = hand.row!;
+      const small = await batchOf(hand.claim());
+      await source.run(insert(2));
+      const large = await batchOf(hand.claim());
+      hand.apply(small);
+      const next = await batchOf(hand.claim());
+      assertEquals(next.acked, 1);
+      // A stalled request lands on the replica that went back to its root.
+      hand.row = root;
+      hand.apply(large);
+      const idle = await hand.claim();
+      assertEquals([idle.do, idle.putBack, idle.acked], ["idle", 1, 2]);
+      const { queue, archive } = await source.standing();
+      assertEquals([queue, archive], [[], [1, 2]]);
+    },
+  );
+
+  test(
     "claim() adopts where the replay window was trimmed",
     async (source, hand) => {
       await source.run(insert(1));
       await source.set({ replayWindowMs: 0 });
       await hand.drain();
-      assertEquals((await source.standing()).archive, []);
+      await source.run(insert(2));
+      await hand.drain();
       await hand.source.lease(LEASE);
       hand.row = { ...hand.row!, position: 0, batch: hand.row!.epoch };
       assertEquals((await hand.claim()).do, "adopt");
@@ -358,69 +434,193 @@ export function testSource(
   );
 
   test(
-    "claim() splits, and acks whichever version was applied",
+    "claim() cuts a message that has more keys than may be taken",
     async (source, hand) => {
-      for (const id of [1, 2, 3]) await source.run(insert(id));
+      const rows = [1, 2, 3].map((id) => ({
+        id: String(id),
+        name: "n",
+        size: "1",
+        extra: null,
+      }));
+      await source.run({ kind: "insert", table: "item", rows });
+      const size = { rows: 2, bytes: 1_000_000 };
       await hand.source.lease(LEASE);
-      hand.apply(await hand.claim());
-      const whole = await batchOf(hand.claim());
-      await hand.source.park(whole, [{
-        msgId: "3",
-        table: "item",
-        key: ["3"],
-        reason: "r",
+      hand.apply(await hand.claim({ size }));
+      const root = hand.row!;
+      const first = await batchOf(hand.claim({ size }));
+      assertEquals([rowsOf(first), first.messages, first.drained], [
+        { item: [["1", "2"], []] },
+        0,
+        false,
+      ]);
+      const ahead = await batchOf(hand.claim({ size, ahead: first.batch }));
+      assertEquals([rowsOf(ahead), ahead.messages, ahead.drained], [
+        { item: [["3"], []] },
+        1,
+        true,
+      ]);
+      hand.apply(first);
+      hand.apply(ahead);
+      assertEquals((await hand.claim({ size })).do, "idle");
+      assertEquals((await source.standing()).queue, []);
+      await hand.source.lease(LEASE);
+      hand.row = root;
+      const again = await batchOf(hand.claim());
+      assertEquals([again.putBack, rowsOf(again)], [2, {
+        item: [["1", "2", "3"], []],
       }]);
-      const split = { batch: whole.batch, messages: 2 };
-      const part = await batchOf(hand.claim({ split }));
-      assertEquals(part.messages.map(([ids]) => ids), ["1", "2"]);
-      assertEquals([part.drained, part.parked], [false, []]);
-      hand.apply(whole);
-      const idle = await hand.claim();
-      assertEquals([idle.do, idle.acked], ["idle", 3]);
-      const { letters } = await source.standing();
-      assertEquals((letters as Fields[]).map(({ key }) => key), [["3"]]);
     },
   );
 
   test(
-    "park() grows a set, files it with the ack, and heals it by a change",
+    "claim() empties a table that is empty, and walks one that has rows again",
+    async (source, hand) => {
+      await source.run(insert(1));
+      await hand.drain();
+      await source.run({ kind: "truncate", table: "item" });
+      const [wiped] = await hand.drain();
+      assertEquals(
+        wiped!.tables.map(({ table, truncate }) => [table, truncate]),
+        [["item", true]],
+      );
+      assertEquals(wiped!.reopen, false);
+      await source.run({ kind: "truncate", table: "item" });
+      await source.run(insert(2));
+      const [kept] = await hand.drain();
+      assertEquals([rowsOf(kept!), kept!.tables[0]!.truncate, kept!.reopen], [
+        { item: [["2"], []] },
+        false,
+        true,
+      ]);
+    },
+  );
+
+  test(
+    "claim() leaves messages of a table that another transaction is emptying",
+    async (source, hand) => {
+      await hand.drain();
+      await source.run(insert(1));
+      await source.begin(1);
+      await source.run({ kind: "truncate", table: "item" }, 1);
+      await source.run({
+        kind: "insert",
+        table: "part",
+        rows: [{ item: "1", code: "a", note: null }],
+      });
+      await hand.source.lease(LEASE);
+      const first = await batchOf(hand.claim());
+      assertEquals([rowsOf(first), first.drained], [
+        { part: [["1"], []] },
+        false,
+      ]);
+      hand.apply(first);
+      await source.end(1, "rollback");
+      const second = await batchOf(hand.claim());
+      assertEquals([rowsOf(second), second.drained], [
+        { item: [["1"], []] },
+        true,
+      ]);
+    },
+  );
+
+  test(
+    "park() grows a set, files it when it settles, and a change closes it",
     async (source, hand) => {
       await source.run(insert(1));
       await hand.source.lease(LEASE);
       hand.apply(await hand.claim());
+      const root = hand.row!;
       const batch = await batchOf(hand.claim());
-      const change = { msgId: "1", table: "item", key: ["1"], reason: "r" };
-      assert(await hand.source.park(batch, [change]));
-      assert(await hand.source.park(batch, [{ ...change, reason: "again" }]));
-      assertEquals((await batchOf(hand.claim())).parked, [change]);
+      const row = { table: "item", key: ["1"], reason: "r" };
+      assert(await hand.source.park(batch, [row]));
+      assert(await hand.source.park(batch, [{ ...row, reason: "again" }]));
       hand.apply(batch);
       await hand.drain();
-      assertEquals(await hand.source.park(batch, [change]), false);
-      assertEquals(((await source.standing()).letters as Json[]).length, 1);
-      assert(await hand.source.park({ ...batch, kind: "replay" }, [change]));
-      assertEquals(((await source.standing()).letters as Json[]).length, 1);
-      // What changed of a row is not the row: that is tried again, once.
-      const set = { name: "b" };
-      const update = {
+      assertEquals(await hand.source.park(batch, [row]), false);
+      const reasons = async () =>
+        ((await source.standing()).letters as Fields[]).map((
+          { key, reason },
+        ) => [key, reason]);
+      assertEquals(await reasons(), [[["1"], "r"]]);
+      // What the replica lost has no letter.
+      await hand.source.lease(LEASE);
+      const settled = hand.row;
+      hand.row = root;
+      await batchOf(hand.claim());
+      assertEquals(await reasons(), []);
+      hand.row = settled;
+      await hand.claim();
+      assertEquals(await reasons(), [[["1"], "r"]]);
+      await source.run({
         kind: "update",
         table: "item",
         keys: ['["1"]'],
-      } as const;
-      await source.run({ ...update, set });
-      await hand.drain();
-      await source.run({ ...update, set: { name: "c" } });
-      await hand.drain();
-      const { letters, walks } = await source.standing();
-      assertEquals((letters as Json[]).length, 1);
-      assertEquals(
-        (walks as Fields[]).map((
-          { kind, tables, keys },
-        ) => [kind, tables, keys]),
-        [["redrive", ["item"], [["1"]]]],
-      );
-      await source.run({ kind: "delete", table: "item", keys: ['["1"]'] });
-      await hand.drain();
+        set: { name: "b" },
+      });
+      const [healed] = await hand.drain();
+      assertEquals([rowsOf(healed!), healed!.deadLetters], [
+        { item: [["1"], []] },
+        0,
+      ]);
+      assertEquals(await reasons(), []);
+    },
+  );
+
+  test(
+    "park() refuses a version that can not be the next one any more",
+    async (source, hand) => {
+      await source.run(insert(1));
+      await hand.source.lease(LEASE);
+      hand.apply(await hand.claim());
+      const late = await batchOf(hand.claim());
+      hand.apply(await batchOf(hand.claim()));
+      await source.run(insert(2));
+      await batchOf(hand.claim());
+      const row = { table: "item", key: ["1"], reason: "r" };
+      assertEquals(await hand.source.park(late, [row]), false);
       assertEquals((await source.standing()).letters, []);
+    },
+  );
+
+  test(
+    "claim() hands a message over that names no row, and goes on",
+    async (source, hand) => {
+      await hand.drain();
+      await source.send({ v: 2, table: "item", keys: [[5], ["1"]] });
+      await source.send({ v: 2, table: "nowhere", keys: [["1"]] });
+      await source.send({ hello: "world" });
+      const [batch] = await hand.drain();
+      assertEquals(batch!.messages, 3);
+      assertEquals(rowsOf(batch!), { item: [[], ["1"]] });
+      assertEquals(batch!.unusable.map(({ table }) => table).toSorted(), [
+        "item",
+        "nowhere",
+        null,
+      ]);
+    },
+  );
+
+  test(
+    "claim() reads messages of 0.1.0 and of row triggers by their keys",
+    async (source, hand) => {
+      await hand.drain();
+      await source.run(insert(1));
+      const old = { v: 1, table: "item" };
+      const columns = ["name", "id"];
+      await source.send({ ...old, columns, rows: [["x", "1"]] });
+      await source.send({ ...old, columns, updates: [["x", "2"]] });
+      await source.send({ ...old, key: ["id"], deletes: [["3"]] });
+      await source.send({ ...old, key: ["id"], oversize: [["4"]] });
+      await source.send({
+        type: "UPDATE",
+        table: "item",
+        record: { id: 5, name: "x" },
+        old_record: { id: 6, name: "x" },
+      });
+      const batches = await hand.drain();
+      assertEquals(batches.map(rowsOf), [{
+        item: [["1"], ["2", "3", "4", "5", "6"]],
+      }]);
     },
   );
 
@@ -445,7 +645,7 @@ export function testSource(
   );
 
   test(
-    "claim() walks every table once drained, forward and back",
+    "claim() walks every table, forward and back",
     async (source, hand) => {
       for (const id of [1, 2, 3]) await source.run(insert(id));
       await hand.drain();
@@ -508,9 +708,10 @@ export function testSource(
     await hand.source.lease(LEASE);
     const batch = await batchOf(hand.claim());
     const key = [String(id)];
-    const aside = { msgId: String(id), table: "item", key, reason: "r" };
-    assert(await hand.source.park(batch, [aside]));
-    hand.apply({ ...batch, parked: [aside] });
+    assert(
+      await hand.source.park(batch, [{ table: "item", key, reason: "r" }]),
+    );
+    hand.apply(batch);
     await hand.drain();
   };
   for (const where of ["more", "on their way", "set aside"] as const) {
@@ -543,12 +744,7 @@ export function testSource(
       const page = { ...PAGE, rows: 1 };
       await hand.source.lease(LEASE);
       const first = await batchOf(hand.claim({ page }));
-      const { walkGen, upto } = first.page!;
-      const before = { page, ahead: first.batch };
-      assertEquals((await hand.claim(before)).do, "none");
-      const second = await batchOf(
-        hand.claim({ ...before, upto: { walk_gen: walkGen, walk_at: upto } }),
-      );
+      const second = await batchOf(hand.claim({ page, ahead: first.batch }));
       const places = [first, second].map(({ page }) =>
         parsePlace(page!.upto)!.after
       );
@@ -562,33 +758,38 @@ export function testSource(
   );
 
   test(
-    "claim() hands out no page where the batch is not drained or is repeated",
+    "claim() hands out a page with a batch that is not drained",
     async (source, hand) => {
       for (const id of [1, 2]) await source.run(insert(id));
       await source.set({ refill: true });
       await hand.source.lease(LEASE);
       hand.apply(await hand.claim());
-      const one = { messages: 1, bytes: 1_000_000 };
+      const one = { rows: 1, bytes: 1_000_000 };
       const first = await batchOf(hand.claim({ size: one, page: PAGE }));
-      assertEquals([first.drained, first.page], [false, null]);
+      assertEquals([first.drained, first.page!.rows], [false, 2]);
       hand.apply(first);
       const second = await batchOf(hand.claim({ size: one, page: PAGE }));
-      assertEquals([second.drained, second.page !== null], [true, true]);
-      const again = await batchOf(hand.claim({ size: one, page: PAGE }));
-      assertEquals([again.batch, again.page], [second.batch, null]);
+      assertEquals([second.drained, second.page!.table], [true, "part"]);
     },
   );
 
   test(
-    "claim() starts the walk over where writes went past the queue",
+    "claim() starts the walk over where writes went past the queue, until that landed",
     async (source, hand) => {
       await hand.drain();
-      await source.set({ reopen: true });
+      await source.set({ walkWanted: 1 });
       await hand.source.lease(LEASE);
+      const lost = await batchOf(hand.claim({ page: PAGE }));
+      assertEquals([lost.reopen, lost.page], [true, null]);
+      const root = hand.row!;
       const batch = await batchOf(hand.claim({ page: PAGE }));
       assertEquals([batch.reopen, batch.page], [true, null]);
       hand.apply(batch);
       assertEquals((await hand.claim()).do, "idle");
+      // The replica lost it: the walk is to be opened again.
+      await hand.source.lease(LEASE);
+      hand.row = root;
+      assertEquals((await batchOf(hand.claim({ page: PAGE }))).reopen, true);
     },
   );
 
@@ -597,10 +798,10 @@ export function testSource(
     async (source, hand) => {
       await hand.drain();
       await source.run(insert(1));
-      await source.send({ v: 1, table: "item", failed: "XX000" });
+      await source.send({ v: 2, table: "item", walk: "XX000" });
       await hand.source.lease(LEASE);
-      const one = { messages: 1, bytes: 1_000_000 };
-      const first = await batchOf(hand.claim({ size: one, page: PAGE }));
+      const one = { rows: 1, bytes: 1_000_000 };
+      const first = await batchOf(hand.claim({ size: one }));
       const ahead = await hand.claim({ size: one, ahead: first.batch });
       assertEquals([first.reopen, ahead.do], [false, "none"]);
       hand.apply(first);
