@@ -29,7 +29,7 @@ const TEXTS: Record<
     "syncs are back",
   ],
   rewind: [
-    (count) => `the replica lost batches, now replayed: ${count}`,
+    (count) => `the replica lost batches, now put back: ${count}`,
     "nothing to do unless it happens again",
     "the replica has the lost batches again",
   ],

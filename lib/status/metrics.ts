@@ -192,7 +192,7 @@ function done({ totals, syncs: [last] }: WorkerStatus): Family[] {
     ),
     counter(
       "batches_replayed",
-      "Batches that were applied again after the replica had lost them.",
+      "Batches that were put back, as the replica had lost them.",
       totals.replays,
     ),
   ];

@@ -26,10 +26,9 @@ const PAGE: PageHead = {
   last: false,
   rows: 1,
   failed: null,
-  key: ["id"],
   columns: ["id"],
   ghosts: [],
-  oversize: [],
+  broken: [],
   open: [],
   upto: '{"table": "a", "half": "forward", "after": ["5"]}',
   closes: false,
@@ -71,13 +70,13 @@ Deno.test("walkAfter() starts over when something bypassed the queue, and trusts
   );
 });
 
-Deno.test("walkAfter() knows an epoch's first batch: tables that no message touched have no ghosts", () => {
+Deno.test("walkAfter() knows an epoch's first batch: tables that it does not touch have no ghosts", () => {
   const batch = { page: null, reopen: true, drained: true, touched: ["a"] };
   assertEquals(walkAfter({ ...ROW, position: 0 }, batch).fresh, '["b"]');
   assertEquals(walkAfter({ ...ROW, position: 1 }, batch).fresh, "[]");
 });
 
-Deno.test("walkAfter() searches a table for ghosts when one of its changes is parked", () => {
+Deno.test("walkAfter() searches a table for ghosts when one of its rows is parked", () => {
   const parked = [{ table: "b" }];
   assertEquals(
     walkAfter(ROW, { page: null, reopen: false, parked }).fresh,

@@ -16,18 +16,17 @@ const PAGE: Page = {
   last: false,
   rows: 1,
   failed: null,
-  key: ["id"],
   columns: ["id", "name", "on_sale"],
   cells: [["5", "a", "t"]],
   ghosts: [],
-  oversize: [],
+  broken: [],
   open: [],
   upto: '{"table": "item", "half": "forward", "after": ["5"]}',
   closes: false,
 };
 const ROW = { fresh: "[]", rebuilding: "[]" };
 const stepsOf = (page: Partial<Page>, row: Partial<typeof ROW> = {}) =>
-  planPage({ ...PAGE, ...page }, { parked: [] })
+  planPage({ ...PAGE, ...page })
     .stepsFor({ ...ROW, ...row }).map((step) =>
       step.kind === "tally" ? `tally ${step.found} ${step.ended}` : step.kind
     );
@@ -77,19 +76,30 @@ Deno.test("the page that completes a rebuilt table puts it in the old one's plac
 
 Deno.test("a page leaves out a row that the replica refused before, but not one that is only parked", () => {
   for (const [skip, rows] of [[true, 0], [false, 1]] as const) {
-    const { stepsFor } = planPage(
-      { ...PAGE, open: [{ key: ["5"], skip }] },
-      { parked: [] },
-    );
+    const { stepsFor } = planPage({ ...PAGE, open: [{ key: ["5"], skip }] });
     const steps = stepsFor(ROW).filter(({ kind }) => kind === "repair");
     assertEquals(steps.length, rows);
   }
 });
 
+Deno.test("a page deletes a ghost whose row the replica refused before: absence is always sent", () => {
+  const open = [{ key: ["7"], skip: true }];
+  assertEquals(stepsOf({ cells: [], ghosts: [["7"]], open })[0], "delete");
+});
+
+Deno.test("a page refuses what the source could not read, unless it only compares", () => {
+  const broken = [{ key: ["9"], reason: "SQLSTATE XX001" }];
+  const refusalsOf = (page: Partial<Page>) =>
+    planPage({ ...PAGE, ...page, cells: [], broken }).refusals;
+  assertEquals(refusalsOf({}), [{ table: "item", ...broken[0]! }]);
+  assertEquals(refusalsOf({ repair: false }), []);
+});
+
 Deno.test("a page with other columns than the schema's is an error that names the table", () => {
   const error = assertThrows(
-    () => planPage({ ...PAGE, columns: ["id", "mail"] }, { parked: [] }),
+    () => planPage({ ...PAGE, columns: ["id", "mail"] }),
     SyncError,
+    "table item",
   );
   assertEquals(error.code, "source_failed");
 });

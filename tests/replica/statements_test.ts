@@ -20,7 +20,7 @@ const rows = (kind: RowStep["kind"], columns: string[], ...cells: Cell[][]) =>
     kind,
     ITEM,
     columns,
-    cells.map((row) => ({ msgId: null, key: null, cells: row })),
+    cells.map((row) => ({ key: null, cells: row })),
   );
 const WALK = { walkGen: 1, table: ITEM };
 const TALLY: Step = {
@@ -97,10 +97,49 @@ Deno.test("a repair looks like an upsert from outside, also for a value of anoth
   }
 });
 
-Deno.test("an update changes named columns of rows that exist, and makes no row", () => {
-  using database = start("(1, 'a', 1)");
-  run(database, rows("update", ["id", "name"], ["1", "b"], ["7", "c"]));
-  assertEquals(items(database), [[1, "b", 1]]);
+Deno.test("an update writes whole rows whose indexed columns differ, and makes no row", () => {
+  using database = start("(1, 'a', 1)", "(2, 'b', 1)");
+  const step = rows("update", ALL, ["1", "c", "0"], ["2", "b", "0"], [
+    "7",
+    "d",
+    "1",
+  ]);
+  const table = { ...ITEM, indexes: [["name"]] };
+  run(database, { ...step, table });
+  assertEquals(items(database), [[1, "c", 0], [2, "b", 1]]);
+});
+
+Deno.test("a write after an update makes the missing rows, and sets no column that has an index", () => {
+  const step = rows("write", ALL, ["2", "b", "0"], ["7", "d", null]);
+  const onConflict = (indexes: string[][]) => {
+    using database = start("(1, 'a', 1)", "(2, 'b', 1)");
+    const table = { ...ITEM, indexes };
+    run(database, { ...step, table });
+    const { sql } = stepToStatement({ ...step, table });
+    return [sql.split("ON CONFLICT")[1], items(database)[1]];
+  };
+  assertEquals(onConflict([["name"]]), [
+    ` ("id") DO UPDATE SET "on_sale" = excluded."on_sale" WHERE (t."on_sale") IS NOT (excluded."on_sale")`,
+    [2, "b", 0],
+  ]);
+  assertEquals(onConflict([["id", "name"], ["on_sale"]]), [
+    ` ("id") DO NOTHING`,
+    [2, "b", 1],
+  ]);
+});
+
+Deno.test("an update and the write after it leave what one upsert leaves", () => {
+  const changed = [["1", "a", "0"], ["2", "c", "1"], ["3", "b", null]];
+  const found = [["upsert"], ["update", "write"]].map((kinds) => {
+    using database = start("(1, 'a', 1)", "(2, 'b', 1)", "(4, 'd', NULL)");
+    const table = { ...ITEM, indexes: [["name"]] };
+    for (const kind of kinds as RowStep["kind"][]) {
+      run(database, { ...rows(kind, ALL, ...changed), table });
+    }
+    return items(database);
+  });
+  assertEquals(found[1], found[0]);
+  assertEquals(found[0]!.length, 4);
 });
 
 Deno.test("a delete takes keys as the replica stores them", () => {
@@ -114,7 +153,6 @@ Deno.test("a step with one large row binds it cell by cell", () => {
   run(
     database,
     stepOf("upsert", ITEM, ALL, [{
-      msgId: null,
       key: null,
       cells: ["1", '"]}', "0"],
     }], true),
@@ -167,11 +205,10 @@ Deno.test("a table of 1,000 columns is written, updated, repaired and compared",
   }));
   const step = (kind: RowStep["kind"], value: string) =>
     stepOf(kind, table!, ["id", ...names], [{
-      msgId: null,
       key: null,
       cells: ["1", ...names.map(() => value)],
     }]);
-  for (const kind of ["upsert", "update", "repair"] as const) {
+  for (const kind of ["upsert", "write", "repair"] as const) {
     run(database, step(kind, kind));
     assertEquals(database.read("SELECT c0, c998 FROM wide"), [[kind, kind]]);
   }

@@ -5,7 +5,7 @@ import { claimOf, leaseOf, walkOf } from "../../lib/source/answers.ts";
 const BATCH = {
   do: "batch",
   acked: 2,
-  kind: "new",
+  put_back: 1,
   epoch: "e",
   position: 5,
   batch: "b",
@@ -14,19 +14,29 @@ const BATCH = {
   snapshot: "1:1:",
   source_time: "2026-01-01T00:00:00Z",
   dead_letters: 0,
-  parked: [],
   reopen: false,
   page: null,
-  messages: [["7", { v: 1 }], [["8", "9"], {
-    v: 1,
-    columns: ["id"],
-    rows: [["1"], ["2"]],
-  }]],
+  messages: 3,
+  tables: [{
+    table: "t",
+    truncate: false,
+    columns: ["id", "a"],
+    rows: [["1", null]],
+    gone: [["2"]],
+    broken: [{ key: ["3"], reason: "SQLSTATE XX001" }],
+  }],
+  unusable: [{ table: null, reason: "no table" }],
 };
 
-Deno.test("claimOf() reads a batch, and counts the messages that came as one", () => {
-  const claim = claimOf(BATCH);
-  assertEquals(claim.do === "batch" && claim.messageCount, 3);
+Deno.test("claimOf() reads a batch as it is, but for the names of its fields", () => {
+  const { source_time, dead_letters, put_back, ...same } = BATCH;
+  assertEquals(claimOf(BATCH), {
+    ...same,
+    do: "batch",
+    sourceTime: source_time,
+    deadLetters: dead_letters,
+    putBack: put_back,
+  });
 });
 
 Deno.test("claimOf() refuses a batch without each of its fields", () => {
@@ -50,9 +60,21 @@ Deno.test("claimOf() refuses a verb and a stop code that it does not know", () =
   );
 });
 
-Deno.test("claimOf() refuses messages that came as one with fewer ids than rows", () => {
-  const messages = [[["8"], { columns: ["id"], rows: [["1"], ["2"]] }]];
-  assertThrows(() => claimOf({ ...BATCH, messages }), SyncError);
+Deno.test("claimOf() refuses a table without each of its fields, and rows and keys that are none", () => {
+  const [table] = BATCH.tables;
+  const refuses = (change: object) =>
+    assertThrows(
+      () => claimOf({ ...BATCH, tables: [{ ...table, ...change }] }),
+      SyncError,
+      undefined,
+      JSON.stringify(change),
+    );
+  for (const field of Object.keys(table!)) refuses({ [field]: undefined });
+  refuses({ rows: [["1"]] });
+  refuses({ rows: [["1", 2]] });
+  refuses({ gone: ["2"] });
+  refuses({ gone: [[2]] });
+  refuses({ broken: [{ key: "3", reason: "" }] });
 });
 
 Deno.test("leaseOf() names both versions when the functions are of another one", () => {

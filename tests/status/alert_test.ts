@@ -14,7 +14,7 @@ const TEXTS: Record<Alert["name"], [begins: string, over: string]> = {
   ],
   stale: ["no sync for 7 (deno task doctor)", "over: syncs are back"],
   rewind: [
-    "the replica lost batches, now replayed: 7 (nothing to do unless it happens again)",
+    "the replica lost batches, now put back: 7 (nothing to do unless it happens again)",
     "over: the replica has the lost batches again",
   ],
   epoch: [

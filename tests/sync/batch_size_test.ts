@@ -7,7 +7,7 @@ import {
   PAGE_MAX,
 } from "../../lib/sync/batch_size.ts";
 
-const SIZE: BatchSize = { messages: 4_000, bytes: 1_000_000 };
+const SIZE: BatchSize = { rows: 4_000, bytes: 1_000_000 };
 
 /** The size after an apply of so many milliseconds. */
 const next = (ms: number, latencyMs = 0, size = SIZE) =>
@@ -15,34 +15,34 @@ const next = (ms: number, latencyMs = 0, size = SIZE) =>
 
 Deno.test("nextSize() aims at a second, by at most eight times or half", () => {
   assertEquals(
-    [1_000, 500, 125, 1, 0, 2_000, 30_000].map((ms) => next(ms).messages),
+    [1_000, 500, 125, 1, 0, 2_000, 30_000].map((ms) => next(ms).rows),
     [4_000, 8_000, 32_000, 32_000, 32_000, 2_000, 2_000],
   );
-  assertEquals(next(500), { messages: 8_000, bytes: 2_000_000 });
+  assertEquals(next(500), { rows: 8_000, bytes: 2_000_000 });
 });
 
 Deno.test("nextSize() does not take the latency for the size, and grows no more than twice by it", () => {
   // A distant replica: all but 100 ms is the way there and back.
-  assertEquals(next(2_000, 1_900).messages, 8_000);
-  assertEquals(next(700, 600).messages, Math.floor(4_000 * 2 / 0.7));
+  assertEquals(next(2_000, 1_900).rows, 8_000);
+  assertEquals(next(700, 600).rows, Math.floor(4_000 * 2 / 0.7));
   // A latency above the apply itself was measured too high.
-  assertEquals(next(2_000, 9_000).messages, 8_000);
+  assertEquals(next(2_000, 9_000).rows, 8_000);
 });
 
 Deno.test("nextSize() stays below the largest size, and at a small one if it is slow", () => {
-  const large: BatchSize = { messages: 49_000, bytes: 5_000_000 };
-  assertEquals(next(100, 0, large), { messages: 50_000, bytes: 5_500_000 });
+  const large: BatchSize = { rows: 49_000, bytes: 5_000_000 };
+  assertEquals(next(100, 0, large), { rows: 50_000, bytes: 5_500_000 });
   assertEquals(
     nextSize(large, { ms: 100, latencyMs: 0 }, PAGE_MAX).bytes,
     2_800_000,
   );
-  for (const messages of [16, 100, 1_000]) {
-    const small: BatchSize = { messages, bytes: 20_000 };
+  for (const rows of [16, 100, 1_000]) {
+    const small: BatchSize = { rows, bytes: 20_000 };
     assertEquals(next(60_000, 0, small), small);
-    assert(next(10, 0, small).messages > messages, "it grows again");
+    assert(next(10, 0, small).rows > rows, "it grows again");
   }
-  assertEquals(next(60_000, 0, { messages: 1_500, bytes: 300_000 }), {
-    messages: 1_000,
+  assertEquals(next(60_000, 0, { rows: 1_500, bytes: 300_000 }), {
+    rows: 1_000,
     bytes: 262_144,
   });
 });
@@ -52,27 +52,27 @@ Deno.test("nextSize() reaches a second from the first pace, for slow and fast re
     let { size } = newPace();
     let ms = 0;
     for (let batch = 0; batch < 12; batch++) {
-      ms = 20 + size.messages / rowsPerS * 1_000;
+      ms = 20 + size.rows / rowsPerS * 1_000;
       size = nextSize(size, { ms, latencyMs: 20 });
     }
-    const isSmallest = size.messages <= 1_000;
+    const isSmallest = size.rows <= 1_000;
     assert(isSmallest || Math.abs(ms - 1_000) < 100, `${rowsPerS}: ${ms} ms`);
   }
 });
 
 Deno.test("halfSize() halves down to the smallest size, and makes no size larger", () => {
-  assertEquals(halfSize(SIZE), { messages: 2_000, bytes: 500_000 });
+  assertEquals(halfSize(SIZE), { rows: 2_000, bytes: 500_000 });
   let size = SIZE;
   for (let times = 0; times < 20; times++) size = halfSize(size);
-  assertEquals(size, { messages: 16, bytes: 16_384 });
-  assertEquals(halfSize({ messages: 3, bytes: 100 }), {
-    messages: 3,
+  assertEquals(size, { rows: 16, bytes: 16_384 });
+  assertEquals(halfSize({ rows: 3, bytes: 100 }), {
+    rows: 3,
     bytes: 100,
   });
 });
 
 Deno.test("newPace() gives each worker a pace of its own", () => {
   const pace = newPace();
-  pace.size = { messages: 1, bytes: 1 };
-  assertEquals(newPace().size.messages, 4_000);
+  pace.size = { rows: 1, bytes: 1 };
+  assertEquals(newPace().size.rows, 4_000);
 });

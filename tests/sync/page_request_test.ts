@@ -3,16 +3,12 @@ import type { PageHead } from "../../lib/chain/page.ts";
 import type { ReplicaRow } from "../../lib/chain/row.ts";
 import { SyncError } from "../../lib/errors.ts";
 import type { Replica } from "../../lib/replica/replica.ts";
-import {
-  pageAfter,
-  pageBound,
-  requestPage,
-} from "../../lib/sync/page_request.ts";
+import { goesOn, requestPage } from "../../lib/sync/page_request.ts";
 import { ROW } from "./filled_row.ts";
 
 const PACE = {
-  size: { messages: 1, bytes: 1 },
-  pageSize: { messages: 200, bytes: 3_000 },
+  size: { rows: 1, bytes: 1 },
+  pageSize: { rows: 200, bytes: 3_000 },
 };
 const KEYS = { keys: [["a"], ["b"]], after: ["b"], last: false };
 
@@ -155,17 +151,16 @@ const PAGE: PageHead = {
   last: false,
   rows: 10,
   failed: null,
-  key: ["id"],
   columns: ["id"],
   ghosts: [],
-  oversize: [],
+  broken: [],
   open: [],
   upto: at({ half: "forward", after: ["m"] }),
   closes: false,
 };
 
-Deno.test("pageAfter() names the place from which a page can be claimed ahead", () => {
-  assertEquals(pageAfter(PAGE), { walk_gen: 4, walk_at: PAGE.upto });
+Deno.test("goesOn() knows the pages after which another can be claimed ahead", () => {
+  assertEquals(goesOn(PAGE), true);
   for (
     const change of [
       { kind: "scrub" },
@@ -176,14 +171,6 @@ Deno.test("pageAfter() names the place from which a page can be claimed ahead", 
       { upto: at({ table: "orgs", half: "forward" }) },
     ] as Partial<PageHead>[]
   ) {
-    assertEquals(
-      pageAfter({ ...PAGE, ...change }),
-      undefined,
-      JSON.stringify(change),
-    );
+    assertEquals(goesOn({ ...PAGE, ...change }), false, JSON.stringify(change));
   }
-});
-
-Deno.test("pageBound() bounds a page by its own pace, not by that of messages", () => {
-  assertEquals(pageBound(PACE), { rows: 200, bytes: 3_000 });
 });

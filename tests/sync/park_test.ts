@@ -8,20 +8,19 @@ const page = (table: string, ...keys: string[]) =>
     page: { table, open: keys.map((key) => ({ key: [key], skip: true })) },
   }) as unknown as PlannedBatch;
 
-const change = (msgId: string | null, table: string, key: string): Refusal => ({
-  msgId,
+const refusal = (table: string | null, key: string | null): Refusal => ({
   table,
-  key: [key],
+  key: key === null ? null : [key],
   reason: "",
 });
 
 Deno.test("withoutLetter() leaves out a page's rows that have a dead letter, and nothing else", () => {
-  const again = change(null, "apps", "1");
+  const again = refusal("apps", "1");
   const others = [
-    change(null, "apps", "2"),
-    change(null, "orgs", "1"),
-    // A message's change has a letter of its own.
-    change("7", "apps", "1"),
+    refusal("apps", "2"),
+    refusal("orgs", "1"),
+    refusal("apps", null),
+    refusal(null, null),
   ];
   const batch = page("apps", "1");
   assertEquals(withoutLetter(batch, [again, ...others]), others);
