@@ -161,7 +161,7 @@ function claimNew(
       isCountable: drained && messages === 0 || !!faults.countedEarly,
     })
     : null;
-  keepFloor(source, floor);
+  keepFloor(source, floor, msgIds);
   if (messages === 0 && paged === null && opens === null) {
     if (before !== null) return { do: "none" };
     if (at.drained === 1 || !drained) {
