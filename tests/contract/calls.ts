@@ -142,7 +142,7 @@ function makeDrive(
   const forgets = random(5) === 0 ? 1 + random(3) : 0;
   const [lease] = LEASES as [string];
   return [
-    `drive ${times} times, ${size} messages, ${rows} rows`,
+    `drive ${times} times, ${size} keys, ${rows} rows`,
     async (side) => {
       const { call } = side.source.carrier;
       await side.source.set({ paused: false });
@@ -158,7 +158,7 @@ function makeDrive(
           seconds: 1000,
           schema: HASHES[side.schema]!,
           row: row === null ? null : { ...row },
-          messages_max: size,
+          rows_max: size,
           bytes_max: 1_000_000,
           page: {
             rows,
@@ -169,18 +169,14 @@ function makeDrive(
           walked: [],
         });
         const claim = claimOf(answer);
-        if (
-          parks !== null && claim.do === "batch" && claim.messages.length > 0
-        ) {
-          const { epoch, position, batch, kind } = claim;
-          const changes = [{
-            msg_id: [claim.messages[0]![0]].flat()[0]!,
+        if (parks !== null && claim.do === "batch" && claim.tables.length > 0) {
+          const { epoch, position, batch } = claim;
+          const rows = [{
             table: "item",
             key: [parks],
             reason: size > 2 ? "libSQL refused it" : "r",
           }];
-          const which = { epoch, position, batch, kind };
-          answers.push(await call("park", { ...which, changes }));
+          answers.push(await call("park", { epoch, position, batch, rows }));
         }
         answers.push(answer);
         const next = looksAhead && claim.do === "batch"
@@ -189,7 +185,7 @@ function makeDrive(
             seconds: 1000,
             schema: HASHES[side.schema]!,
             row: { ...row! },
-            messages_max: size,
+            rows_max: size,
             bytes_max: 1_000_000,
             ahead: claim.batch,
             walked: [],
@@ -294,18 +290,14 @@ function makePark(
   [first]: readonly [Side, Side],
 ): [string, Step | null] {
   if (first.batch === null) return ["nothing", null];
-  const msgId = [first.batch.messages[0]?.[0] ?? null].flat()[0]!;
-  const changes = [{
-    msg_id: random(4) === 0 ? null : msgId,
+  const rows = [{
     table: oneOf(random, ["item", "part", null]),
     key: oneOf(random, [["1"], ["2"], null]),
     reason: oneOf(random, ["r", "libSQL refused it"]),
   }];
-  const kind = oneOf(random, ["new", "again", "replay"]);
-  return [`park ${kind} ${JSON.stringify(changes)}`, ({ source, batch }) => {
+  return [`park ${JSON.stringify(rows)}`, ({ source, batch }) => {
     const { epoch, position, batch: id } = batch!;
-    const request = { epoch, position, batch: id, kind, changes };
-    return source.carrier.call("park", request);
+    return source.carrier.call("park", { epoch, position, batch: id, rows });
   }];
 }
 
@@ -363,7 +355,7 @@ function makeRare(random: Random): [string, Step | null] {
         { refill: false },
         { refill: true },
         { paused: true },
-        { reopen: true },
+        { walkWanted: 1_000 + random(1_000) },
         { replayWindowMs: 0 },
         { replayWindowMs: 3_600_000 },
       ]);
@@ -389,10 +381,9 @@ function makeClaim(random: Random): [string, Step | null] {
   ]);
   const lease = oneOf(random, LEASES);
   const schema = oneOf(random, [0, 0, 0, 1, 2]);
-  const messages = oneOf(random, [0, 1, 2, 100, 100]);
+  const keysMax = oneOf(random, [0, 1, 2, 100, 100]);
   const rows = oneOf(random, [null, 1, 2, 100]);
   const scrub = random(2) === 0;
-  const split = random(6) === 0 ? 1 + random(2) : null;
   const takeOver = random(6) === 0;
   const old = random(1000);
   const key = random(5);
@@ -401,11 +392,8 @@ function makeClaim(random: Random): [string, Step | null] {
   const isKeyed = random(5) > 0;
   // Nearly always the lease is taken first.
   const isLeased = random(8) > 0;
-  const title =
-    `claim by ${which} row, schema ${schema}, ${messages} messages` +
-    `, page ${rows}${split === null ? "" : ", split"}${
-      takeOver ? ", take over" : ""
-    }`;
+  const title = `claim by ${which} row, schema ${schema}, ${keysMax} keys` +
+    `, page ${rows}${takeOver ? ", take over" : ""}`;
   return [title, async (side) => {
     const { source, rows: all } = side;
     const newest = all.at(-1)!;
@@ -446,11 +434,8 @@ function makeClaim(random: Random): [string, Step | null] {
       seconds: 1000,
       schema: HASHES[schema]!,
       row: row === null ? null : { ...row },
-      messages_max: messages,
+      rows_max: keysMax,
       bytes_max: 1_000_000,
-      ...(split !== null && side.batch !== null
-        ? { split: { batch: side.batch.batch, messages: split } }
-        : {}),
       ...(takeOver ? { take_over: true } : {}),
       ...(rows === null
         ? {}

@@ -19,6 +19,9 @@ export function makeModel(): SourceUnderTest & { readonly model: SourceModel } {
       handedOut: () => {},
       snapshot: () => {},
       acked: () => {},
+      putBack: () => {},
+      trimmed: () => {},
+      healed: () => {},
       parked: () => {},
       epoch: () => {},
     },
@@ -63,7 +66,9 @@ function standingOf({ state, user }: SourceModel): Fields {
       lease: chain.lease,
       scrub_rows: chain.scrubRows,
       refill: chain.refill,
-      reopen: chain.reopen,
+      handed: chain.handed,
+      walk_wanted: chain.walkWanted,
+      walk_opened: chain.walkOpened,
       paused: chain.paused,
       letters_closed: chain.lettersClosed,
       floor: chain.floor,
@@ -76,25 +81,26 @@ function standingOf({ state, user }: SourceModel): Fields {
       reason,
     })),
     batches: state.batches
-      .filter(({ epoch, state }) => epoch === chain.epoch || state === "acked")
       .toSorted((a, b) =>
         generationOf(a.epoch) - generationOf(b.epoch) ||
-        a.position - b.position || a.version - b.version
+        a.position - b.position || a.handedAt - b.handedAt
       )
       .map((version) => ({
         epoch: version.epoch,
         position: version.position,
         batch: version.batch,
         prev: version.prev,
-        version: version.version,
-        ahead: version.ahead,
         msg_ids: version.msgIds,
         messages: version.messages,
+        cut: version.cut === null
+          ? null
+          : { msg_id: version.cut.msgId, keys: version.cut.keys },
         drained: version.drained,
         dead_letters: version.deadLetters,
         parked: version.parked,
+        truncated: version.emptied,
+        opens: version.opens,
         state: version.state,
-        reopen: version.reopen,
       })),
     walks: state.walks.map((walk) => ({
       walk_gen: walk.walkGen,

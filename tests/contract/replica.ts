@@ -6,6 +6,7 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Batch } from "../../lib/chain/claim.ts";
+import type { TableRows } from "../../lib/chain/message.ts";
 import type { ReplicaRow } from "../../lib/chain/row.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { createPlanner } from "../../lib/plan/plan.ts";
@@ -13,7 +14,6 @@ import type { Step } from "../../lib/plan/step.ts";
 import { createReplica, type Replica } from "../../lib/replica/replica.ts";
 import { bare, type Database, type Statement } from "../../lib/replica/sql.ts";
 import { HASHES, SCHEMAS, walkAfterBatch } from "./source.ts";
-import type { Fields } from "../sim/source_state.ts";
 
 /** A libSQL with nothing in it. */
 export interface LibsqlUnderTest {
@@ -26,10 +26,9 @@ export interface LibsqlUnderTest {
 const EPOCH = "11111111-1111-4111-8111-111111111111";
 
 /** A batch of items that follows a row. */
-function batchAfter(row: ReplicaRow, messages: readonly Fields[]): Batch {
+function batchAfter(row: ReplicaRow, tables: readonly TableRows[]): Batch {
   return {
     do: "batch",
-    kind: "new",
     epoch: row.epoch,
     position: row.position + 1,
     batch: `batch ${row.position + 1}`,
@@ -38,20 +37,34 @@ function batchAfter(row: ReplicaRow, messages: readonly Fields[]): Batch {
     snapshot: "1:1:",
     sourceTime: "2026-01-01T00:00:00Z",
     deadLetters: 0,
-    parked: [],
     reopen: false,
     page: null,
-    messages: messages.map((message, at) => [String(at), message]),
-    messageCount: messages.length,
+    messages: 1,
+    tables,
+    unusable: [],
   };
 }
 
-/** Rows of items as a message. */
-function items(...rows: (string | null)[][]): Fields {
-  return { v: 1, table: "item", columns: ["id", "name", "size"], rows };
+/** Rows of items, and keys that are gone. */
+function items(
+  rows: readonly (string | null)[][],
+  gone: readonly string[] = [],
+): TableRows {
+  const columns = ["id", "name", "size", "extra"]
+    .slice(0, rows[0]?.length ?? 3);
+  const keys = gone.map((id) => [id]);
+  return {
+    table: "item",
+    truncate: false,
+    columns,
+    rows,
+    gone: keys,
+    broken: [],
+  };
 }
 
-const planOf = createPlanner(SCHEMAS[0]!);
+const planner = createPlanner(SCHEMAS[0]!);
+const planOf = ({ tables, unusable }: Batch) => planner(tables, unusable);
 
 async function apply(
   replica: Replica,
@@ -118,12 +131,12 @@ export function testReplica(
   test(
     "apply() lands once, on exactly the batch before it",
     async (replica, start, { read }) => {
-      const first = batchAfter(start, [items(["1", "a", "5"])]);
+      const first = batchAfter(start, [items([["1", "a", "5"]])]);
       const row = await apply(replica, first, start);
       assertEquals([row.position, row.batch, row.drained], [1, first.batch, 1]);
       assertEquals(await read(READ), [[1, "a", 5]]);
       const second = batchAfter(row, [
-        items(["1", "b", null], ["2", "c", "7"]),
+        items([["1", "b", null], ["2", "c", "7"]]),
       ]);
       for (
         const wrong of [
@@ -148,39 +161,34 @@ export function testReplica(
   );
 
   test(
-    "apply() changes what was updated of rows that are there, and makes none",
+    "apply() makes new rows, and writes what differs of those that are there",
     async (_, start, libsql) => {
+      // A column of this schema has an index: it is written apart.
       const replica = replicaOf(libsql, 1);
       let row = await replica.alter({ from: start.schema_hash });
-      const write = async (...messages: Fields[]) => {
-        const batch = batchAfter(row, messages);
-        const { steps } = createPlanner(SCHEMAS[1]!)(batch);
+      const write = async (...tables: TableRows[]) => {
+        const batch = batchAfter(row, tables);
+        const { steps } = createPlanner(SCHEMAS[1]!)(tables, []);
         row = await apply(replica, batch, row, steps);
-        return await libsql.read(READ);
+        return await libsql.read(
+          "SELECT id, name, size, extra FROM item ORDER BY id",
+        );
       };
-      const update = (columns: string[], ...updates: (string | null)[][]) => ({
-        v: 1,
-        table: "item",
-        columns,
-        updates,
-      });
-      const sizes = (...rows: (string | null)[][]) =>
-        update(["id", "size"], ...rows);
-      await write(items(["1", "a", "5"], ["2", "b", null]));
       assertEquals(
-        await write(sizes(["1", null], ["2", "7"], ["3", "8"])),
-        [[1, "a", null], [2, "b", 7]],
+        await write(items([["1", "a", "5", null], ["2", "b", null, "x"]])),
+        [[1, "a", 5, null], [2, "b", null, "x"]],
       );
-      // What one row came to by several statements is one change of it.
       assertEquals(
-        await write(
-          update(["id", "name"], ["1", "a 1"], ["2", "b 1"], ["3", "c"]),
-          sizes(["1", "6"]),
-          items(["3", "c", "9"]),
-          sizes(["3", "10"]),
-          update(["id", "name"], ["2", null]),
-        ),
-        [[1, "a 1", 6], [2, null, 7], [3, "c", 10]],
+        await write(items([
+          ["1", "a", "6", "y"],
+          ["2", null, "7", "x"],
+          ["3", "c", "9", null],
+        ])),
+        [[1, "a", 6, "y"], [2, null, 7, "x"], [3, "c", 9, null]],
+      );
+      assertEquals(
+        await write(items([["3", "d", "9", null]], ["1", "4"])),
+        [[2, null, 7, "x"], [3, "d", 9, null]],
       );
       assertEquals((await replica.probe())!.position, row.position);
     },
@@ -192,7 +200,7 @@ export function testReplica(
       const newer = replicaOf(libsql, 1);
       const altered = await newer.alter({ from: HASHES[0]! });
       assertEquals([altered.schema_hash, altered.walk_done], [HASHES[1], 0]);
-      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      const batch = batchAfter(start, [items([["1", "a", "5"]])]);
       assertEquals(await codeOf(apply(replica, batch, start)), "replica_moved");
       assertEquals(
         await codeOf(newer.alter({ from: HASHES[0]! })),
@@ -204,7 +212,7 @@ export function testReplica(
   test(
     "adopt() follows from the epoch it names alone",
     async (replica, start, { read }) => {
-      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      const batch = batchAfter(start, [items([["1", "a", "5"]])]);
       await apply(replica, batch, start);
       const other = { epoch: "new", from: "other", wipe: true };
       assertEquals(await codeOf(replica.adopt(other)), "replica_moved");
@@ -221,7 +229,7 @@ export function testReplica(
       await database.write([bare(`CREATE TRIGGER strict BEFORE INSERT ON item
 WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
       const batch = batchAfter(start, [
-        items(["1", "a", "5"], ["2", "bad", "6"], ["3", "c", "7"]),
+        items([["1", "a", "5"], ["2", "bad", "6"], ["3", "c", "7"]]),
       ]);
       const { steps } = planOf(batch);
       const error = await assertRejects(
@@ -234,7 +242,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
         code: "SQLITE_CONSTRAINT",
       });
       assertEquals(await replica.refusedOf(steps, []), 0);
-      const good = planOf(batchAfter(start, [items(["1", "a", "5"])])).steps;
+      const good = planOf(batchAfter(start, [items([["1", "a", "5"]])])).steps;
       assertEquals(await replica.refusedOf(good, []), null);
       assertEquals(await read(READ), []);
       assertEquals((await replica.probe())!.position, 0);
@@ -245,7 +253,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
     "a table that is missing is the schema's fault",
     async (replica, start, { database }) => {
       await database.write([bare("DROP TABLE item")]);
-      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      const batch = batchAfter(start, [items([["1", "a", "5"]])]);
       assertEquals(
         await codeOf(apply(replica, batch, start)),
         "replica_schema",
@@ -274,7 +282,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
       const rows = ["1", "2", "3"].map((id) => [id, null, null]);
       const row = await apply(
         replica,
-        batchAfter(start, [items(...rows)]),
+        batchAfter(start, [items(rows)]),
         start,
       );
       assert(row !== null);
@@ -354,7 +362,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
       const replica = replicaOf({ ...libsql, database: noted });
       const start = await replica.bootstrap({ epoch: EPOCH, wipe: false });
       assertEquals(start.rebuilding, '["item"]');
-      const first = batchAfter(start, [items(["1", "a", "5"])]);
+      const first = batchAfter(start, [items([["1", "a", "5"]])]);
       const row = await apply(replica, first, start);
       const bootstrap = sent.find((statements) => statements.length > 5)!;
       await assertRejects(() => database.write(bootstrap), Error);
