@@ -73,8 +73,15 @@ export function makeStep(
     }
     case 5: {
       const message = oneOf<Json>(random, [
-        { v: 1, table: "nowhere", truncate: true },
+        { v: 2, table: "nowhere", truncate: true },
         { v: 2, table: "item" },
+        { v: 2, table: "part", keys: [["1"]] },
+        { v: 2, table: "item", walk: "XX000" },
+        { v: 1, table: "part", truncate: true },
+        { v: 1, table: "item", columns: ["name", "id"], rows: [["x", "2"]] },
+        { v: 1, table: "item", key: ["id"], deletes: [["3"], ["1"]] },
+        { type: "INSERT", table: "item", record: { id: 2, name: "x" } },
+        { type: "DELETE", table: "part", old_record: { item: 1, code: "a" } },
         [1, 2],
         "text",
       ]);
@@ -132,7 +139,7 @@ function makeDrive(
   random: Random,
   { times, size, rows, parks } = {
     times: 1 + random(4),
-    size: oneOf(random, [1, 2, 100]),
+    size: oneOf(random, [1, 2, 3, 100]),
     rows: oneOf(random, [1, 100]),
     parks: random(4) === 0 ? String(random(4)) : null,
   },
@@ -169,14 +176,12 @@ function makeDrive(
           walked: [],
         });
         const claim = claimOf(answer);
-        if (parks !== null && claim.do === "batch" && claim.tables.length > 0) {
+        if (parks !== null && claim.do === "batch" && claim.messages > 0) {
           const { epoch, position, batch } = claim;
-          const rows = [{
-            table: "item",
-            key: [parks],
-            reason: size > 2 ? "libSQL refused it" : "r",
-          }];
-          answers.push(await call("park", { epoch, position, batch, rows }));
+          const reason = size > 2 ? "libSQL refused it" : "r";
+          const row = { table: "item", key: [parks], reason };
+          const request = { epoch, position, batch, rows: [row] };
+          answers.push(await call("park", request));
         }
         answers.push(answer);
         const next = looksAhead && claim.do === "batch"
@@ -188,6 +193,7 @@ function makeDrive(
             rows_max: size,
             bytes_max: 1_000_000,
             ahead: claim.batch,
+            page: { rows, bytes: 1_000_000, scrub: false, keys: null },
             walked: [],
           })
           : null;
@@ -264,7 +270,9 @@ function makeStatement(random: Random): UserStatement {
     : "note";
   switch (random(12)) {
     case 0:
-      return { kind: "truncate", table };
+      return random(2) === 0
+        ? { kind: "truncate", table }
+        : { kind: "reload", table, rows: keys.map(row) };
     case 1:
     case 2:
       return { kind: "delete", table, keys };
@@ -291,13 +299,14 @@ function makePark(
 ): [string, Step | null] {
   if (first.batch === null) return ["nothing", null];
   const rows = [{
-    table: oneOf(random, ["item", "part", null]),
+    table: oneOf(random, ["item", "part"]),
     key: oneOf(random, [["1"], ["2"], null]),
     reason: oneOf(random, ["r", "libSQL refused it"]),
   }];
   return [`park ${JSON.stringify(rows)}`, ({ source, batch }) => {
     const { epoch, position, batch: id } = batch!;
-    return source.carrier.call("park", { epoch, position, batch: id, rows });
+    const request = { epoch, position, batch: id, rows };
+    return source.carrier.call("park", request);
   }];
 }
 
@@ -355,7 +364,7 @@ function makeRare(random: Random): [string, Step | null] {
         { refill: false },
         { refill: true },
         { paused: true },
-        { walkWanted: 1_000 + random(1_000) },
+        { walkWanted: 1_000 },
         { replayWindowMs: 0 },
         { replayWindowMs: 3_600_000 },
       ]);
@@ -381,9 +390,10 @@ function makeClaim(random: Random): [string, Step | null] {
   ]);
   const lease = oneOf(random, LEASES);
   const schema = oneOf(random, [0, 0, 0, 1, 2]);
-  const keysMax = oneOf(random, [0, 1, 2, 100, 100]);
+  const size = oneOf(random, [0, 1, 2, 3, 100, 100]);
   const rows = oneOf(random, [null, 1, 2, 100]);
   const scrub = random(2) === 0;
+  const isAhead = random(6) === 0;
   const takeOver = random(6) === 0;
   const old = random(1000);
   const key = random(5);
@@ -392,8 +402,10 @@ function makeClaim(random: Random): [string, Step | null] {
   const isKeyed = random(5) > 0;
   // Nearly always the lease is taken first.
   const isLeased = random(8) > 0;
-  const title = `claim by ${which} row, schema ${schema}, ${keysMax} keys` +
-    `, page ${rows}${takeOver ? ", take over" : ""}`;
+  const title =
+    `claim by ${which} row, schema ${schema}, ${size} keys, page ${rows}${
+      isAhead ? ", ahead" : ""
+    }${takeOver ? ", take over" : ""}`;
   return [title, async (side) => {
     const { source, rows: all } = side;
     const newest = all.at(-1)!;
@@ -434,8 +446,9 @@ function makeClaim(random: Random): [string, Step | null] {
       seconds: 1000,
       schema: HASHES[schema]!,
       row: row === null ? null : { ...row },
-      rows_max: keysMax,
+      rows_max: size,
       bytes_max: 1_000_000,
+      ...(isAhead && side.batch !== null ? { ahead: side.batch.batch } : {}),
       ...(takeOver ? { take_over: true } : {}),
       ...(rows === null
         ? {}

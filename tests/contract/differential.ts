@@ -72,10 +72,15 @@ function note(answered: Map<string, number>, answer: unknown): void {
   if (Array.isArray(answer)) answer.forEach((one) => note(answered, one));
   const found = answer as Fields | null;
   if (typeof found?.do !== "string") return;
-  const { error, page, put_back } = found;
+  const { error, page, reopen, tables, put_back } = found;
   const names = [
     [found.do, error].filter(Boolean).join(" "),
-    ...(Number(put_back ?? 0) > 0 ? ["put back"] : []),
+    ...(reopen ? ["reopen"] : []),
+    ...(Number(put_back) > 0 ? ["put back"] : []),
+    ...(Array.isArray(tables) &&
+        (tables as Fields[]).some((one) => one.truncate)
+      ? ["truncate"]
+      : []),
     ...(page
       ? [`page ${(page as Fields).kind}`, `page ${(page as Fields).half}`]
       : []),
@@ -96,12 +101,8 @@ const UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g;
 const CHANCE = new Set(["snapshot", "source_time", "parked_at"]);
 /** Lists whose order is the plan's of a query. */
 const UNORDERED = new Set([
-  "rows",
-  "gone",
-  "tables",
-  "unusable",
-  "open",
-  "keys",
+  ...["tables", "rows", "gone", "broken", "unusable", "open", "keys"],
+  ...["parked", "letters"],
 ]);
 /** JSON inside a text. */
 const NESTED = new Set(["upto", "walk_at", "at"]);

@@ -21,8 +21,8 @@ export function makeModel(): SourceUnderTest & { readonly model: SourceModel } {
       acked: () => {},
       putBack: () => {},
       trimmed: () => {},
-      healed: () => {},
       parked: () => {},
+      healed: () => {},
       epoch: () => {},
     },
   });
@@ -56,19 +56,16 @@ export function makeModel(): SourceUnderTest & { readonly model: SourceModel } {
 /** What is on record, without times, as the adapter of PostgreSQL tells it. */
 function standingOf({ state, user }: SourceModel): Fields {
   const { chain } = state;
-  const generationOf = (name: string) =>
-    state.epochs.find(({ epoch }) => epoch === name)!.generation;
   return {
     chain: {
       epoch: chain.epoch,
       position: chain.position,
       batch: chain.batch,
+      handed: chain.handed,
       lease: chain.lease,
       scrub_rows: chain.scrubRows,
       refill: chain.refill,
-      handed: chain.handed,
-      walk_wanted: chain.walkWanted,
-      walk_opened: chain.walkOpened,
+      asked: chain.walkWanted > chain.walkOpened,
       paused: chain.paused,
       letters_closed: chain.lettersClosed,
       floor: chain.floor,
@@ -81,25 +78,21 @@ function standingOf({ state, user }: SourceModel): Fields {
       reason,
     })),
     batches: state.batches
-      .toSorted((a, b) =>
-        generationOf(a.epoch) - generationOf(b.epoch) ||
-        a.position - b.position || a.handedAt - b.handedAt
-      )
+      .filter(({ epoch }) => epoch === chain.epoch)
+      .toSorted((a, b) => a.position - b.position || a.handedAt - b.handedAt)
       .map((version) => ({
-        epoch: version.epoch,
         position: version.position,
         batch: version.batch,
         prev: version.prev,
         msg_ids: version.msgIds,
+        cut: version.cut &&
+          { msg_id: version.cut.msgId, keys: version.cut.keys },
         messages: version.messages,
-        cut: version.cut === null
-          ? null
-          : { msg_id: version.cut.msgId, keys: version.cut.keys },
         drained: version.drained,
         dead_letters: version.deadLetters,
         parked: version.parked,
-        truncated: version.emptied,
-        opens: version.opens,
+        opens: version.opens !== null,
+        upto: version.upto && { ...version.upto },
         state: version.state,
       })),
     walks: state.walks.map((walk) => ({

@@ -6,7 +6,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import type { Batch, Carrier, Claim } from "../../lib/chain/claim.ts";
+import type { Batch, Carrier, Claim, Settled } from "../../lib/chain/claim.ts";
 import type { ReplicaRow } from "../../lib/chain/row.ts";
 import {
   parsePlace,
@@ -153,11 +153,37 @@ export function sourceOf(carrier: Carrier, schema = 0): Source {
 /** Sizes of a claim. */
 export const SIZE = { rows: 100, bytes: 1_000_000 };
 
+/** One key. */
+const ONE = { rows: 1, bytes: 1_000_000 };
+
+/** What comes of a claim that settles nothing. */
+const NOTHING = { acked: 0, putBack: 0 };
+
+/** The columns of an item in the first schema. */
+const COLUMNS = ["id", "name", "size"];
+const NO_ROWS = {
+  table: "item",
+  truncate: false,
+  rows: [],
+  gone: [],
+  broken: [],
+};
+
+/** The keys of the items that batches bring, in order. */
+function keysIn(batches: Batch | readonly Batch[]): (string | null)[][] {
+  return [batches].flat().flatMap(({ tables }) =>
+    tables.flatMap(({ rows }) => rows.map(([id]) => [id!]))
+  ).sort();
+}
+
 /** A page as large as it gets. */
 export const PAGE = { rows: 100, bytes: 1_000_000, scrub: true, keys: null };
 
 /** One insert of one item. */
-export function insert(id: number, name = `i${id}`): UserStatement {
+export function insert(
+  id: number,
+  name = `i${id}`,
+): UserStatement & { kind: "insert" } {
   const row = { id: String(id), name, size: String(id), extra: null };
   return { kind: "insert", table: "item", rows: [row] };
 }
@@ -203,30 +229,11 @@ class Hand {
   }
 }
 
-/** A batch, and what was settled and put back before. */
-type ClaimedBatch = Batch & Pick<Claim, "acked" | "putBack">;
-
 /** A claim that must be a batch. */
-async function batchOf(claim: Promise<Claim>): Promise<ClaimedBatch> {
+async function batchOf(claim: Promise<Claim>): Promise<Batch & Settled> {
   const found = await claim;
   assertEquals(found.do, "batch", JSON.stringify(found));
-  return found as ClaimedBatch;
-}
-
-/** The first column of each table's key. */
-const KEYS: Record<string, string> = { item: "id", part: "item" };
-
-/** The rows and the absent keys that a batch brings, by table: the first cells of each. */
-function rowsOf({ tables }: Batch): Record<string, [unknown[], unknown[]]> {
-  return Object.fromEntries(
-    tables.map(({ table, columns, rows, gone }) => [
-      table,
-      [
-        rows.map((row) => row[columns.indexOf(KEYS[table]!)]).toSorted(),
-        gone.map((key) => key[0]).toSorted(),
-      ],
-    ]),
-  );
+  return found as Batch & Settled;
 }
 
 const NO_WALKS = { scrubRows: 0, refill: false, walkWanted: 0 };
@@ -258,7 +265,7 @@ export function testSource(
   const OTHER = "22222222-2222-4222-8222-222222222222";
 
   test(
-    "claim() hands out a new version each time, and settles the one that landed",
+    "claim() hands out a new version every time, and settles the one that landed",
     async (source, hand) => {
       await source.run(insert(1));
       assertEquals((await hand.source.lease(LEASE)).do, "granted");
@@ -267,30 +274,32 @@ export function testSource(
       assertEquals(start.do, "bootstrap");
       hand.apply(start);
       const first = await batchOf(hand.claim());
-      assertEquals(rowsOf(first), { item: [["1"], []] });
-      await source.run({ kind: "delete", table: "item", keys: ['["1"]'] });
+      assertEquals(first.tables, [
+        { ...NO_ROWS, columns: COLUMNS, rows: [["1", "i1", "1"]] },
+      ]);
+      assertEquals([first.drained, first.messages], [true, 1]);
+      await source.run(insert(2));
       const second = await batchOf(hand.claim());
-      assertEquals(rowsOf(second), { item: [[], ["1"]] });
-      assertEquals([second.position, second.prev], [1, first.prev]);
-      assert(first.batch !== second.batch);
-      assertEquals([first.drained, second.drained], [true, true]);
+      assertEquals(
+        [second.position, second.prev, second.messages],
+        [first.position, first.prev, 2],
+      );
+      assert(second.batch !== first.batch);
       const before = await source.standing();
       assertEquals([before.queue, before.archive], [[1, 2], []]);
-      // The first one lands: what it does not cover stays.
       hand.apply(first);
       const third = await batchOf(hand.claim());
-      assertEquals([third.acked, third.putBack, third.prev], [
-        1,
-        0,
-        first.batch,
-      ]);
+      assertEquals([third.acked, third.position, third.messages], [1, 2, 1]);
       const after = await source.standing();
       assertEquals([after.queue, after.archive], [[2], [1]]);
+      hand.apply(third);
+      const idle = await hand.claim();
+      assertEquals([idle.do, idle.acked, idle.putBack], ["idle", 1, 0]);
     },
   );
 
   test(
-    "claim() sees what commits late, behind what it settled",
+    "claim() sees what commits late, behind what it acked",
     async (source, hand) => {
       await source.begin(1);
       await source.run(insert(1), 1);
@@ -298,29 +307,34 @@ export function testSource(
       const first = await hand.drain();
       await source.end(1, "commit");
       const second = await hand.drain();
-      assertEquals([first.map(rowsOf), second.map(rowsOf)], [
-        [{ item: [["2"], []] }],
-        [{ item: [["1"], []] }],
-      ]);
+      assertEquals([first, second].map(keysIn), [[["2"]], [["1"]]]);
     },
   );
 
   test(
-    "claim() reads a key once, however many messages name it",
+    "claim() reads the rows of keys as they are, and says which are gone",
     async (source, hand) => {
-      await source.run(insert(1));
-      for (const name of ["a", "b", "c"]) {
-        await source.run({
-          kind: "update",
-          table: "item",
-          keys: ['["1"]'],
-          set: { name },
-        });
-      }
-      const [batch, ...rest] = await hand.drain();
-      assertEquals([batch!.messages, rest], [4, []]);
-      const [of] = batch!.tables;
-      assertEquals(of!.rows.map((row) => row[1]), ["c"]);
+      for (const id of [1, 2, 3]) await source.run(insert(id));
+      const keys = ['["1"]', '["2"]'];
+      await source.run({
+        kind: "update",
+        table: "item",
+        keys,
+        set: { name: "b" },
+      });
+      await source.run({
+        kind: "rekey",
+        table: "item",
+        key: '["2"]',
+        set: { id: "4" },
+      });
+      await source.run({ kind: "delete", table: "item", keys: ['["3"]'] });
+      const [batch, ...more] = await hand.drain();
+      const [item, ...others] = batch!.tables;
+      assertEquals([more, others, batch!.messages], [[], [], 6]);
+      assertEquals([...item!.rows].sort(), [["1", "b", "1"], ["4", "b", "2"]]);
+      assertEquals([...item!.gone].sort(), [["2"], ["3"]]);
+      assertEquals(item!.truncate, false);
     },
   );
 
@@ -334,24 +348,19 @@ export function testSource(
       await hand.source.lease(LEASE);
       for (
         const [other, error] of [
+          [{ ...row, position: 2, batch: OTHER }, "replica_ahead"],
           [{ ...row, position: 7 }, "replica_ahead"],
           [{ ...row, epoch: OTHER }, "replica_foreign"],
           [{ ...row, schema_hash: "unknown" }, "schema_outdated"],
         ] as const
       ) {
         hand.row = other;
-        assertEquals(await hand.claim(), {
-          do: "stop",
-          acked: 0,
-          putBack: 0,
-          error,
-        });
+        assertEquals(await hand.claim(), { ...NOTHING, do: "stop", error });
       }
       const newer = new Hand(source.carrier, LEASE, 1);
       assertEquals(await newer.claim(), {
+        ...NOTHING,
         do: "stop",
-        acked: 0,
-        putBack: 0,
         error: "schema_unknown",
       });
     },
@@ -371,51 +380,36 @@ export function testSource(
   );
 
   test(
-    "claim() puts back what the replica lost, under the old ids, and adopts what it cannot",
+    "claim() puts back what the replica lost, and adopts what it cannot",
     async (source, hand) => {
       for (const id of [1, 2, 3]) await source.run(insert(id));
-      await hand.drain({ size: { rows: 1, bytes: 1_000_000 } });
+      const batches = await hand.drain({ size: ONE });
       const newest = hand.row!;
+      const start = { ...newest, position: 0, batch: newest.epoch };
       await hand.source.lease(LEASE);
-      hand.row = { ...newest, position: 0, batch: newest.epoch };
+      hand.row = start;
       const again = await batchOf(hand.claim());
-      assertEquals([again.putBack, again.position], [newest.position, 1]);
-      assertEquals(rowsOf(again), { item: [["1", "2", "3"], []] });
+      assertEquals(
+        [again.putBack, again.position, again.messages],
+        [batches.length, 1, 3],
+      );
       const back = await source.standing();
       assertEquals([back.queue, back.archive], [[1, 2, 3], []]);
-      // The branch it was on before lands after all, as a failover was undone.
+      // It was there all the time.
       hand.row = newest;
       const idle = await hand.claim();
       assertEquals([idle.do, idle.acked, idle.putBack], ["idle", 3, 0]);
+      await hand.source.lease(LEASE);
+      hand.row = start;
+      hand.apply(await hand.claim());
+      const other = await hand.claim();
+      assertEquals([other.do, other.acked, other.putBack], ["idle", 3, 0]);
       await hand.source.lease(LEASE);
       hand.row = { ...newest, position: 2, batch: OTHER };
       const adopt = await hand.claim();
       assert(
         adopt.do === "adopt" && !adopt.wipe && adopt.from === newest.epoch,
       );
-    },
-  );
-
-  test(
-    "claim() moves from one branch of versions to another",
-    async (source, hand) => {
-      await source.run(insert(1));
-      await hand.source.lease(LEASE);
-      hand.apply(await hand.claim());
-      const root = hand.row!;
-      const small = await batchOf(hand.claim());
-      await source.run(insert(2));
-      const large = await batchOf(hand.claim());
-      hand.apply(small);
-      const next = await batchOf(hand.claim());
-      assertEquals(next.acked, 1);
-      // A stalled request lands on the replica that went back to its root.
-      hand.row = root;
-      hand.apply(large);
-      const idle = await hand.claim();
-      assertEquals([idle.do, idle.putBack, idle.acked], ["idle", 1, 2]);
-      const { queue, archive } = await source.standing();
-      assertEquals([queue, archive], [[], [1, 2]]);
     },
   );
 
@@ -428,47 +422,117 @@ export function testSource(
       await source.run(insert(2));
       await hand.drain();
       await hand.source.lease(LEASE);
+      assertEquals((await hand.claim()).do, "idle");
+      assertEquals((await source.standing()).archive, [2]);
+      await hand.source.lease(LEASE);
       hand.row = { ...hand.row!, position: 0, batch: hand.row!.epoch };
       assertEquals((await hand.claim()).do, "adopt");
     },
   );
 
   test(
-    "claim() cuts a message that has more keys than may be taken",
+    "claim() settles whichever version of a position landed",
     async (source, hand) => {
-      const rows = [1, 2, 3].map((id) => ({
-        id: String(id),
-        name: "n",
-        size: "1",
-        extra: null,
-      }));
+      for (const id of [1, 2, 3]) await source.run(insert(id));
+      await hand.source.lease(LEASE);
+      hand.apply(await hand.claim());
+      const whole = await batchOf(hand.claim());
+      const part = await batchOf(hand.claim({ size: ONE }));
+      assertEquals([whole, part].map(keysIn), [[["1"], ["2"], ["3"]], [["1"]]]);
+      assertEquals([part.drained, part.snapshot], [false, "3:3:"]);
+      const start = hand.row!;
+      hand.apply(part);
+      assertEquals((await batchOf(hand.claim())).acked, 1);
+      // A failover loses it, and the other one comes late.
+      hand.row = start;
+      hand.apply(whole);
+      const idle = await hand.claim();
+      assertEquals([idle.do, idle.acked, idle.putBack], ["idle", 3, 1]);
+    },
+  );
+
+  test(
+    "claim() cuts a message that is too much, and puts its first keys back",
+    async (source, hand) => {
+      const rows = [1, 2, 3].map((id) => insert(id).rows[0]!);
       await source.run({ kind: "insert", table: "item", rows });
       const size = { rows: 2, bytes: 1_000_000 };
       await hand.source.lease(LEASE);
-      hand.apply(await hand.claim({ size }));
-      const root = hand.row!;
+      hand.apply(await hand.claim());
+      const start = hand.row!;
       const first = await batchOf(hand.claim({ size }));
-      assertEquals([rowsOf(first), first.messages, first.drained], [
-        { item: [["1", "2"], []] },
-        0,
-        false,
-      ]);
+      assertEquals([keysIn(first), first.drained], [[["1"], ["2"]], false]);
       const ahead = await batchOf(hand.claim({ size, ahead: first.batch }));
-      assertEquals([rowsOf(ahead), ahead.messages, ahead.drained], [
-        { item: [["3"], []] },
-        1,
-        true,
-      ]);
+      assertEquals([keysIn(ahead), ahead.drained], [[["3"]], true]);
       hand.apply(first);
-      hand.apply(ahead);
-      assertEquals((await hand.claim({ size })).do, "idle");
-      assertEquals((await source.standing()).queue, []);
+      const rest = await batchOf(hand.claim());
+      assertEquals([keysIn(rest), rest.acked], [[["3"]], 0]);
+      hand.apply(rest);
+      assertEquals((await hand.claim()).acked, 1);
       await hand.source.lease(LEASE);
-      hand.row = root;
+      hand.row = start;
       const again = await batchOf(hand.claim());
-      assertEquals([again.putBack, rowsOf(again)], [2, {
-        item: [["1", "2", "3"], []],
-      }]);
+      assertEquals(keysIn(again), [["1"], ["2"], ["3"]]);
+      assertEquals((await source.standing()).queue, [1]);
+    },
+  );
+
+  test(
+    "claim() understands messages of other formats by their keys",
+    async (source, hand) => {
+      for (const id of [1, 2]) await source.run(insert(id));
+      await hand.drain();
+      const columns = ["name", "id"];
+      const messages: Message[] = [
+        { v: 1, table: "item", columns, updates: [["old", "1"]] },
+        { v: 1, table: "item", key: ["id"], deletes: [["7"]] },
+        {
+          type: "UPDATE",
+          table: "item",
+          record: { id: 2, name: "x" },
+          old_record: { id: 8 },
+        },
+      ];
+      for (const message of messages) await source.send(message);
+      const [batch] = await hand.drain();
+      const [item] = batch!.tables;
+      assertEquals([...item!.rows].sort(), [
+        ["1", "i1", "1"],
+        ["2", "i2", "2"],
+      ]);
+      assertEquals([...item!.gone].sort(), [["7"], ["8"]]);
+    },
+  );
+
+  test(
+    "claim() says which messages have no usable key",
+    async (source, hand) => {
+      await hand.drain();
+      const messages: Message[] = [
+        [1, 2],
+        { v: 2, table: "nowhere", truncate: true },
+        { v: 2, table: "item" },
+        { v: 2, table: "part", keys: [["1"]] },
+      ];
+      for (const message of messages) await source.send(message);
+      await hand.source.lease(LEASE);
+      const batch = await batchOf(hand.claim());
+      const tables = batch.unusable.map(({ table }) => table);
+      assertEquals(tables, [null, null, "item", "part"]);
+      assertEquals([batch.messages, batch.tables], [4, []]);
+      const [first] = batch.unusable;
+      assert(await hand.source.park(batch, [{ ...first!, key: null }]));
+      hand.apply(batch);
+      await hand.drain();
+      const { letters, queue } = await source.standing();
+      assertEquals([letters, queue], [[{
+        table: null,
+        key: null,
+        reason: first!.reason,
+        epoch: batch.epoch,
+        position: batch.position,
+        batch: batch.batch,
+      }], []]);
     },
   );
 
@@ -478,149 +542,121 @@ export function testSource(
       await source.run(insert(1));
       await hand.drain();
       await source.run({ kind: "truncate", table: "item" });
-      const [wiped] = await hand.drain();
-      assertEquals(
-        wiped!.tables.map(({ table, truncate }) => [table, truncate]),
-        [["item", true]],
-      );
-      assertEquals(wiped!.reopen, false);
-      await source.run({ kind: "truncate", table: "item" });
-      await source.run(insert(2));
-      const [kept] = await hand.drain();
-      assertEquals([rowsOf(kept!), kept!.tables[0]!.truncate, kept!.reopen], [
-        { item: [["2"], []] },
-        false,
-        true,
+      const [batch] = await hand.drain();
+      assertEquals(batch!.tables, [
+        { ...NO_ROWS, columns: COLUMNS, truncate: true },
       ]);
+      assertEquals(batch!.reopen, false);
+      const { rows } = insert(2);
+      await source.run({ kind: "reload", table: "item", rows });
+      await hand.source.lease(LEASE);
+      for (const landed of [false, true]) {
+        const filled = await batchOf(hand.claim({ page: PAGE }));
+        assertEquals([filled.reopen, filled.page], [true, null]);
+        const [item] = filled.tables;
+        assertEquals([item!.truncate, item!.rows.length], [false, 1]);
+        if (landed) hand.apply(filled);
+      }
+      assertEquals(hand.row!.walk_done, 0);
+      assertEquals((await hand.claim()).do, "idle");
     },
   );
 
   test(
-    "claim() leaves messages of a table that another transaction is emptying",
+    "claim() leaves what concerns a table that it cannot lock",
     async (source, hand) => {
-      await hand.drain();
       await source.run(insert(1));
+      const note = { item: "1", code: "a", note: "n" };
+      await source.run({ kind: "insert", table: "part", rows: [note] });
+      await hand.source.lease(LEASE);
+      hand.apply(await hand.claim());
       await source.begin(1);
       await source.run({ kind: "truncate", table: "item" }, 1);
-      await source.run({
-        kind: "insert",
-        table: "part",
-        rows: [{ item: "1", code: "a", note: null }],
-      });
+      const batch = await batchOf(hand.claim());
+      const names = batch.tables.map(({ table }) => table);
+      assertEquals([names, batch.drained], [["part"], false]);
+      hand.apply(batch);
+      assertEquals((await hand.claim()).do, "idle");
+      await source.end(1, "commit");
       await hand.source.lease(LEASE);
-      const first = await batchOf(hand.claim());
-      assertEquals([rowsOf(first), first.drained], [
-        { part: [["1"], []] },
-        false,
-      ]);
+      const [item] = (await batchOf(hand.claim())).tables;
+      assertEquals([item!.truncate, item!.gone], [true, [["1"]]]);
+    },
+  );
+
+  const ROW = { table: "item", key: ["1"], reason: "r" };
+
+  test(
+    "park() grows a set, while its version stands on the head",
+    async (source, hand) => {
+      await source.run(insert(1));
+      await source.run(insert(2));
+      await hand.source.lease(LEASE);
+      hand.apply(await hand.claim());
+      const first = await batchOf(hand.claim({ size: ONE }));
+      const other = await batchOf(hand.claim());
+      const ahead = await batchOf(hand.claim({ ahead: first.batch }));
+      assert(await hand.source.park(first, [ROW]));
+      assert(await hand.source.park(first, [{ ...ROW, reason: "again" }]));
+      assert(await hand.source.park(ahead, [{ ...ROW, key: ["2"] }]));
       hand.apply(first);
-      await source.end(1, "rollback");
-      const second = await batchOf(hand.claim());
-      assertEquals([rowsOf(second), second.drained], [
-        { item: [["1"], []] },
-        true,
-      ]);
+      await hand.claim();
+      for (const late of [first, other]) {
+        assertEquals(await hand.source.park(late, [ROW]), false);
+      }
+      const { letters } = await source.standing();
+      assertEquals(
+        (letters as Fields[]).map(({ key, reason }) => [key, reason]),
+        [[["1"], "r"]],
+      );
     },
   );
 
   test(
-    "park() grows a set, files it when it settles, and a change closes it",
+    "claim() closes a dead letter by a change of its row, and undoes that",
     async (source, hand) => {
+      const keys = async () =>
+        ((await source.standing()).letters as Fields[]).map(({ key }) => key);
       await source.run(insert(1));
       await hand.source.lease(LEASE);
       hand.apply(await hand.claim());
-      const root = hand.row!;
+      const start = hand.row!;
       const batch = await batchOf(hand.claim());
-      const row = { table: "item", key: ["1"], reason: "r" };
-      assert(await hand.source.park(batch, [row]));
-      assert(await hand.source.park(batch, [{ ...row, reason: "again" }]));
+      assert(await hand.source.park(batch, [ROW]));
       hand.apply(batch);
       await hand.drain();
-      assertEquals(await hand.source.park(batch, [row]), false);
-      const reasons = async () =>
-        ((await source.standing()).letters as Fields[]).map((
-          { key, reason },
-        ) => [key, reason]);
-      assertEquals(await reasons(), [[["1"], "r"]]);
-      // What the replica lost has no letter.
-      await hand.source.lease(LEASE);
-      const settled = hand.row;
-      hand.row = root;
-      await batchOf(hand.claim());
-      assertEquals(await reasons(), []);
-      hand.row = settled;
-      await hand.claim();
-      assertEquals(await reasons(), [[["1"], "r"]]);
-      await source.run({
+      const parked = hand.row!;
+      assertEquals(await keys(), [["1"]]);
+      const update = {
         kind: "update",
         table: "item",
         keys: ['["1"]'],
         set: { name: "b" },
-      });
-      const [healed] = await hand.drain();
-      assertEquals([rowsOf(healed!), healed!.deadLetters], [
-        { item: [["1"], []] },
-        0,
-      ]);
-      assertEquals(await reasons(), []);
+      } as const;
+      await source.run(update);
+      await hand.drain();
+      assertEquals(await keys(), []);
+      for (const [row, letters] of [[parked, 1], [start, 0]] as const) {
+        await hand.source.lease(LEASE);
+        hand.row = row;
+        await batchOf(hand.claim());
+        assertEquals((await keys()).length, letters);
+      }
     },
   );
 
   test(
-    "park() refuses a version that can not be the next one any more",
+    "claim() closes every dead letter of a table that it empties",
     async (source, hand) => {
       await source.run(insert(1));
       await hand.source.lease(LEASE);
       hand.apply(await hand.claim());
-      const late = await batchOf(hand.claim());
-      hand.apply(await batchOf(hand.claim()));
-      await source.run(insert(2));
-      await batchOf(hand.claim());
-      const row = { table: "item", key: ["1"], reason: "r" };
-      assertEquals(await hand.source.park(late, [row]), false);
+      const batch = await batchOf(hand.claim());
+      assert(await hand.source.park(batch, [ROW]));
+      hand.apply(batch);
+      await source.run({ kind: "truncate", table: "item" });
+      await hand.drain();
       assertEquals((await source.standing()).letters, []);
-    },
-  );
-
-  test(
-    "claim() hands a message over that names no row, and goes on",
-    async (source, hand) => {
-      await hand.drain();
-      await source.send({ v: 2, table: "item", keys: [[5], ["1"]] });
-      await source.send({ v: 2, table: "nowhere", keys: [["1"]] });
-      await source.send({ hello: "world" });
-      const [batch] = await hand.drain();
-      assertEquals(batch!.messages, 3);
-      assertEquals(rowsOf(batch!), { item: [[], ["1"]] });
-      assertEquals(batch!.unusable.map(({ table }) => table).toSorted(), [
-        "item",
-        "nowhere",
-        null,
-      ]);
-    },
-  );
-
-  test(
-    "claim() reads messages of 0.1.0 and of row triggers by their keys",
-    async (source, hand) => {
-      await hand.drain();
-      await source.run(insert(1));
-      const old = { v: 1, table: "item" };
-      const columns = ["name", "id"];
-      await source.send({ ...old, columns, rows: [["x", "1"]] });
-      await source.send({ ...old, columns, updates: [["x", "2"]] });
-      await source.send({ ...old, key: ["id"], deletes: [["3"]] });
-      await source.send({ ...old, key: ["id"], oversize: [["4"]] });
-      await source.send({
-        type: "UPDATE",
-        table: "item",
-        record: { id: 5, name: "x" },
-        old_record: { id: 6, name: "x" },
-      });
-      const batches = await hand.drain();
-      assertEquals(batches.map(rowsOf), [{
-        item: [["1"], ["2", "3", "4", "5", "6"]],
-      }]);
     },
   );
 
@@ -645,7 +681,7 @@ export function testSource(
   );
 
   test(
-    "claim() walks every table, forward and back",
+    "claim() walks every table once drained, forward and back",
     async (source, hand) => {
       for (const id of [1, 2, 3]) await source.run(insert(id));
       await hand.drain();
@@ -707,10 +743,8 @@ export function testSource(
     await source.run(insert(id));
     await hand.source.lease(LEASE);
     const batch = await batchOf(hand.claim());
-    const key = [String(id)];
-    assert(
-      await hand.source.park(batch, [{ table: "item", key, reason: "r" }]),
-    );
+    const aside = { table: "item", key: [String(id)], reason: "r" };
+    assert(await hand.source.park(batch, [aside]));
     hand.apply(batch);
     await hand.drain();
   };
@@ -744,7 +778,9 @@ export function testSource(
       const page = { ...PAGE, rows: 1 };
       await hand.source.lease(LEASE);
       const first = await batchOf(hand.claim({ page }));
-      const second = await batchOf(hand.claim({ page, ahead: first.batch }));
+      const before = { page, ahead: first.batch };
+      assertEquals((await hand.claim({ ahead: first.batch })).do, "none");
+      const second = await batchOf(hand.claim(before));
       const places = [first, second].map(({ page }) =>
         parsePlace(page!.upto)!.after
       );
@@ -758,51 +794,51 @@ export function testSource(
   );
 
   test(
-    "claim() hands out a page with a batch that is not drained",
+    "claim() hands out a page with what is not drained as well",
     async (source, hand) => {
       for (const id of [1, 2]) await source.run(insert(id));
       await source.set({ refill: true });
       await hand.source.lease(LEASE);
       hand.apply(await hand.claim());
-      const one = { rows: 1, bytes: 1_000_000 };
-      const first = await batchOf(hand.claim({ size: one, page: PAGE }));
-      assertEquals([first.drained, first.page!.rows], [false, 2]);
-      hand.apply(first);
-      const second = await batchOf(hand.claim({ size: one, page: PAGE }));
-      assertEquals([second.drained, second.page!.table], [true, "part"]);
+      for (let again = 0; again < 2; again++) {
+        const batch = await batchOf(hand.claim({ size: ONE, page: PAGE }));
+        assertEquals([batch.drained, batch.messages], [false, 1]);
+        assertEquals(batch.page!.cells.length, 2);
+      }
     },
   );
 
   test(
-    "claim() starts the walk over where writes went past the queue, until that landed",
+    "claim() starts the walk over until a version that says so has landed",
     async (source, hand) => {
       await hand.drain();
+      const before = hand.row!;
       await source.set({ walkWanted: 1 });
       await hand.source.lease(LEASE);
       const lost = await batchOf(hand.claim({ page: PAGE }));
-      assertEquals([lost.reopen, lost.page], [true, null]);
-      const root = hand.row!;
+      assertEquals((await hand.claim({ ahead: lost.batch })).do, "none");
       const batch = await batchOf(hand.claim({ page: PAGE }));
-      assertEquals([batch.reopen, batch.page], [true, null]);
+      for (const one of [lost, batch]) {
+        assertEquals([one.reopen, one.page], [true, null]);
+      }
       hand.apply(batch);
       assertEquals((await hand.claim()).do, "idle");
-      // The replica lost it: the walk is to be opened again.
       await hand.source.lease(LEASE);
-      hand.row = root;
-      assertEquals((await batchOf(hand.claim({ page: PAGE }))).reopen, true);
+      hand.row = before;
+      const again = await batchOf(hand.claim());
+      assertEquals([again.putBack, again.reopen], [1, true]);
     },
   );
 
   test(
-    "claim() starts the walk over where capture failed, also when it is asked for ahead",
+    "claim() starts the walk over by a message, also when it is asked for ahead",
     async (source, hand) => {
       await hand.drain();
       await source.run(insert(1));
       await source.send({ v: 2, table: "item", walk: "XX000" });
       await hand.source.lease(LEASE);
-      const one = { rows: 1, bytes: 1_000_000 };
-      const first = await batchOf(hand.claim({ size: one }));
-      const ahead = await hand.claim({ size: one, ahead: first.batch });
+      const first = await batchOf(hand.claim({ size: ONE, page: PAGE }));
+      const ahead = await hand.claim({ size: ONE, ahead: first.batch });
       assertEquals([first.reopen, ahead.do], [false, "none"]);
       hand.apply(first);
       const second = await batchOf(hand.claim({ page: PAGE }));

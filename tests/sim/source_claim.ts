@@ -134,9 +134,7 @@ function claimNew(
   const sourceTime = source.clock();
   const mayPage = request.page !== undefined && !isAsked(source) &&
     (before === null || before.upto !== null);
-  const walkedAt = faults.progressAtSource
-    ? { ...at, ...source.progress }
-    : at;
+  const walkedAt = faults.progressAtSource ? { ...at, ...source.progress } : at;
   const next = mayPage
     ? nextWalk(source, walkedAt, (request.page as Fields).scrub === true)
     : null;

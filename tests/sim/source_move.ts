@@ -24,8 +24,7 @@ export type Moved =
 export function moveHead(source: SourceModel, at: Fields): Moved {
   const { state: { chain, batches }, faults } = source;
   const versions = batches.filter(({ epoch }) => epoch === chain.epoch);
-  const find = (batch: Json) =>
-    versions.find((other) => other.batch === batch);
+  const find = (batch: Json) => versions.find((other) => other.batch === batch);
   let from = { position: chain.position, batch: chain.batch };
   let to = { position: at.position as number, batch: at.batch as string };
   if (faults.settleByPosition) {
@@ -102,7 +101,9 @@ export function settle(source: SourceModel, version: Version): number {
     user.queue.delete(id);
   }
   const { cut } = version;
-  if (cut !== null && user.queue.has(cut.msgId)) takeFirst(source, version, cut);
+  if (cut !== null && user.queue.has(cut.msgId)) {
+    takeFirst(source, version, cut);
+  }
   version.state = "settled";
   version.settledAt = source.clock();
   chain.position = version.position;

@@ -102,7 +102,8 @@ export function readHead(
   return {
     msgIds: whole.map(({ id }) => id),
     cut,
-    drained: whole.length === waiting.length && (isWhole || !!faults.leftDrained),
+    drained: whole.length === waiting.length &&
+      (isWhole || !!faults.leftDrained),
     asksWalk: whole.some(({ walk }) => walk && !faults.walkDropped) ||
       !faults.truncateWipes && !faults.truncateUntold &&
         truncatedIn(whole).some((name) => !emptied.includes(name)),
