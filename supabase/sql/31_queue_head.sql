@@ -265,7 +265,6 @@ begin
   truncated := '{}';
   opens := false;
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
-    first := least(first, t.ids[1]);
     if t.unusable then
       unusable := unusable || jsonb_build_object('table', case when length(t.table_name) < 64 then t.table_name end,
         'reason', case when t.is_listed then 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
@@ -331,6 +330,9 @@ begin
       from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
       group by u.id - u.n
     ) i), '{}');
+  -- What is busy counts as well.
+  first := (
+    select m.msg_id from pgmq.q_replicate_data_libsql m where m.msg_id >= lowest order by m.msg_id limit 1);
   -- None is left: those that it covers are all there are.
   drained := messages = (
     select count(*) from (
@@ -342,4 +344,4 @@ $$;
 comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
 $$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
 "pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
-"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id it met.$$;
+"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id in the queue.$$;
