@@ -9,7 +9,7 @@ import { convert } from "../../lib/plan/convert.ts";
 import { type Schema, typeOf } from "../../lib/schema.ts";
 import { HASHES, SCHEMAS } from "../contract/source.ts";
 import type { MemoryDatabase } from "./libsql.ts";
-import type { Rows } from "./tables.ts";
+import type { Row as UserRow, Rows } from "./tables.ts";
 
 /** What the replica's tables hold, by table and key. */
 export type Found = Map<string, Map<string, (string | number | null)[]>>;
@@ -75,6 +75,18 @@ export function isStored(
 ): boolean {
   const listed = schema.tables.find(({ name }) => name === table)!;
   return stored(cell, typeOf(listed, column)) === shown(there);
+}
+
+/** Whether a row's cells fit their types. */
+export function isStorable(
+  row: UserRow,
+  name: string,
+  schema: Schema,
+): boolean {
+  const table = schema.tables.find((listed) => listed.name === name)!;
+  return table.columns.every((column) =>
+    !stored(row[column.name] ?? null, column.type).startsWith("unfit")
+  );
 }
 
 /** What the replica's tables hold. */
