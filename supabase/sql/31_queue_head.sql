@@ -191,7 +191,7 @@ as $$
     where c.upto <= keys_max or c.upto = c.n
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
-      and not k.key @? '$[*] ? (@.type() != "string")' as usable
+      and not k.key @? 'strict $[*] ? (@.type() != "string")' as usable
     from (
       select c.table_name, c.key_length, k.key, min(c.number * 1000000 + k.n) as place
       from chosen c
