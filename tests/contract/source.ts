@@ -10,7 +10,6 @@ import type { Batch, Carrier, Claim } from "../../lib/chain/claim.ts";
 import type { ReplicaRow } from "../../lib/chain/row.ts";
 import {
   parsePlace,
-  touchedBy,
   walkAfter,
   type WalkMove,
 } from "../../lib/chain/walk_place.ts";
@@ -42,7 +41,8 @@ export interface SourceUnderTest {
 export interface Settings {
   readonly scrubRows?: number;
   readonly refill?: boolean;
-  readonly reopen?: boolean;
+  /** How many times the walk was asked to open. */
+  readonly walkWanted?: number;
   readonly paused?: boolean;
   readonly replayWindowMs?: number;
 }
@@ -52,7 +52,8 @@ export function walkAfterBatch(
   before: WalkMove,
   batch: Batch,
 ): WalkMove {
-  return walkAfter(before, { ...batch, touched: touchedBy(batch.messages) });
+  const touched = batch.tables.map(({ table }) => table);
+  return walkAfter(before, { ...batch, touched });
 }
 
 /** Three schemas of the same tables: a column more, and another type. */
@@ -110,8 +111,7 @@ export function rowAfter(
         snapshot: claim.snapshot,
         source_time: claim.sourceTime,
         // Now and then more than is on record: the source was restored.
-        dead_letters: claim.deadLetters + claim.parked.length +
-          (claim.position % 7 === 0 ? 2 : 0),
+        dead_letters: claim.deadLetters + (claim.position % 7 === 0 ? 2 : 0),
       };
     default:
       return row;
@@ -151,7 +151,7 @@ export function sourceOf(carrier: Carrier, schema = 0): Source {
 }
 
 /** Sizes of a claim. */
-export const SIZE = { messages: 100, bytes: 1_000_000 };
+export const SIZE = { rows: 100, bytes: 1_000_000 };
 
 /** A page as large as it gets. */
 export const PAGE = { rows: 100, bytes: 1_000_000, scrub: true, keys: null };
@@ -210,7 +210,7 @@ async function batchOf(claim: Promise<Claim>): Promise<Batch> {
   return found as Batch & { acked: number };
 }
 
-const NO_WALKS = { scrubRows: 0, refill: false, reopen: false };
+const NO_WALKS = { scrubRows: 0, refill: false, walkWanted: 0 };
 
 /**
  * Declares the tests of a source.

@@ -45,7 +45,6 @@ export async function finishWorld(
   world.limbo.length = 0;
   world.clone = null;
   world.now += DAY_MS;
-  invariants.mayTrim = true;
   Object.assign(source.state.chain, { paused: false });
   // Small pages were tried enough.
   world.setup = { ...world.setup, ...LARGE };

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Excused, type Found, nameOf, stampOf } from "./found.ts";
+import { type Found, nameOf, stampOf } from "./found.ts";
 import type { Gone } from "./tables.ts";
 
 /** Follows every row of a replica. */
@@ -41,7 +41,7 @@ export class RowOrder {
   }
 
   /** The replica holds this now. */
-  follow(found: Found, letters: Excused): void {
+  follow(found: Found): void {
     for (const [table, rows] of found) {
       for (const [key, cells] of rows) {
         const stamp = stampOf(cells);
@@ -58,11 +58,6 @@ export class RowOrder {
       const at = name.indexOf(" ");
       const [table, key] = [name.slice(0, at), name.slice(at + 1)];
       if (found.get(table)?.has(key) ?? true) continue;
-      // Set aside, it may be missing.
-      if (letters.has(name)) {
-        this.#known.delete(name);
-        continue;
-      }
       const gone = this.#gone.get(name) ?? [];
       if (gone.includes(known)) continue;
       const next = gone.find((stamp) => stamp > known);
