@@ -40,7 +40,7 @@ const TABLES = `
 `;
 
 /** Size of a claim that takes everything. */
-export const ALL = { messages: 20_000, bytes: 4_194_304 };
+export const ALL = { rows: 20_000, bytes: 4_194_304 };
 
 /** A stack with {@linkcode SCHEMA}'s tables, where nothing is walked by itself. */
 export async function startChain(servers: Servers): Promise<Stack> {
@@ -76,8 +76,8 @@ export async function standing({ sql }: Stack) {
       .map((row) => Number(row.msg_id));
   const [chain] = await sql`select * from libsql_sync.chain`;
   const batches = await sql`
-    select epoch, position::int, batch, version, messages, drained, snapshot, state, parked
-    from libsql_sync.batches order by epoch, position, version`;
+    select epoch, position::int, batch, prev, messages, drained, snapshot, state, parked
+    from libsql_sync.batches order by epoch, position, handed_at`;
   const epochs =
     await sql`select * from libsql_sync.epochs order by generation`;
   return {
@@ -197,10 +197,7 @@ export class Hand {
 
   /** Takes the lease, probes and claims. */
   async claim(
-    options: {
-      split?: { batch: string; messages: number };
-      messages?: number;
-    } = {},
+    options: { rows?: number } = {},
   ): Promise<Claim> {
     await this.source.lease(this.lease);
     return await this.again(options);
@@ -208,18 +205,13 @@ export class Hand {
 
   /** Probes and claims under the lease there is. */
   async again(
-    options: {
-      split?: { batch: string; messages: number };
-      messages?: number;
-      ahead?: string;
-    } = {},
+    options: { rows?: number; ahead?: string } = {},
   ): Promise<Claim> {
-    const { split, messages, ahead } = options;
+    const { rows, ahead } = options;
     return await this.source.claim({
       lease: this.lease,
       row: await this.replica.probe(),
-      size: { ...ALL, ...(messages === undefined ? {} : { messages }) },
-      ...(split ? { split } : {}),
+      size: { ...ALL, ...(rows === undefined ? {} : { rows }) },
       ...(ahead ? { ahead } : {}),
     });
   }
@@ -227,11 +219,11 @@ export class Hand {
   /** Claims the batch on top of another. */
   async ahead(
     batch: Batch,
-    messages?: number,
+    rows?: number,
   ): Promise<Batch & { acked: number }> {
     const claim = await this.again({
       ahead: batch.batch,
-      ...(messages === undefined ? {} : { messages }),
+      ...(rows === undefined ? {} : { rows }),
     });
     assertEquals(claim.do, "batch", JSON.stringify(claim));
     return claim as Batch & { acked: number };
@@ -246,7 +238,7 @@ export class Hand {
 
   /** Applies a batch; the code of what refused it. */
   async apply(batch: Batch): Promise<string> {
-    const { steps, refusals } = this.#plan(batch);
+    const { steps, refusals } = this.#plan(batch.tables, batch.unusable);
     try {
       const before = (await this.replica.probe())!;
       await this.replica.apply(batch, steps, {
