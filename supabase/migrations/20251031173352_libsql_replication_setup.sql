@@ -482,24 +482,33 @@ $$;
 
 -- supabase/sql/20_render.sql
 
--- How a cell and a key become text. Capture and walk share these texts of SQL: the same
--- value is always the same text, or the replica would have two rows for one key. The
+-- How a cell and a key become text. Capture, claim and walk share these texts of SQL: the
+-- same value is always the same text, or the replica would have two rows for one key. The
 -- settings that rendering depends on (time zone, date style, ...) are pinned by the
--- functions that run the SQL: the trigger function, lookup() and read_page().
+-- functions that run the SQL: trigger functions, read_changes() and read_page().
+
+create or replace function libsql_sync.base_type(type oid)
+returns oid
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive base (oid, typtype, typbasetype) as (
+    select t.oid, t.typtype, t.typbasetype from pg_type t where t.oid = type
+    union all
+    select t.oid, t.typtype, t.typbasetype
+    from base b join pg_type t on t.oid = b.typbasetype
+    where b.typtype = 'd'
+  )
+  select b.oid from base b where b.typtype <> 'd'
+$$;
+comment on function libsql_sync.base_type(oid) is
+  'The type that a domain rests on; any other type itself.';
 
 create or replace function libsql_sync.cell_sql(declared text, type oid, expression text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with recursive base (oid, typtype, typcategory, typbasetype) as (
-    select t.oid, t.typtype, t.typcategory, t.typbasetype
-    from pg_type t where t.oid = type
-    union all
-    select t.oid, t.typtype, t.typcategory, t.typbasetype
-    from base b join pg_type t on t.oid = b.typbasetype
-    where b.typtype = 'd'
-  )
   select case
     -- to_json, not to_jsonb: that one raises for a json value holding \u0000.
     when declared = 'JSON' then format('to_json(%s)::text', expression)
@@ -513,11 +522,15 @@ as $$
       then format('%s::text', expression)
     when b.typtype = 'c' or b.typcategory = 'A'
       then format('to_json(%s)::text', expression)
-    -- Everything else as JSON has it: ISO 8601 times, char(n) with its blanks.
-    else format('to_json(%s) #>> ''{}''', expression)
+    -- As JSON has it: times by ISO 8601, char(n) with its blanks.
+    when b.oid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'bpchar'::regtype)
+      then format('to_json(%s) #>> ''{}''', expression)
+    -- As the type itself writes it. Its casts are others' ideas of the value: PostGIS'
+    -- cast to json rounds, and inet's cast to text adds a netmask.
+    else format('textin(%s(%s))', b.typoutput::oid::regproc, expression)
   end
-  from base b
-  where b.typtype <> 'd'
+  from pg_type b
+  where b.oid = libsql_sync.base_type(type)
 $$;
 comment on function libsql_sync.cell_sql(text, oid, text) is
   'The SQL that renders one cell as text. In: the type that schema.json declares, the column''s type, and the SQL of the value.';
@@ -643,292 +656,123 @@ comment on function libsql_sync.key_match_sql(oid, text[], text, text) is
 -- supabase/sql/21_capture.sql
 
 -- Capture: what a statement that wrote to a listed table sends to the queue. These
--- functions generate the SQL of the trigger function (22_triggers), once per table and
+-- functions generate the SQL of the trigger functions (22_triggers), once per table and
 -- kind of statement, when attach() runs. First step of the data's way.
-
--- The row that is sent is the one in the table NOW, not the transition image: that would
--- be wrong where a user's trigger changed the row again, as the inner statement's message
--- comes first.
 --
--- Of a row that keeps its key, an UPDATE sends what it changed: every column comes with
--- each statement that changes it, as the whole row does with each that makes it, so what
--- is sent last is what is there. What a trigger updates it sends whole: it sees what the
--- statement around it did, which sends that later.
-create or replace function libsql_sync.capture_sql(relation oid, table_name text, operation text)
+-- A message says which rows may have changed, and claim() reads them. So capture looks
+-- nothing up: it reads the rows that the statement itself brings, and no other.
+
+create or replace function libsql_sync.key_sql(relation oid, table_name text, alias text)
 returns text
-language plpgsql stable
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  key_columns text[] := (select t.key from libsql_sync.tables t where t.name = table_name);
-  columns text[];
-  cells text;
-  live_columns text;
-  differing text;
-  any_differs text;
-  sent_differing text;
-  sent_columns text;
-  sent_cells text;
-  live_key text;
-  touched_key text;
-  key_names text;
-  old_key text;
-  new_key text;
-  changed_key text;
-  changed_old text;
-  changed_new text;
-  respelled text;
-  touched text;
-begin
-  if libsql_sync.usable_key(relation, key_columns) is null then
-    raise exception 'Cannot capture table %: expected a unique, not null key (%), found none',
-      table_name, array_to_string(key_columns, ', ')
-      using hint = 'Restore the key, or take the table out of schema.json.';
-  end if;
-
-  select
-    array_agg(c.name),
-    string_agg(c.cell, ', '),
-    string_agg('t.' || c.quoted, ', '),
-    string_agg(format('%s as d%s', c.differs, c.n), ', '),
-    string_agg(c.differs, ' or '),
-    string_agg(format('bool_or(x.d%s) as d%1$s', c.n), ', '),
-    coalesce(string_agg(format(
-      ' || case when s.d%s then array[%L] else ''{}'' end', c.n, c.name), '') filter (where not c.is_key), ''),
-    coalesce(string_agg(format(
-      ' || case when s.d%s then array[%s]::text[] else ''{}'' end', c.n, c.cell), '') filter (where not c.is_key), '')
-  into columns, cells, live_columns, differing, any_differs, sent_differing, sent_columns, sent_cells
-  from (
-    select c.name, c.quoted, row_number() over () as n, c.name = any (key_columns) as is_key,
-      libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted) as cell,
-      libsql_sync.differs_sql(c.type, 'o.' || c.quoted, 'n.' || c.quoted) as differs
-    from libsql_sync.present_columns(relation, table_name) c
-  ) c;
-
-  select
-    string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
-    string_agg(libsql_sync.cell_sql(c.declared, c.type, 'k.' || c.quoted), ', ' order by k.n),
-    string_agg(c.quoted, ', ' order by k.n),
-    string_agg('o.' || c.quoted, ', ' order by k.n),
-    string_agg('n.' || c.quoted, ', ' order by k.n),
-    string_agg('o.' || c.quoted || ' as o' || k.n || ', n.' || c.quoted || ' as n' || k.n, ', ' order by k.n),
-    string_agg('x.o' || k.n, ', ' order by k.n),
-    string_agg('x.n' || k.n, ', ' order by k.n),
-    -- Bytes count: the key's own collation may call different texts equal. What
-    -- equals as a number, 5.00 and 5, is one INTEGER in the replica.
-    coalesce(string_agg(format(
-      '(%s) collate "C" <> (%s) collate "C"',
-      libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted),
-      libsql_sync.cell_sql(c.declared, c.type, 'k.' || c.quoted)), ' or ' order by k.n)
-      filter (where c.declared not in ('INTEGER', 'BOOLEAN')), 'false')
-  into live_key, touched_key, key_names, old_key, new_key, changed_key, changed_old, changed_new, respelled
-  from libsql_sync.present_columns(relation, table_name) c
-  join unnest(key_columns) with ordinality k (name, n) on k.name = c.name;
-
-  touched := case operation
-    when 'INSERT' then 'select ' || new_key || ' from new_rows n'
-    when 'DELETE' then 'select ' || old_key || ' from old_rows o'
-    when 'UPDATE' then 'select c.* from changed x cross join lateral (select ' || changed_new
-      || ' where x.n1 is distinct from null union all select ' || changed_old
-      || ' where x.o1 is distinct from null and (x.n1 is not distinct from null or x.moved)) c'
-  end;
-
-  -- An array of arrays becomes JSON in one pass; jsonb_agg() would take three.
-  return 'with '
-    -- Rows whose listed columns are the same image send nothing. Not merely
-    -- equal: json has no "=", and citext calls different texts equal.
-    || case when operation = 'UPDATE' then 'changed as materialized (select ' || changed_key || ', ' || differing
-        || ', row(' || old_key || ')::record *<> row(' || new_key || ')::record as moved'
-        || ' from old_rows o full join new_rows n on '
-        || libsql_sync.key_match_sql(relation, key_columns, 'o', 'n')
-        || ' where ' || any_differs || '), '
-        || 'sent as materialized (select ' || sent_differing
-        || ', bool_or(x.moved) or pg_trigger_depth() > 1 as whole from changed x), '
-      else '' end
-    || format(
-      $sql$live as materialized (
-        select array[%s]::text[] as touched_key, t.%I is distinct from null as found,
-          array[%s]::text[] as live_key, %s as cells, %s as part, %s as respelled
-        from (%s) k (%s)
-        left join lateral (select %s from %s t where %s and (
-          (select current_setting('transaction_isolation') = 'read committed')
-          or %s) offset 0) t on true %s
-      ) $sql$,
-      -- Lateral with offset 0: the plan is a session's and made for its first
-      -- statement. A join made for one of many rows would read the whole table
-      -- for every single row that follows.
-      -- "is distinct from null": a composite with a null in it is not null.
-      touched_key, key_columns[1], live_key,
-      -- Under another spelling of its key the row is another one in the replica.
-      case when operation = 'UPDATE'
-        then format('case when s.whole or (%s) then array[%s]::text[] else array[%s]::text[]%s end',
-          respelled, cells, live_key, sent_cells)
-        else format('array[%s]::text[]', cells) end,
-      case when operation = 'UPDATE' then format('not (s.whole or (%s))', respelled) else 'false' end,
-      respelled, touched, key_names, live_columns,
-      relation::regclass, libsql_sync.key_match_sql(relation, key_columns, 't', 'k'),
-      -- A transaction with one snapshot still sees rows that were deleted since,
-      -- under keys that it gave to rows of its own: what is there now is its own.
-      -- xmin has the lower 32 bits of an id that is near ours.
-      $own$pg_xact_status((
-          (select pg_current_xact_id()::text::bigint)
-          + (t.xmin::text::bigint - (select pg_current_xact_id()::text::bigint) + 6442450944) % 4294967296 - 2147483648
-        )::text::xid8) = 'in progress'$own$,
-      case when operation = 'UPDATE' then 'cross join sent s' else '' end)
-    || format(
-      -- Deletes come first: if an old and a new key are one in the replica, the row stays.
-      -- No libSQL row may pass 5,000,000 bytes: such a row sends its key alone.
-      $sql$select m.message from (
-        select 0 as kind, min(d.n) as n, jsonb_build_object(
-          'v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
-          'deletes', array_agg(d.touched_key)) as message
-        from (
-          select l.touched_key, row_number() over () as n
-          from live l where not l.found or l.respelled
-        ) d group by (d.n - 1) / 1000
-        union all
-        select 1, min(r.n), jsonb_build_object(
-          'v', 1, 'table', %1$L::text, 'columns', %3$s,
-          case when r.part then 'updates' else 'rows' end, array_agg(r.cells))
-        from (
-          select l.cells, l.part, row_number() over () as n,
-            sum(pg_column_size(l.cells)) over (rows unbounded preceding) as bytes
-          from live l where l.found and pg_column_size(l.cells) <= 5000000
-        ) r group by r.part, (r.n - 1) / 1000, r.bytes / 262144
-        union all
-        select 2, 0, jsonb_build_object(
-          'v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
-          'oversize', jsonb_build_array(to_jsonb(l.live_key)))
-        from live l where l.found and pg_column_size(l.cells) > 5000000
-      ) m order by m.kind, m.n$sql$,
-      table_name, to_jsonb(key_columns),
-      case when operation = 'UPDATE'
-        then format('case when r.part then (select to_jsonb(%L::text[]%s) from sent s) else %L::jsonb end',
-          key_columns, sent_columns, to_jsonb(columns))
-        else format('%L::jsonb', to_jsonb(columns)) end);
-end
+  select format('array[%s]::text[]', string_agg(
+    libsql_sync.cell_sql(c.declared, c.type, alias || '.' || c.quoted), ', ' order by k.n))
+  from libsql_sync.tables t
+  cross join lateral unnest(t.key) with ordinality k (name, n)
+  join lateral libsql_sync.present_columns(relation, table_name) c on c.name = k.name
+  where t.name = table_name
 $$;
-comment on function libsql_sync.capture_sql(oid, text, text) is
-  'The query whose rows are the messages of one statement: for every key that it touched, old and new, the row that is in the table now, or a delete. In: the table, its name in schema.json, INSERT, UPDATE or DELETE.';
+comment on function libsql_sync.key_sql(oid, text, text) is
+  'The SQL of a row''s key as an array of texts, in the order of the listed key. In: the table, its name in schema.json, the alias of its row.';
 
--- The most frequent statement touches one row. It leaves no message if the key changed,
--- or the row is not there as the statement left it: then capture_sql() answers. So it
--- does if one snapshot may see two rows of a key.
-create or replace function libsql_sync.one_row_sql(relation oid, table_name text, operation text)
+-- These types write the same text under any setting.
+create or replace function libsql_sync.needs_settings(relation oid, table_name text)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from libsql_sync.tables t
+    join libsql_sync.present_columns(relation, table_name) c on c.name = any (t.key)
+    join pg_type b on b.oid = libsql_sync.base_type(c.type)
+    where t.name = table_name and b.typtype <> 'e' and b.oid not in (
+      'bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype,
+      'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'uuid'::regtype))
+$$;
+comment on function libsql_sync.needs_settings(oid, text) is
+  'Whether the text of a table''s keys depends on settings, which then must be pinned: each costs time in every call.';
+
+create or replace function libsql_sync.touched_sql(relation oid, table_name text, operation text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select case operation
-    when 'DELETE' then format(
-$sql$            select * into old_row from old_rows;
-            perform from %s l where %s;
-            if not found then
-              message := jsonb_build_object('v', 1, 'table', %L, 'key', %L::jsonb,
-                'deletes', jsonb_build_array(jsonb_build_array(%s)));
-            end if;
-$sql$,
-      relation::regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'old_row'),
-      t.name, to_jsonb(t.key), k.cells)
-    when 'UPDATE' then format(
-$sql$            select * into old_row from old_rows;
-            select * into new_row from new_rows;
-            if row(%s)::record *= row(%s)::record then
-              select l.* into live_row from %s l where %s;
-              found_live := found and row(%s)::record *= row(%s)::record;
-              names := %L;
-              cells := array[%s]::text[];
-%s              unchanged := names = %L;
-              if found_live and not unchanged then
-                if pg_trigger_depth() > 1 then
-                  names := %L;
-                  cells := array[%s]::text[];
-                  field := 'rows';
-                end if;
-                if pg_column_size(cells) <= 5000000 then
-                  message := jsonb_build_object('v', 1, 'table', %L, 'columns', names,
-                    field, array[cells]);
-                end if;
-              end if;
-            end if;
-$sql$,
-      k.old_images, k.new_images, relation::regclass,
-      libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'), k.live_images, k.new_images,
-      t.key, k.live_cells, c.changes, t.key, c.names, c.cells, t.name)
-    else format(
-$sql$            select * into new_row from new_rows;
-            select l.* into live_row from %s l where %s;
-            if found and row(%s)::record *= row(%s)::record then
-              cells := array[%s]::text[];
-              if pg_column_size(cells) <= 5000000 then
-                message := jsonb_build_object('v', 1, 'table', %L, 'columns', %L::jsonb,
-                  'rows', array[cells]);
-              end if;
-            end if;
-$sql$,
-      relation::regclass, libsql_sync.key_match_sql(relation, t.key, 'l', 'new_row'),
-      k.live_images, k.new_images, c.cells, t.name, c.columns)
+    when 'INSERT' then format('select %s from new_rows n', k.new_key)
+    when 'DELETE' then format('select %s from old_rows o', k.old_key)
+    when 'UPDATE' then format('select %s from new_rows n union all select %s from old_rows o', k.new_key, k.old_key)
   end
-  from libsql_sync.tables t
-  cross join lateral (
-    select jsonb_agg(c.name) as columns,
-      array_agg(c.name) as names,
-      string_agg(c.cell, ', ') as cells,
-      -- A statement for each column: PostgreSQL prepares an expression anew in each
-      -- transaction, and most columns are not among what changed.
-      coalesce(string_agg(format(
-$sql$              if %s then
-                names := names || %L::text;
-                cells := cells || (%s);
-              end if;
-$sql$, c.differs, c.name, c.cell), '') filter (where c.name <> all (t.key)), '') as changes
-    from (
-      select c.name, libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted) as cell,
-        libsql_sync.differs_sql(c.type, 'old_row.' || c.quoted, 'new_row.' || c.quoted) as differs
-      from libsql_sync.present_columns(relation, table_name) c
-    ) c
-  ) c
-  cross join lateral (
-    select string_agg('old_row.' || c.quoted, ', ') as old_images,
-      string_agg('new_row.' || c.quoted, ', ') as new_images,
-      string_agg('live_row.' || c.quoted, ', ') as live_images,
-      string_agg(libsql_sync.cell_sql(c.declared, c.type, 'old_row.' || c.quoted), ', ' order by k.n) as cells,
-      string_agg(libsql_sync.cell_sql(c.declared, c.type, 'live_row.' || c.quoted), ', ' order by k.n) as live_cells
-    from libsql_sync.present_columns(relation, table_name) c
-    join unnest(t.key) with ordinality k (name, n) on k.name = c.name
-  ) k
-  where t.name = table_name
+  from (values (
+    libsql_sync.key_sql(relation, table_name, 'n'), libsql_sync.key_sql(relation, table_name, 'o')
+  )) k (new_key, old_key)
 $$;
-comment on function libsql_sync.one_row_sql(oid, text, text) is
-  'The same as capture_sql() for a statement that touched one row, as PL/pgSQL without a query but for the rows themselves.';
+comment on function libsql_sync.touched_sql(oid, text, text) is
+  'The query of the keys that a statement touched, old and new. In: the table, its name in schema.json, INSERT, UPDATE or DELETE.';
 
-create or replace function libsql_sync.truncate_sql(partition oid, table_name text)
+-- Not merely equal: json has no "=", and citext calls different texts equal.
+create or replace function libsql_sync.any_differs_sql(relation oid, table_name text, names text[])
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(libsql_sync.differs_sql(c.type, 'o.' || c.quoted, 'n.' || c.quoted), ' or ')
+  from libsql_sync.present_columns(relation, table_name) c
+  where names is null or c.name = any (names)
+$$;
+comment on function libsql_sync.any_differs_sql(oid, text, text[]) is
+  'The SQL that is true if some of the listed columns (null: any) differ between the rows o and n of a table.';
+
+-- What keeps its key under another spelling (citext) is another row in the replica.
+create or replace function libsql_sync.changed_sql(relation oid, table_name text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    $sql$select jsonb_build_object('v', 1, 'table', %1$L::text, 'key', %2$L::jsonb,
-      'deletes', jsonb_agg(to_jsonb(d.key) order by d.n))
-    from (select array[%3$s]::text[] as key, row_number() over () as n from %4$s t) d
-    group by (d.n - 1) / 1000$sql$,
-    table_name, to_jsonb(t.key),
-    string_agg(libsql_sync.cell_sql(c.declared, c.type, 't.' || c.quoted), ', ' order by k.n),
-    partition::regclass)
-  from libsql_sync.tables t
-  cross join lateral unnest(t.key) with ordinality k (name, n)
-  join lateral libsql_sync.present_columns(partition, table_name) c on c.name = k.name
-  where t.name = table_name
-  group by t.key
+    'select case when s.is_old then %s else %s end'
+    || ' from old_rows o full join new_rows n on %s cross join (values (false), (true)) s (is_old)'
+    || ' where (%s) and case when s.is_old'
+    || ' then o.%5$s is distinct from null and (n.%5$s is not distinct from null or %6$s)'
+    || ' else n.%5$s is distinct from null end',
+    libsql_sync.key_sql(relation, table_name, 'o'), libsql_sync.key_sql(relation, table_name, 'n'),
+    libsql_sync.key_match_sql(relation, t.key, 'o', 'n'),
+    libsql_sync.any_differs_sql(relation, table_name, null),
+    libsql_sync.quoted(t.key[1]), libsql_sync.any_differs_sql(relation, table_name, t.key))
+  from libsql_sync.tables t where t.name = table_name
 $$;
-comment on function libsql_sync.truncate_sql(oid, text) is
-  'The query whose rows are the deletes of everything in one partition.';
+comment on function libsql_sync.changed_sql(oid, text) is
+  'The query of the keys, old and new, of the rows in which an UPDATE changed a listed column. In: the table, its name in schema.json.';
+
+-- The most frequent statement touches one row: no keys need to be compared. Its new row
+-- is missing if a trigger kept it from a partition.
+create or replace function libsql_sync.changed_row_sql(relation oid, table_name text)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    'select case when n.%1$s is not distinct from null then array[%2$s]'
+    || ' when %3$s then array[%2$s, %4$s] else array[%4$s] end'
+    || ' from old_rows o left join new_rows n on true where %5$s',
+    libsql_sync.quoted(t.key[1]), libsql_sync.key_sql(relation, table_name, 'o'),
+    libsql_sync.any_differs_sql(relation, table_name, t.key), libsql_sync.key_sql(relation, table_name, 'n'),
+    libsql_sync.any_differs_sql(relation, table_name, null))
+  from libsql_sync.tables t where t.name = table_name
+$$;
+comment on function libsql_sync.changed_row_sql(oid, text) is
+  'The same as changed_sql() for an UPDATE of one row: all keys in one array.';
 
 -- supabase/sql/22_triggers.sql
 
 -- The trigger functions: one for each listed table and kind of statement, made of the
 -- texts of 21_capture, and one for TRUNCATE of every table. The first step of the data's
 -- way: they run in each writer's transaction, with their owner's rights.
+--
+-- Messages: {"v": 2, "table", "keys": [[text, ...], ...]}, 1,000 keys at most, old and new;
+-- {"v": 2, "table", "truncate": true}; and {"v": 2, "table", "walk": reason} if keys cannot
+-- say what changed: the walk opens.
 
 create or replace function libsql_sync.trigger_name(table_name text, suffix text)
 returns text
@@ -943,10 +787,8 @@ $$;
 comment on function libsql_sync.trigger_name(text, text) is
   'The name of a trigger, and of the function it runs, inside PostgreSQL''s 63 bytes. In: the listed table, and what tells its triggers apart.';
 
--- A queue that was restored without its sequence draws numbers that it holds. All
--- messages of the statement go in again, in order: those that are there twice change
--- nothing.
-create or replace function libsql_sync.queue_again(messages jsonb[])
+-- A queue that was restored without its sequence draws numbers that it holds.
+create or replace function libsql_sync.queue_again(message jsonb)
 returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -962,25 +804,24 @@ begin
       perform nextval(sequence) from generate_series(1, (
         select least(max(q.msg_id) - pg_sequence_last_value(sequence), 100000) from pgmq.q_replicate_data_libsql q));
       insert into pgmq.q_replicate_data_libsql (vt, message)
-      select now(), m from unnest(messages) m
+      values (now(), queue_again.message)
       on conflict do nothing;
       get diagnostics queued = row_count;
-      exit when queued = cardinality(messages);
+      exit when queued = 1;
     end loop;
   end if;
   return queued;
 end
 $$;
-comment on function libsql_sync.queue_again(jsonb[]) is
-  'Queues the messages of a statement when some of the queue''s next numbers are taken. Returns how many went in.';
+comment on function libsql_sync.queue_again(jsonb) is
+  'Queues a message if the queue''s next number is taken. Returns how many went in: 1 or 0.';
 
--- The user's write never fails because of it. The rendering stands in a block that
--- falls back to a query made anew: the table may have changed since attach(). The queue
--- is looked for before it is written to, and no such block stands around the INSERT,
--- as it would burn a transaction id per statement. Messages that cannot be queued are
--- counted by a sequence, which no writer waits for and which grows nothing: the claim
--- opens the walk when the count has changed.
-create or replace function libsql_sync.trigger_body(variables text, rendering text)
+-- The user's write never fails because of it. What can fail stands in blocks: the table
+-- may have changed since attach(). The queue is looked for before it is written to, and
+-- no block stands around the INSERT of one message, as it would burn a transaction id per
+-- statement. A message that cannot be queued is counted by a sequence, which no writer
+-- waits for and which grows nothing: the claim opens the walk when the count has changed.
+create or replace function libsql_sync.trigger_body(table_sql text, variables text, telling text, bulk text)
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -988,7 +829,8 @@ as $outer$
   select format($body$
 -- Written by libsql_sync.attach(): do not edit.
 declare
-%s  messages jsonb[];
+%s  message jsonb;
+  failed text;
   queue oid;
   queued integer := 0;
 begin
@@ -996,112 +838,180 @@ begin
 %s  exception when others then
     -- A lost race is the transaction's to retry.
     if sqlstate like '40%%' then raise; end if;
-    begin
-      execute 'select array(' || case tg_op
-        when 'TRUNCATE' then libsql_sync.truncate_sql(tg_relid, tg_argv[0])
-        else libsql_sync.capture_sql(
-          coalesce(to_regclass(format('public.%%I', tg_argv[0])), pg_partition_root(tg_relid), tg_relid),
-          tg_argv[0], tg_op)
-      end || ')' into strict messages;
-    exception when others then
-      if sqlstate like '40%%' then raise; end if;
-      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
-    end;
+    failed := sqlstate;
   end;
-  if cardinality(messages) > 0 then
-    if has_schema_privilege(to_regnamespace('pgmq'), 'usage') then
-      queue := to_regclass('pgmq.q_replicate_data_libsql');
-    end if;
-    if has_table_privilege(queue, 'insert') and not row_security_active(queue) then
-      insert into pgmq.q_replicate_data_libsql (vt, message)
-      select now(), m from unnest(messages) m
-      on conflict do nothing;
-      get diagnostics queued = row_count;
-      if queued < cardinality(messages) then
-        queued := libsql_sync.queue_again(messages);
+  if has_schema_privilege(to_regnamespace('pgmq'), 'usage') then
+    queue := to_regclass('pgmq.q_replicate_data_libsql');
+  end if;
+  if has_table_privilege(queue, 'insert') and not row_security_active(queue) then
+    if message is null then
+      queued := 1;
+%s      if failed is not null then
+        message := jsonb_build_object('v', 2, 'table', %s, 'walk', failed);
       end if;
     end if;
-    if queued < cardinality(messages) then
-      perform nextval('libsql_sync.unqueued');
+    if message is not null then
+      insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), message)
+      on conflict do nothing;
+      get diagnostics queued = row_count;
+      if queued = 0 then
+        queued := libsql_sync.queue_again(message);
+      end if;
     end if;
+  end if;
+  if queued = 0 then
+    perform nextval('libsql_sync.unqueued');
   end if;
   return null;
 end
-$body$, variables, rendering)
+$body$, variables, telling, bulk, table_sql)
 $outer$;
-comment on function libsql_sync.trigger_body(text, text) is
-  'The body of a trigger function. In: its variables, and the code that renders the messages of a statement.';
+comment on function libsql_sync.trigger_body(text, text, text, text) is
+  'The body of a trigger function. In: the SQL of the table''s name; its variables; the code that tells what the statement did in one message; and the code that queues what does not fit into one ("failed" says why no message could be made).';
+
+-- Messages of 1,000 keys each, which go from the statement's rows into the queue one by
+-- one. An aggregate in an order is never hashed, which would hold all keys in memory.
+create or replace function libsql_sync.bulk_sql(table_name text, keys_sql text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $outer$
+  select format($block$      begin
+        insert into pgmq.q_replicate_data_libsql (vt, message)
+        select now(), jsonb_build_object('v', 2, 'table', %L::text, 'keys', array_agg(k.key order by k.n))
+        from (select t.key, row_number() over () as n from (%s) t (key)) k
+        group by (k.n - 1) / 1000;
+        failed := null;
+      exception when others then
+        if sqlstate like '40%%' then raise; end if;
+        failed := coalesce(failed, sqlstate);
+      end;
+$block$, table_name, keys_sql)
+$outer$;
+comment on function libsql_sync.bulk_sql(text, text) is
+  'The code that queues the keys of a statement over many rows, all or none; "failed" says why none. In: the table''s name, and the query of the keys.';
 
 create or replace function libsql_sync.truncate_function()
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select libsql_sync.trigger_body(
+  select libsql_sync.trigger_body('tg_argv[0]',
 $variables$  ours oid := coalesce(pg_partition_root(tg_relid), tg_relid);
   -- Another table may have the name now: what this one loses is not lost there.
   listed oid := coalesce(to_regclass(format('public.%I', tg_argv[0])), ours);
+  emptied text := format('%s in %s', listed, pg_current_xact_id());
 $variables$,
-$rendering$    if tg_op <> 'TRUNCATE' then
+$telling$    if tg_op <> 'TRUNCATE' then
       raise exception 'not a TRUNCATE';
     elsif listed <> ours then
       return null;
-    elsif tg_when = 'AFTER' and listed <> tg_relid then
-      -- It became a partition since attach(): what it held is not known any more.
-      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
-    elsif tg_when = 'AFTER' then
-      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
+    elsif listed = tg_relid then
+      message := jsonb_build_object('v', 2, 'table', tg_argv[0], 'truncate', true);
+      -- Its partitions' triggers come next. All that is in them later in this
+      -- transaction was written after it, and told by its keys.
+      perform set_config('libsql_sync.emptied', emptied, true);
+    elsif current_setting('libsql_sync.emptied', true) = emptied then
+      return null;
     else
-      execute 'select array(' || libsql_sync.truncate_sql(tg_relid, tg_argv[0]) || ')' into strict messages;
+      -- Which keys a partition had is not known any more.
+      message := jsonb_build_object('v', 2, 'table', tg_argv[0], 'walk', 'truncate of one partition');
     end if;
-$rendering$)
+$telling$, '')
 $$;
 comment on function libsql_sync.truncate_function() is
-  'The body of the function that queues what rows cannot say: a TRUNCATE of any listed table.';
+  'The body of the function that queues what keys cannot say: a TRUNCATE of any listed table.';
 
 create or replace function libsql_sync.captured()
-returns table (operation text, suffix text, fires text, referencing text, counted text, type integer)
+returns table (operation text, suffix text, fires text, referencing text, type integer)
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
   values
-    ('INSERT', '', 'after insert', 'referencing new table as new_rows', 'new_rows', 4),
-    -- An UPDATE's new row may be missing: a trigger may have kept it from a partition.
-    ('UPDATE', '_update', 'after update', 'referencing old table as old_rows new table as new_rows', 'old_rows', 16),
-    ('DELETE', '_delete', 'after delete', 'referencing old table as old_rows', 'old_rows', 8)
+    ('INSERT', '', 'after insert', 'referencing new table as new_rows', 4),
+    ('UPDATE', '_update', 'after update', 'referencing old table as old_rows new table as new_rows', 16),
+    ('DELETE', '_delete', 'after delete', 'referencing old table as old_rows', 8)
 $$;
 comment on function libsql_sync.captured() is
   'The kinds of statements for which each table has a function of its own, and their triggers.';
 
+-- The rows are counted first: statements of one row, of some and of many have plans of
+-- their own. An UPDATE may have two keys a row.
+create or replace function libsql_sync.capture_body(relation oid, table_name text, operation text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $outer$
+declare
+  key_columns text[] := (select t.key from libsql_sync.tables t where t.name = table_name);
+  touched_sql text := libsql_sync.touched_sql(relation, table_name, operation);
+begin
+  if libsql_sync.usable_key(relation, key_columns) is null then
+    raise exception 'Cannot capture table %: expected a unique, not null key (%), found none',
+      table_name, array_to_string(key_columns, ', ')
+      using hint = 'Restore the key, or take the table out of schema.json.';
+  end if;
+  return libsql_sync.trigger_body(format('%L::text', table_name),
+$variables$  touched integer;
+  keys text[];
+$variables$, format(
+    case operation when 'UPDATE' then
+$telling$    perform from old_rows limit 501;
+    get diagnostics touched = row_count;
+    if touched = 1 then
+      %3$s into keys;
+    elsif touched <= 500 then
+      keys := (select array_agg(k.key) from (%4$s) k (key));
+    end if;
+    if keys is distinct from null then
+      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
+    elsif touched <= 500 then
+      return null;
+    end if;
+$telling$ else
+$telling$    select count(*), array_agg(k.key) into touched, keys from (%2$s limit 1001) k (key);
+    if touched = 0 then
+      return null;
+    elsif touched <= 1000 then
+      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
+    end if;
+$telling$ end, table_name, touched_sql,
+    libsql_sync.changed_row_sql(relation, table_name), libsql_sync.changed_sql(relation, table_name)),
+    case operation when 'UPDATE' then
+      '      if failed is null then
+' || libsql_sync.bulk_sql(table_name, libsql_sync.changed_sql(relation, table_name)) || '      end if;
+      -- A column that is compared may be gone since attach(): then all keys are sent.
+      if failed is not null then
+' || libsql_sync.bulk_sql(table_name, touched_sql) || '      end if;
+' else libsql_sync.bulk_sql(table_name, touched_sql) end);
+end
+$outer$;
+comment on function libsql_sync.capture_body(oid, text, text) is
+  'The body of the function that captures one kind of statement. In: the table, its name in schema.json, INSERT, UPDATE or DELETE.';
+
+-- JIT would compile a plan that looks expensive once, in every statement that follows.
+create or replace function libsql_sync.function_settings(pins_texts boolean)
+returns text[]
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array['search_path=pg_catalog, pg_temp', 'jit=off'] || case when pins_texts then array[
+    'TimeZone=UTC', 'DateStyle=ISO, YMD', 'IntervalStyle=postgres', 'bytea_output=hex',
+    'extra_float_digits=1', 'lc_monetary=C', 'quote_all_identifiers=off'] else '{}' end
+$$;
+comment on function libsql_sync.function_settings(boolean) is
+  'The settings of a trigger function, as pg_proc.proconfig has them; "pins_texts": also those that texts depend on.';
+
 -- One function for each table and kind of statement. PL/pgSQL compiles a function once for each trigger that runs it: were it
 -- one function for all tables, each trigger would cost a session the code of all.
 create or replace function libsql_sync.capture_functions(table_name text)
-returns table (relation oid, operation text, name text, body text)
+returns table (relation oid, operation text, name text, settings text[], body text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.oid, o.operation, libsql_sync.trigger_name(t.name, o.suffix), libsql_sync.trigger_body(
-$variables$  touched integer;
-  old_row record;
-  new_row record;
-  live_row record;
-  found_live boolean;
-  unchanged boolean := false;
-  names text[];
-  field text := 'updates';
-  cells text[];
-  message jsonb;
-$variables$, format(
-$rendering$    perform from %s limit 2;
-    get diagnostics touched = row_count;
-    if touched = 1 and current_setting('transaction_isolation') = 'read committed' then
-%s    end if;
-    if message is not null then
-      messages := array[message];
-    elsif touched > 0 and not unchanged then
-      messages := array(%s);
-    end if;
-$rendering$, o.counted, libsql_sync.one_row_sql(r.oid, t.name, o.operation), libsql_sync.capture_sql(r.oid, t.name, o.operation)))
+  select r.oid, o.operation, libsql_sync.trigger_name(t.name, o.suffix),
+    libsql_sync.function_settings(libsql_sync.needs_settings(r.oid, t.name)),
+    libsql_sync.capture_body(r.oid, t.name, o.operation)
   from libsql_sync.tables t
   cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
   cross join libsql_sync.captured() o
@@ -1111,20 +1021,23 @@ comment on function libsql_sync.capture_functions(text) is
   'The functions that capture the rows of a listed table, as the table is today. In: the table''s name.';
 
 create or replace function libsql_sync.stale_functions()
-returns table (relation oid, name text, body text)
+returns table (relation oid, name text, settings text[], body text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select f.* from (
-    select null::oid, 'public.trigger_http_queue_post_to_function_libsql', libsql_sync.truncate_function()
+    select null::oid, 'public.trigger_http_queue_post_to_function_libsql',
+      libsql_sync.function_settings(false), libsql_sync.truncate_function()
     union all
-    select c.relation, format('libsql_sync.%I', c.name), c.body
+    select c.relation, format('libsql_sync.%I', c.name), c.settings, c.body
     from libsql_sync.tables t cross join lateral libsql_sync.capture_functions(t.name) c
-  ) f (relation, name, body)
-  where f.body is distinct from (select p.prosrc from pg_proc p where p.oid = to_regprocedure(f.name || '()'))
+  ) f (relation, name, settings, body)
+  where not exists (
+    select from pg_proc p
+    where p.oid = to_regprocedure(f.name || '()') and p.prosrc = f.body and p.proconfig = f.settings)
 $$;
 comment on function libsql_sync.stale_functions() is
-  'The trigger functions that are missing, or whose body is not what it would be today. The one for TRUNCATE belongs to no table.';
+  'The trigger functions that are missing, or not what they would be today. The one for TRUNCATE belongs to no table.';
 
 create or replace function libsql_sync.wanted_triggers()
 returns table (table_name text, relation oid, is_partition boolean, name text, fires text, referencing text, type integer, function text)
@@ -1140,12 +1053,10 @@ as $$
     union all
     select p.relid, true from pg_partition_tree(r.oid) p where p.relid <> r.oid
   ) f
-  cross join lateral (
+  cross join (
     select o.suffix, o.fires, o.referencing, o.type, null as function from libsql_sync.captured() o
     union all
-    -- TRUNCATE of one partition is not one of the table: its keys are read before.
-    select '_truncate', case when f.is_partition then 'before truncate' else 'after truncate' end, '',
-      case when f.is_partition then 34 else 32 end, 'public.trigger_http_queue_post_to_function_libsql'
+    select '_truncate', 'after truncate', '', 32, 'public.trigger_http_queue_post_to_function_libsql'
   ) e
 $$;
 comment on function libsql_sync.wanted_triggers() is
@@ -1280,21 +1191,12 @@ begin
       update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
     -- Definer: the writing user may neither read the queue nor write to it.
-    execute format(
-      'create or replace function %s() returns trigger language plpgsql security definer'
-      || ' set search_path = pg_catalog, pg_temp set row_security = off'
-      || ' set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''postgres'''
-      || ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C'''
-      || ' set quote_all_identifiers = off'
-      -- A plan is kept while a table grows from one page to millions. Transition
-      -- tables come without statistics: a merge would sort them, a memo remember
-      -- keys that come once. Such plans look expensive: JIT would compile each.
-      || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off set jit = off'
-      || ' as %L', stale.name, stale.body);
+    execute format('create or replace function %s() returns trigger language plpgsql security definer %s as %L',
+      stale.name, (select string_agg('set ' || replace(s, '=', ' = '), ' ') from unnest(stale.settings) s), stale.body);
     execute format('comment on function %s() is %L', stale.name,
       case when stale.relation is null
         then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
-        else 'Queues the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
+        else 'Queues the keys of the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
   end loop;
 end
 $$;
@@ -1655,8 +1557,9 @@ as $$
       and coalesce(m.message ->> 'table' <> all (busy), true)
     order by m.msg_id limit keys_max
   ), told as (
-    -- A function that is called for each message takes longer than all else.
-    select q.msg_id, q.message ->> 'table' as table_name,
+    -- A function that is called for each message takes longer than all else; with
+    -- "offset 0", each of these is computed once.
+    select q.msg_id, (q.message ->> 'table') collate "C" as table_name,
       case when q.message ? 'keys' then 'keys' else libsql_sync.message_kind(q.message) end as kind,
       case when q.message -> 'v' = '2' then q.message -> 'keys' else libsql_sync.message_keys(q.message) end as keys,
       case when q.msg_id = ahead.cut_id then ahead.cut_count else 0 end as taken
@@ -1665,6 +1568,7 @@ as $$
       from sized s window w as (order by s.msg_id rows unbounded preceding)
     ) q
     where q.before < keys_max
+    offset 0
   ), chosen as materialized (
     select c.*, l.name is not null as is_listed, cardinality(l.key) as key_length,
       -- One message at least; of that one the first keys, if it has more.
@@ -1676,7 +1580,7 @@ as $$
         select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
       window w as (order by t.msg_id rows unbounded preceding)
     ) c
-    left join libsql_sync.tables l on l.name = c.table_name
+    left join libsql_sync.tables l on l.name collate "C" = c.table_name
     where c.upto <= keys_max or c.upto = c.n
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
@@ -3678,6 +3582,37 @@ as $$
 $$;
 comment on function libsql_sync.dead_letters() is
   'The open dead letters: the rows that the replica lacks, or has as they were before, and why.';
+
+create or replace function libsql_sync.row_of_letter(letter bigint)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off
+as $$
+declare
+  d record;
+  relation oid;
+  r record;
+begin
+  select l.table_name, l.key into d from libsql_sync.dead_letters() l where l.id = letter;
+  select to_regclass(format('public.%I', t.name)) into relation from libsql_sync.tables t where t.name = d.table_name;
+  if relation is null or d.key is null then
+    return null;
+  end if;
+  select * into r from libsql_sync.read_rows(relation, d.table_name, array[d.key], true, 1, 'infinity');
+  if r.broken <> '[]' then
+    return jsonb_build_object('unreadable', r.broken #> '{0,reason}');
+  end if;
+  return (
+    select jsonb_object_agg(c.name, v.value)
+    from (select p.name, row_number() over () as n from libsql_sync.present_columns(relation, d.table_name) p) c
+    join jsonb_array_elements(r.rows[1]::jsonb) with ordinality v (value, n) on v.n = c.n);
+end
+$$;
+comment on function libsql_sync.row_of_letter(bigint) is
+  'The row of an open dead letter as it is now, {column: text, ...}, or {"unreadable": reason}, or null if there is none. It is read for whoever asks, and stored nowhere.';
 
 -- A letter without a key brings its whole table.
 create or replace function libsql_sync.redrive(ids bigint[] default null)

@@ -1,21 +1,30 @@
--- How a cell and a key become text. Capture and walk share these texts of SQL: the same
--- value is always the same text, or the replica would have two rows for one key. The
+-- How a cell and a key become text. Capture, claim and walk share these texts of SQL: the
+-- same value is always the same text, or the replica would have two rows for one key. The
 -- settings that rendering depends on (time zone, date style, ...) are pinned by the
--- functions that run the SQL: the trigger function, lookup() and read_page().
+-- functions that run the SQL: trigger functions, read_changes() and read_page().
+
+create or replace function libsql_sync.base_type(type oid)
+returns oid
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive base (oid, typtype, typbasetype) as (
+    select t.oid, t.typtype, t.typbasetype from pg_type t where t.oid = type
+    union all
+    select t.oid, t.typtype, t.typbasetype
+    from base b join pg_type t on t.oid = b.typbasetype
+    where b.typtype = 'd'
+  )
+  select b.oid from base b where b.typtype <> 'd'
+$$;
+comment on function libsql_sync.base_type(oid) is
+  'The type that a domain rests on; any other type itself.';
 
 create or replace function libsql_sync.cell_sql(declared text, type oid, expression text)
 returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  with recursive base (oid, typtype, typcategory, typbasetype) as (
-    select t.oid, t.typtype, t.typcategory, t.typbasetype
-    from pg_type t where t.oid = type
-    union all
-    select t.oid, t.typtype, t.typcategory, t.typbasetype
-    from base b join pg_type t on t.oid = b.typbasetype
-    where b.typtype = 'd'
-  )
   select case
     -- to_json, not to_jsonb: that one raises for a json value holding \u0000.
     when declared = 'JSON' then format('to_json(%s)::text', expression)
@@ -29,11 +38,15 @@ as $$
       then format('%s::text', expression)
     when b.typtype = 'c' or b.typcategory = 'A'
       then format('to_json(%s)::text', expression)
-    -- Everything else as JSON has it: ISO 8601 times, char(n) with its blanks.
-    else format('to_json(%s) #>> ''{}''', expression)
+    -- As JSON has it: times by ISO 8601, char(n) with its blanks.
+    when b.oid in ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'bpchar'::regtype)
+      then format('to_json(%s) #>> ''{}''', expression)
+    -- As the type itself writes it. Its casts are others' ideas of the value: PostGIS'
+    -- cast to json rounds, and inet's cast to text adds a netmask.
+    else format('textin(%s(%s))', b.typoutput::oid::regproc, expression)
   end
-  from base b
-  where b.typtype <> 'd'
+  from pg_type b
+  where b.oid = libsql_sync.base_type(type)
 $$;
 comment on function libsql_sync.cell_sql(text, oid, text) is
   'The SQL that renders one cell as text. In: the type that schema.json declares, the column''s type, and the SQL of the value.';

@@ -1,6 +1,10 @@
 -- The trigger functions: one for each listed table and kind of statement, made of the
 -- texts of 21_capture, and one for TRUNCATE of every table. The first step of the data's
 -- way: they run in each writer's transaction, with their owner's rights.
+--
+-- Messages: {"v": 2, "table", "keys": [[text, ...], ...]}, 1,000 keys at most, old and new;
+-- {"v": 2, "table", "truncate": true}; and {"v": 2, "table", "walk": reason} if keys cannot
+-- say what changed: the walk opens.
 
 create or replace function libsql_sync.trigger_name(table_name text, suffix text)
 returns text
@@ -15,10 +19,8 @@ $$;
 comment on function libsql_sync.trigger_name(text, text) is
   'The name of a trigger, and of the function it runs, inside PostgreSQL''s 63 bytes. In: the listed table, and what tells its triggers apart.';
 
--- A queue that was restored without its sequence draws numbers that it holds. All
--- messages of the statement go in again, in order: those that are there twice change
--- nothing.
-create or replace function libsql_sync.queue_again(messages jsonb[])
+-- A queue that was restored without its sequence draws numbers that it holds.
+create or replace function libsql_sync.queue_again(message jsonb)
 returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -34,25 +36,24 @@ begin
       perform nextval(sequence) from generate_series(1, (
         select least(max(q.msg_id) - pg_sequence_last_value(sequence), 100000) from pgmq.q_replicate_data_libsql q));
       insert into pgmq.q_replicate_data_libsql (vt, message)
-      select now(), m from unnest(messages) m
+      values (now(), queue_again.message)
       on conflict do nothing;
       get diagnostics queued = row_count;
-      exit when queued = cardinality(messages);
+      exit when queued = 1;
     end loop;
   end if;
   return queued;
 end
 $$;
-comment on function libsql_sync.queue_again(jsonb[]) is
-  'Queues the messages of a statement when some of the queue''s next numbers are taken. Returns how many went in.';
+comment on function libsql_sync.queue_again(jsonb) is
+  'Queues a message if the queue''s next number is taken. Returns how many went in: 1 or 0.';
 
--- The user's write never fails because of it. The rendering stands in a block that
--- falls back to a query made anew: the table may have changed since attach(). The queue
--- is looked for before it is written to, and no such block stands around the INSERT,
--- as it would burn a transaction id per statement. Messages that cannot be queued are
--- counted by a sequence, which no writer waits for and which grows nothing: the claim
--- opens the walk when the count has changed.
-create or replace function libsql_sync.trigger_body(variables text, rendering text)
+-- The user's write never fails because of it. What can fail stands in blocks: the table
+-- may have changed since attach(). The queue is looked for before it is written to, and
+-- no block stands around the INSERT of one message, as it would burn a transaction id per
+-- statement. A message that cannot be queued is counted by a sequence, which no writer
+-- waits for and which grows nothing: the claim opens the walk when the count has changed.
+create or replace function libsql_sync.trigger_body(table_sql text, variables text, telling text, bulk text)
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -60,7 +61,8 @@ as $outer$
   select format($body$
 -- Written by libsql_sync.attach(): do not edit.
 declare
-%s  messages jsonb[];
+%s  message jsonb;
+  failed text;
   queue oid;
   queued integer := 0;
 begin
@@ -68,112 +70,180 @@ begin
 %s  exception when others then
     -- A lost race is the transaction's to retry.
     if sqlstate like '40%%' then raise; end if;
-    begin
-      execute 'select array(' || case tg_op
-        when 'TRUNCATE' then libsql_sync.truncate_sql(tg_relid, tg_argv[0])
-        else libsql_sync.capture_sql(
-          coalesce(to_regclass(format('public.%%I', tg_argv[0])), pg_partition_root(tg_relid), tg_relid),
-          tg_argv[0], tg_op)
-      end || ')' into strict messages;
-    exception when others then
-      if sqlstate like '40%%' then raise; end if;
-      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', sqlstate)];
-    end;
+    failed := sqlstate;
   end;
-  if cardinality(messages) > 0 then
-    if has_schema_privilege(to_regnamespace('pgmq'), 'usage') then
-      queue := to_regclass('pgmq.q_replicate_data_libsql');
-    end if;
-    if has_table_privilege(queue, 'insert') and not row_security_active(queue) then
-      insert into pgmq.q_replicate_data_libsql (vt, message)
-      select now(), m from unnest(messages) m
-      on conflict do nothing;
-      get diagnostics queued = row_count;
-      if queued < cardinality(messages) then
-        queued := libsql_sync.queue_again(messages);
+  if has_schema_privilege(to_regnamespace('pgmq'), 'usage') then
+    queue := to_regclass('pgmq.q_replicate_data_libsql');
+  end if;
+  if has_table_privilege(queue, 'insert') and not row_security_active(queue) then
+    if message is null then
+      queued := 1;
+%s      if failed is not null then
+        message := jsonb_build_object('v', 2, 'table', %s, 'walk', failed);
       end if;
     end if;
-    if queued < cardinality(messages) then
-      perform nextval('libsql_sync.unqueued');
+    if message is not null then
+      insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), message)
+      on conflict do nothing;
+      get diagnostics queued = row_count;
+      if queued = 0 then
+        queued := libsql_sync.queue_again(message);
+      end if;
     end if;
+  end if;
+  if queued = 0 then
+    perform nextval('libsql_sync.unqueued');
   end if;
   return null;
 end
-$body$, variables, rendering)
+$body$, variables, telling, bulk, table_sql)
 $outer$;
-comment on function libsql_sync.trigger_body(text, text) is
-  'The body of a trigger function. In: its variables, and the code that renders the messages of a statement.';
+comment on function libsql_sync.trigger_body(text, text, text, text) is
+  'The body of a trigger function. In: the SQL of the table''s name; its variables; the code that tells what the statement did in one message; and the code that queues what does not fit into one ("failed" says why no message could be made).';
+
+-- Messages of 1,000 keys each, which go from the statement's rows into the queue one by
+-- one. An aggregate in an order is never hashed, which would hold all keys in memory.
+create or replace function libsql_sync.bulk_sql(table_name text, keys_sql text)
+returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $outer$
+  select format($block$      begin
+        insert into pgmq.q_replicate_data_libsql (vt, message)
+        select now(), jsonb_build_object('v', 2, 'table', %L::text, 'keys', array_agg(k.key order by k.n))
+        from (select t.key, row_number() over () as n from (%s) t (key)) k
+        group by (k.n - 1) / 1000;
+        failed := null;
+      exception when others then
+        if sqlstate like '40%%' then raise; end if;
+        failed := coalesce(failed, sqlstate);
+      end;
+$block$, table_name, keys_sql)
+$outer$;
+comment on function libsql_sync.bulk_sql(text, text) is
+  'The code that queues the keys of a statement over many rows, all or none; "failed" says why none. In: the table''s name, and the query of the keys.';
 
 create or replace function libsql_sync.truncate_function()
 returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select libsql_sync.trigger_body(
+  select libsql_sync.trigger_body('tg_argv[0]',
 $variables$  ours oid := coalesce(pg_partition_root(tg_relid), tg_relid);
   -- Another table may have the name now: what this one loses is not lost there.
   listed oid := coalesce(to_regclass(format('public.%I', tg_argv[0])), ours);
+  emptied text := format('%s in %s', listed, pg_current_xact_id());
 $variables$,
-$rendering$    if tg_op <> 'TRUNCATE' then
+$telling$    if tg_op <> 'TRUNCATE' then
       raise exception 'not a TRUNCATE';
     elsif listed <> ours then
       return null;
-    elsif tg_when = 'AFTER' and listed <> tg_relid then
-      -- It became a partition since attach(): what it held is not known any more.
-      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'failed', '55000')];
-    elsif tg_when = 'AFTER' then
-      messages := array[jsonb_build_object('v', 1, 'table', tg_argv[0], 'truncate', true)];
+    elsif listed = tg_relid then
+      message := jsonb_build_object('v', 2, 'table', tg_argv[0], 'truncate', true);
+      -- Its partitions' triggers come next. All that is in them later in this
+      -- transaction was written after it, and told by its keys.
+      perform set_config('libsql_sync.emptied', emptied, true);
+    elsif current_setting('libsql_sync.emptied', true) = emptied then
+      return null;
     else
-      execute 'select array(' || libsql_sync.truncate_sql(tg_relid, tg_argv[0]) || ')' into strict messages;
+      -- Which keys a partition had is not known any more.
+      message := jsonb_build_object('v', 2, 'table', tg_argv[0], 'walk', 'truncate of one partition');
     end if;
-$rendering$)
+$telling$, '')
 $$;
 comment on function libsql_sync.truncate_function() is
-  'The body of the function that queues what rows cannot say: a TRUNCATE of any listed table.';
+  'The body of the function that queues what keys cannot say: a TRUNCATE of any listed table.';
 
 create or replace function libsql_sync.captured()
-returns table (operation text, suffix text, fires text, referencing text, counted text, type integer)
+returns table (operation text, suffix text, fires text, referencing text, type integer)
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
   values
-    ('INSERT', '', 'after insert', 'referencing new table as new_rows', 'new_rows', 4),
-    -- An UPDATE's new row may be missing: a trigger may have kept it from a partition.
-    ('UPDATE', '_update', 'after update', 'referencing old table as old_rows new table as new_rows', 'old_rows', 16),
-    ('DELETE', '_delete', 'after delete', 'referencing old table as old_rows', 'old_rows', 8)
+    ('INSERT', '', 'after insert', 'referencing new table as new_rows', 4),
+    ('UPDATE', '_update', 'after update', 'referencing old table as old_rows new table as new_rows', 16),
+    ('DELETE', '_delete', 'after delete', 'referencing old table as old_rows', 8)
 $$;
 comment on function libsql_sync.captured() is
   'The kinds of statements for which each table has a function of its own, and their triggers.';
 
+-- The rows are counted first: statements of one row, of some and of many have plans of
+-- their own. An UPDATE may have two keys a row.
+create or replace function libsql_sync.capture_body(relation oid, table_name text, operation text)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $outer$
+declare
+  key_columns text[] := (select t.key from libsql_sync.tables t where t.name = table_name);
+  touched_sql text := libsql_sync.touched_sql(relation, table_name, operation);
+begin
+  if libsql_sync.usable_key(relation, key_columns) is null then
+    raise exception 'Cannot capture table %: expected a unique, not null key (%), found none',
+      table_name, array_to_string(key_columns, ', ')
+      using hint = 'Restore the key, or take the table out of schema.json.';
+  end if;
+  return libsql_sync.trigger_body(format('%L::text', table_name),
+$variables$  touched integer;
+  keys text[];
+$variables$, format(
+    case operation when 'UPDATE' then
+$telling$    perform from old_rows limit 501;
+    get diagnostics touched = row_count;
+    if touched = 1 then
+      %3$s into keys;
+    elsif touched <= 500 then
+      keys := (select array_agg(k.key) from (%4$s) k (key));
+    end if;
+    if keys is distinct from null then
+      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
+    elsif touched <= 500 then
+      return null;
+    end if;
+$telling$ else
+$telling$    select count(*), array_agg(k.key) into touched, keys from (%2$s limit 1001) k (key);
+    if touched = 0 then
+      return null;
+    elsif touched <= 1000 then
+      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
+    end if;
+$telling$ end, table_name, touched_sql,
+    libsql_sync.changed_row_sql(relation, table_name), libsql_sync.changed_sql(relation, table_name)),
+    case operation when 'UPDATE' then
+      '      if failed is null then
+' || libsql_sync.bulk_sql(table_name, libsql_sync.changed_sql(relation, table_name)) || '      end if;
+      -- A column that is compared may be gone since attach(): then all keys are sent.
+      if failed is not null then
+' || libsql_sync.bulk_sql(table_name, touched_sql) || '      end if;
+' else libsql_sync.bulk_sql(table_name, touched_sql) end);
+end
+$outer$;
+comment on function libsql_sync.capture_body(oid, text, text) is
+  'The body of the function that captures one kind of statement. In: the table, its name in schema.json, INSERT, UPDATE or DELETE.';
+
+-- JIT would compile a plan that looks expensive once, in every statement that follows.
+create or replace function libsql_sync.function_settings(pins_texts boolean)
+returns text[]
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array['search_path=pg_catalog, pg_temp', 'jit=off'] || case when pins_texts then array[
+    'TimeZone=UTC', 'DateStyle=ISO, YMD', 'IntervalStyle=postgres', 'bytea_output=hex',
+    'extra_float_digits=1', 'lc_monetary=C', 'quote_all_identifiers=off'] else '{}' end
+$$;
+comment on function libsql_sync.function_settings(boolean) is
+  'The settings of a trigger function, as pg_proc.proconfig has them; "pins_texts": also those that texts depend on.';
+
 -- One function for each table and kind of statement. PL/pgSQL compiles a function once for each trigger that runs it: were it
 -- one function for all tables, each trigger would cost a session the code of all.
 create or replace function libsql_sync.capture_functions(table_name text)
-returns table (relation oid, operation text, name text, body text)
+returns table (relation oid, operation text, name text, settings text[], body text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.oid, o.operation, libsql_sync.trigger_name(t.name, o.suffix), libsql_sync.trigger_body(
-$variables$  touched integer;
-  old_row record;
-  new_row record;
-  live_row record;
-  found_live boolean;
-  unchanged boolean := false;
-  names text[];
-  field text := 'updates';
-  cells text[];
-  message jsonb;
-$variables$, format(
-$rendering$    perform from %s limit 2;
-    get diagnostics touched = row_count;
-    if touched = 1 and current_setting('transaction_isolation') = 'read committed' then
-%s    end if;
-    if message is not null then
-      messages := array[message];
-    elsif touched > 0 and not unchanged then
-      messages := array(%s);
-    end if;
-$rendering$, o.counted, libsql_sync.one_row_sql(r.oid, t.name, o.operation), libsql_sync.capture_sql(r.oid, t.name, o.operation)))
+  select r.oid, o.operation, libsql_sync.trigger_name(t.name, o.suffix),
+    libsql_sync.function_settings(libsql_sync.needs_settings(r.oid, t.name)),
+    libsql_sync.capture_body(r.oid, t.name, o.operation)
   from libsql_sync.tables t
   cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
   cross join libsql_sync.captured() o
@@ -183,20 +253,23 @@ comment on function libsql_sync.capture_functions(text) is
   'The functions that capture the rows of a listed table, as the table is today. In: the table''s name.';
 
 create or replace function libsql_sync.stale_functions()
-returns table (relation oid, name text, body text)
+returns table (relation oid, name text, settings text[], body text)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select f.* from (
-    select null::oid, 'public.trigger_http_queue_post_to_function_libsql', libsql_sync.truncate_function()
+    select null::oid, 'public.trigger_http_queue_post_to_function_libsql',
+      libsql_sync.function_settings(false), libsql_sync.truncate_function()
     union all
-    select c.relation, format('libsql_sync.%I', c.name), c.body
+    select c.relation, format('libsql_sync.%I', c.name), c.settings, c.body
     from libsql_sync.tables t cross join lateral libsql_sync.capture_functions(t.name) c
-  ) f (relation, name, body)
-  where f.body is distinct from (select p.prosrc from pg_proc p where p.oid = to_regprocedure(f.name || '()'))
+  ) f (relation, name, settings, body)
+  where not exists (
+    select from pg_proc p
+    where p.oid = to_regprocedure(f.name || '()') and p.prosrc = f.body and p.proconfig = f.settings)
 $$;
 comment on function libsql_sync.stale_functions() is
-  'The trigger functions that are missing, or whose body is not what it would be today. The one for TRUNCATE belongs to no table.';
+  'The trigger functions that are missing, or not what they would be today. The one for TRUNCATE belongs to no table.';
 
 create or replace function libsql_sync.wanted_triggers()
 returns table (table_name text, relation oid, is_partition boolean, name text, fires text, referencing text, type integer, function text)
@@ -212,12 +285,10 @@ as $$
     union all
     select p.relid, true from pg_partition_tree(r.oid) p where p.relid <> r.oid
   ) f
-  cross join lateral (
+  cross join (
     select o.suffix, o.fires, o.referencing, o.type, null as function from libsql_sync.captured() o
     union all
-    -- TRUNCATE of one partition is not one of the table: its keys are read before.
-    select '_truncate', case when f.is_partition then 'before truncate' else 'after truncate' end, '',
-      case when f.is_partition then 34 else 32 end, 'public.trigger_http_queue_post_to_function_libsql'
+    select '_truncate', 'after truncate', '', 32, 'public.trigger_http_queue_post_to_function_libsql'
   ) e
 $$;
 comment on function libsql_sync.wanted_triggers() is

@@ -111,21 +111,12 @@ begin
       update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
     -- Definer: the writing user may neither read the queue nor write to it.
-    execute format(
-      'create or replace function %s() returns trigger language plpgsql security definer'
-      || ' set search_path = pg_catalog, pg_temp set row_security = off'
-      || ' set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''postgres'''
-      || ' set bytea_output = ''hex'' set extra_float_digits = 1 set lc_monetary = ''C'''
-      || ' set quote_all_identifiers = off'
-      -- A plan is kept while a table grows from one page to millions. Transition
-      -- tables come without statistics: a merge would sort them, a memo remember
-      -- keys that come once. Such plans look expensive: JIT would compile each.
-      || ' set enable_seqscan = off set enable_mergejoin = off set enable_memoize = off set jit = off'
-      || ' as %L', stale.name, stale.body);
+    execute format('create or replace function %s() returns trigger language plpgsql security definer %s as %L',
+      stale.name, (select string_agg('set ' || replace(s, '=', ' = '), ' ') from unnest(stale.settings) s), stale.body);
     execute format('comment on function %s() is %L', stale.name,
       case when stale.relation is null
         then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
-        else 'Queues the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
+        else 'Queues the keys of the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
   end loop;
 end
 $$;

@@ -164,8 +164,9 @@ as $$
       and coalesce(m.message ->> 'table' <> all (busy), true)
     order by m.msg_id limit keys_max
   ), told as (
-    -- A function that is called for each message takes longer than all else.
-    select q.msg_id, q.message ->> 'table' as table_name,
+    -- A function that is called for each message takes longer than all else; with
+    -- "offset 0", each of these is computed once.
+    select q.msg_id, (q.message ->> 'table') collate "C" as table_name,
       case when q.message ? 'keys' then 'keys' else libsql_sync.message_kind(q.message) end as kind,
       case when q.message -> 'v' = '2' then q.message -> 'keys' else libsql_sync.message_keys(q.message) end as keys,
       case when q.msg_id = ahead.cut_id then ahead.cut_count else 0 end as taken
@@ -174,6 +175,7 @@ as $$
       from sized s window w as (order by s.msg_id rows unbounded preceding)
     ) q
     where q.before < keys_max
+    offset 0
   ), chosen as materialized (
     select c.*, l.name is not null as is_listed, cardinality(l.key) as key_length,
       -- One message at least; of that one the first keys, if it has more.
@@ -185,7 +187,7 @@ as $$
         select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
       window w as (order by t.msg_id rows unbounded preceding)
     ) c
-    left join libsql_sync.tables l on l.name = c.table_name
+    left join libsql_sync.tables l on l.name collate "C" = c.table_name
     where c.upto <= keys_max or c.upto = c.n
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)

@@ -135,6 +135,8 @@ export class Invariants {
 
   /** A version was settled: messages left the queue. */
   acked({ batch }: Version, settled: readonly number[]): void {
+    // Settled again, it files its dead letters again.
+    this.#lettersAt.delete(batch);
     const { msgIds } = this.#handed.get(batch)!;
     const problem = !this.#appliedEver.has(batch)
       ? `batch ${batch} was settled and never applied`
@@ -376,7 +378,10 @@ export class Invariants {
     ) this.#order.forgetAll();
     if (row.walk_done === 0 && row.walk_at === null) this.#walkBegins(row);
     const found = readTables(this.world.replica, row);
-    if (!this.hasOtherPast || row.walk_done === 1) this.#order.follow(found);
+    if (!this.hasOtherPast || row.walk_done === 1) {
+      const isRebuilt = before !== null && before.rebuilding !== "[]";
+      this.#order.follow(found, isRebuilt ? this.#excusedAt(row) : new Set());
+    }
     this.#exists(row, found);
     if (row.walk_done === 0) return;
     if (row.drained === 1) {

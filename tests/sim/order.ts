@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Found, nameOf, stampOf } from "./found.ts";
+import { type Excused, type Found, nameOf, stampOf } from "./found.ts";
 import type { Gone } from "./tables.ts";
 
 /** Follows every row of a replica. */
@@ -40,8 +40,9 @@ export class RowOrder {
     this.#known = new Map();
   }
 
-  /** The replica holds this now. */
-  follow(found: Found): void {
+  /** The replica holds this now; rows that were set aside may be missing where a
+   * table was rebuilt. */
+  follow(found: Found, aside: Excused): void {
     for (const [table, rows] of found) {
       for (const [key, cells] of rows) {
         const stamp = stampOf(cells);
@@ -58,6 +59,10 @@ export class RowOrder {
       const at = name.indexOf(" ");
       const [table, key] = [name.slice(0, at), name.slice(at + 1)];
       if (found.get(table)?.has(key) ?? true) continue;
+      if (aside.has(name)) {
+        this.#known.delete(name);
+        continue;
+      }
       const gone = this.#gone.get(name) ?? [];
       if (gone.includes(known)) continue;
       const next = gone.find((stamp) => stamp > known);
