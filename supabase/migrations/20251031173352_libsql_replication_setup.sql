@@ -1179,7 +1179,7 @@ as $$
 declare
   stale record;
 begin
-  -- What a writer sends by the old text lacks a column that is listed now, and may be
+  -- By the old text a change of a column that is listed now is not sent, and may be
   -- committed after everything was walked: so the writer ends first, then all is walked.
   for stale in select f.* from libsql_sync.stale_functions() f order by f.name loop
     if stale.relation is not null then
@@ -1191,8 +1191,13 @@ begin
       update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
     -- Definer: the writing user may neither read the queue nor write to it.
-    execute format('create or replace function %s() returns trigger language plpgsql security definer %s as %L',
-      stale.name, (select string_agg('set ' || replace(s, '=', ' = '), ' ') from unnest(stale.settings) s), stale.body);
+    execute format(
+      'create or replace function %s() returns trigger language plpgsql security definer'
+      || ' set search_path = pg_catalog, pg_temp %s as %L',
+      stale.name,
+      (select string_agg(format('set %s = %L', split_part(s, '=', 1), split_part(s, '=', 2)), ' ')
+       from unnest(stale.settings) s where s not like 'search_path=%'),
+      stale.body);
     execute format('comment on function %s() is %L', stale.name,
       case when stale.relation is null
         then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
@@ -1259,8 +1264,7 @@ begin
       cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
       where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
         -- A table that was renamed is followed until another one has the name.
-        and (r.oid is null or g.tgrelid = r.oid
-          or g.tgrelid in (select p.relid from pg_partition_tree(r.oid) p))
+        and (r.oid is null or coalesce(pg_partition_root(g.tgrelid), g.tgrelid) = r.oid)
     )
   loop
     execute format('drop trigger %I on %s', stale.name, stale.relation);
