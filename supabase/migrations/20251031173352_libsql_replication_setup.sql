@@ -229,6 +229,22 @@ comment on column libsql_sync.tables.name is 'The table''s name in schema public
 comment on column libsql_sync.tables.key is 'The columns of its key, in the order of schema.json.';
 comment on column libsql_sync.tables.columns is 'Its listed columns, [{"name", "type"}, ...], in the order of schema.json.';
 
+create table if not exists libsql_sync.captures (
+  name text primary key,
+  digest text not null
+);
+comment on table libsql_sync.captures is 'What the trigger functions of each table were made of when attach() made them.';
+comment on column libsql_sync.captures.name is 'The table.';
+comment on column libsql_sync.captures.digest is 'A digest of these functions and of what they are made of.';
+
+create table if not exists libsql_sync.shapes (
+  name text primary key,
+  shape text not null
+);
+comment on table libsql_sync.shapes is 'What the catalog showed of each listed table when the last claim looked.';
+comment on column libsql_sync.shapes.name is 'The table.';
+comment on column libsql_sync.shapes.shape is 'A digest of its columns and their types, and of its partitions.';
+
 create table if not exists libsql_sync.epochs (
   generation bigint generated always as identity primary key,
   epoch text not null unique,
@@ -1020,6 +1036,32 @@ $$;
 comment on function libsql_sync.capture_functions(text) is
   'The functions that capture the rows of a listed table, as the table is today. In: the table''s name.';
 
+-- Their texts take some 30 ms a table to make: they are made anew only if what they are
+-- made of has changed, or what is there.
+create or replace function libsql_sync.capture_digests()
+returns table (table_name text, digest text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.name, md5(concat_ws('|', r.oid::regclass, t.key, t.columns, libsql_sync.usable_key(r.oid, t.key),
+    (select string_agg(concat_ws(' ', a.attname, a.atttypid), ',' order by a.attnum)
+     from jsonb_array_elements(t.columns) c
+     join pg_attribute a on a.attrelid = r.oid and a.attname = c.value ->> 'name' and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(concat_ws(' ', p.proname, md5(p.prosrc), p.proconfig), ',' order by p.proname)
+     from libsql_sync.captured() o
+     join pg_proc p on p.oid = to_regprocedure(format('libsql_sync.%I()', libsql_sync.trigger_name(t.name, o.suffix)))),
+    made.by))
+  from libsql_sync.tables t
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+  cross join (
+    select md5(string_agg(md5(p.prosrc), ',' order by p.oid::regprocedure::text)) as by
+    from pg_proc p where p.pronamespace = 'libsql_sync'::regnamespace and p.prorettype <> 'trigger'::regtype
+  ) made
+  where r.oid is distinct from null
+$$;
+comment on function libsql_sync.capture_digests() is
+  'For each listed table that exists, a digest of its trigger functions and of all that they are made of.';
+
 create or replace function libsql_sync.stale_functions()
 returns table (relation oid, name text, settings text[], body text)
 language sql stable
@@ -1030,7 +1072,9 @@ as $$
       libsql_sync.function_settings(false), libsql_sync.truncate_function()
     union all
     select c.relation, format('libsql_sync.%I', c.name), c.settings, c.body
-    from libsql_sync.tables t cross join lateral libsql_sync.capture_functions(t.name) c
+    from libsql_sync.capture_digests() d
+    cross join lateral libsql_sync.capture_functions(d.table_name) c
+    where d.digest is distinct from (select k.digest from libsql_sync.captures k where k.name = d.table_name)
   ) f (relation, name, settings, body)
   where not exists (
     select from pg_proc p
@@ -1062,19 +1106,18 @@ $$;
 comment on function libsql_sync.wanted_triggers() is
   'The triggers that each listed table and each of its partitions should have: a statement fires the triggers of the one table it names.';
 
-create or replace function libsql_sync.is_ours(routine oid)
-returns boolean
+create or replace function libsql_sync.trigger_functions()
+returns setof oid
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select from pg_proc p
-    where p.oid = routine and p.prorettype = 'trigger'::regtype and (
-      p.pronamespace = 'libsql_sync'::regnamespace
-      or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql'))
+  select p.oid from pg_proc p
+  where p.prorettype = 'trigger'::regtype and (
+    p.pronamespace = 'libsql_sync'::regnamespace
+    or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql')
 $$;
-comment on function libsql_sync.is_ours(oid) is
-  'Whether a function is one that our triggers run.';
+comment on function libsql_sync.trigger_functions() is
+  'The functions that our triggers run.';
 
 -- supabase/sql/23_attach.sql
 
@@ -1203,10 +1246,34 @@ begin
         then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
         else 'Queues the keys of the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
   end loop;
+  insert into libsql_sync.captures as c (name, digest)
+  select d.table_name, d.digest from libsql_sync.capture_digests() d
+  on conflict (name) do update set digest = excluded.digest where c.digest <> excluded.digest;
 end
 $$;
 comment on function libsql_sync.make_trigger_functions() is
   'Makes the trigger functions that are missing, and anew those that would send something else today: then their table is locked first, and walked later.';
+
+create or replace function libsql_sync.missing_triggers()
+returns table (table_name text, relation oid, name text, fires text, referencing text, function text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with functions as materialized (
+    select f.function, to_regprocedure(f.function || '()') as oid
+    from (select distinct w.function from libsql_sync.wanted_triggers() w) f
+  )
+  select w.table_name, w.relation, w.name, w.fires, w.referencing, w.function
+  from libsql_sync.wanted_triggers() w
+  join functions f on f.function = w.function
+  left join pg_trigger g
+    on g.tgrelid = w.relation and g.tgname = w.name::name and g.tgfoid = f.oid
+   and g.tgtype = w.type and g.tgenabled in ('O', 'A')
+   and g.tgargs = convert_to(w.table_name, 'UTF8') || '\x00'::bytea
+  where g.oid is null
+$$;
+comment on function libsql_sync.missing_triggers() is
+  'The triggers of wanted_triggers() that are missing, disabled or different.';
 
 -- The third step of attach().
 create or replace function libsql_sync.make_triggers()
@@ -1218,29 +1285,22 @@ declare
   wanted record;
   made integer := 0;
 begin
-  for wanted in select w.* from libsql_sync.wanted_triggers() w
-  loop
-    if not exists (
-      select from pg_trigger g
-      where g.tgrelid = wanted.relation and g.tgname = wanted.name
-        and g.tgfoid = to_regprocedure(wanted.function || '()')
-        and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
-        and g.tgargs = convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
-    ) then
-      begin
-        execute format(
-          'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
-          wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
-        execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
-      exception when lock_not_available then
-        perform libsql_sync.locked_elsewhere(wanted.relation);
-      end;
-      made := made + 1;
-      -- Until now its writes bypassed the queue. So also before the replica was ever
-      -- seen: the queue may hold rows that are gone.
-      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
-    end if;
+  for wanted in select * from libsql_sync.missing_triggers() loop
+    begin
+      execute format(
+        'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
+        wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
+      execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
+    exception when lock_not_available then
+      perform libsql_sync.locked_elsewhere(wanted.relation);
+    end;
+    made := made + 1;
   end loop;
+  -- Until now their writes bypassed the queue. So also before the replica was ever seen:
+  -- the queue may hold rows that are gone.
+  if made > 0 then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
   return made;
 end
 $$;
@@ -1257,15 +1317,21 @@ declare
   stale record;
 begin
   for stale in
+    with listed as materialized (
+      select convert_to(t.name, 'UTF8') || '\x00'::bytea as args, r.oid as relation
+      from libsql_sync.tables t
+      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+    ), attached as materialized (
+      select l.args, l.relation from listed l
+      union
+      select l.args, p.relid from listed l cross join lateral pg_partition_tree(l.relation) p
+    )
     select g.tgrelid::regclass as relation, g.tgname as name
     from pg_trigger g
-    where libsql_sync.is_ours(g.tgfoid) and not exists (
-      select from libsql_sync.tables t
-      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
-      where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-        -- A table that was renamed is followed until another one has the name.
-        and (r.oid is null or coalesce(pg_partition_root(g.tgrelid), g.tgrelid) = r.oid)
-    )
+    where g.tgfoid in (select libsql_sync.trigger_functions())
+      and (g.tgargs, g.tgrelid) not in (select a.args, a.relation from attached a where a.relation is distinct from null)
+      -- A table that was renamed is followed until another one has the name.
+      and g.tgargs not in (select l.args from listed l where l.relation is not distinct from null)
   loop
     execute format('drop trigger %I on %s', stale.name, stale.relation);
     -- A partition that was detached took its rows along.
@@ -1274,7 +1340,7 @@ begin
   -- Functions of tables that are not listed any more: none of them has a trigger now.
   for stale in
     select p.oid::regprocedure as name from pg_proc p
-    where p.pronamespace = 'libsql_sync'::regnamespace and libsql_sync.is_ours(p.oid)
+    where p.pronamespace = 'libsql_sync'::regnamespace and p.oid in (select libsql_sync.trigger_functions())
       and p.proname not in (
         select libsql_sync.trigger_name(t.name, o.suffix) from libsql_sync.tables t cross join libsql_sync.captured() o)
   loop
@@ -1332,6 +1398,86 @@ end
 $$;
 comment on function libsql_sync.configure(text, jsonb) is
   'Puts a schema.json in force and attaches. In: its hash, by which worker and replica name it, and {"tables": [{"name", "key", "columns", "indexes"}, ...]}. Returns how many triggers were made. deno task schema writes the call.';
+
+-- supabase/sql/25_shapes.sql
+
+-- What changes rows without a write: a column retyped, dropped and added again, or given
+-- another one's name; a table that has another one's name; a partition attached, detached
+-- or dropped; an enum's value renamed. No trigger fires for these. Each claim compares what
+-- the catalog shows with what it showed before, and walks if it differs.
+
+create or replace function libsql_sync.type_shape(type oid)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive part (oid) as (
+    select type
+    union
+    select d.refobjid from (
+      select t.typbasetype, t.typelem, t.typrelid, t.oid from part p join pg_type t on t.oid = p.oid
+    ) t
+    cross join lateral (
+      select t.typbasetype union all select t.typelem
+      union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
+      union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+    ) d (refobjid)
+    where d.refobjid >= 16384
+  )
+  select string_agg(concat_ws(':', p.oid,
+    (select string_agg(e.enumlabel, ',' order by e.enumsortorder) from pg_enum e where e.enumtypid = p.oid),
+    (select string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod), ',' order by a.attnum)
+     from pg_type t join pg_attribute a on a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+     where t.oid = p.oid)), ';' order by p.oid)
+  from part p
+$$;
+comment on function libsql_sync.type_shape(oid) is
+  'What the text of a type''s values depends on in the catalog: labels of enums, fields of composite types, also of those it is made of.';
+
+create or replace function libsql_sync.shapes_now()
+returns table (name text, shape text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.name, md5(concat_ws('|', r.oid,
+    -- xmin: the column was altered, also if it has the same type again.
+    (select string_agg(concat_ws(' ', a.attname, a.attnum, a.atttypid, a.atttypmod, a.xmin,
+       case when a.atttypid >= 16384 then libsql_sync.type_shape(a.atttypid) end), ',' order by a.attnum)
+     from jsonb_array_elements(t.columns) c
+     join pg_attribute a on a.attrelid = r.oid and a.attname = c.value ->> 'name' and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(concat_ws(' ', i.inhrelid, i.xmin), ',' order by i.inhrelid)
+     from pg_partition_tree(r.oid) p join pg_inherits i on i.inhrelid = p.relid)))
+  from libsql_sync.tables t
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+$$;
+comment on function libsql_sync.shapes_now() is
+  'Each listed table, and a digest of what its rows'' texts depend on in the catalog.';
+
+create or replace function libsql_sync.note_shapes()
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  changed boolean;
+begin
+  with noted as (
+    insert into libsql_sync.shapes as s (name, shape)
+    select n.name, n.shape from libsql_sync.shapes_now() n
+    where n.shape is distinct from (select k.shape from libsql_sync.shapes k where k.name = n.name)
+    on conflict (name) do update set shape = excluded.shape
+    -- A table that was not known is walked anyway, as it is new in schema.json.
+    returning xmax <> 0 as was_known
+  )
+  select coalesce(bool_or(n.was_known), false) into changed from noted n;
+  if changed then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
+  return changed;
+end
+$$;
+comment on function libsql_sync.note_shapes() is
+  'Whether a listed table changed in a way that triggers do not see, so that the walk starts over.';
 
 -- supabase/sql/30_message_keys.sql
 
@@ -3341,14 +3487,15 @@ begin
   into h
   from libsql_sync.read_changes(f.lowest, ahead, busy,
     (request ->> 'rows_max')::integer, (request ->> 'bytes_max')::bigint) d;
-  if libsql_sync.note_unqueued(c) or h.opens then
+  -- These look later than the version's snapshot, and so at all that it saw.
+  h.opens := libsql_sync.note_unqueued(c) or libsql_sync.note_shapes() or h.opens;
+  if h.opens then
     if ahead.batch is not null then
       return array[answer];
     end if;
     -- A page that was read beside it is not handed out: the walk begins anew.
     h.page := null;
-    update libsql_sync.chain set walk_wanted = walk_wanted + case when h.opens then 1 else 0 end
-    where id = 1 returning * into c;
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1 returning * into c;
   end if;
   if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
@@ -4248,7 +4395,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   attach constant text := 'select libsql_sync.attach();';
-  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where libsql_sync.is_ours(p.oid) and not p.prosecdef);
+  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where p.oid in (select libsql_sync.trigger_functions()) and not p.prosecdef);
   stale text;
 begin
   if invoker is not null then
@@ -4281,21 +4428,25 @@ declare
   well boolean := true;
 begin
   for r in
-    select g.tgname as name, g.tgrelid::regclass::text as relation, libsql_sync.is_ours(g.tgfoid) as is_ours
-    from pg_trigger g
-    join pg_proc p on p.oid = g.tgfoid
-    where not g.tgisinternal and (
-      not libsql_sync.is_ours(g.tgfoid) and p.prosrc ~ 'replicate_data_libsql'
-      or libsql_sync.is_ours(g.tgfoid) and not exists (
-        select from libsql_sync.tables t
-        cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
-        where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-          and g.tgname in (libsql_sync.trigger_name(t.name, ''), libsql_sync.trigger_name(t.name, '_update'),
-            libsql_sync.trigger_name(t.name, '_delete'), libsql_sync.trigger_name(t.name, '_truncate'))
-          -- A table that was renamed is reported as missing, by doctor_tables().
-          and (q.oid is null or g.tgrelid = q.oid
-            or g.tgrelid in (select p.relid from pg_partition_tree(q.oid) p))))
-    order by 2, 1
+    with wanted as materialized (
+      select w.relation, w.name::name as name from libsql_sync.wanted_triggers() w
+    ), away as materialized (
+      -- A table that was renamed is reported as missing, by doctor_tables().
+      select convert_to(t.name, 'UTF8') || '\x00'::bytea as args
+      from libsql_sync.tables t where to_regclass(format('public.%I', t.name)) is not distinct from null
+    )
+    select g.name, g.relation, g.is_ours
+    from (
+      select g.tgname as name, g.tgrelid, g.tgrelid::regclass::text as relation, g.tgargs, p.prosrc,
+        g.tgfoid in (select libsql_sync.trigger_functions()) as is_ours
+      from pg_trigger g join pg_proc p on p.oid = g.tgfoid
+      where not g.tgisinternal
+    ) g
+    where case when g.is_ours
+      then (g.tgrelid, g.name) not in (select w.relation, w.name from wanted w)
+        and g.tgargs not in (select a.args from away a)
+      else g.prosrc ~ 'replicate_data_libsql' end
+    order by g.relation, g.name
   loop
     well := false;
     return query values ('leftover', 'warning',

@@ -12,7 +12,7 @@ import { oneOf, type Random, randomOf, weighted } from "./random.ts";
 import type { SourceModel } from "./source_model.ts";
 import { redrive, requestWalk } from "./source_walks.ts";
 import { KEYS, makeStatement } from "./statements.ts";
-import type { Message } from "./tables.ts";
+import { type Message, USER_TABLES, type UserStatement } from "./tables.ts";
 import { shown, tell, titleOf } from "./tell.ts";
 import type { Flow, Worker, World } from "./world.ts";
 
@@ -49,6 +49,10 @@ const KINDS = {
   sync: (world) => {
     if (world.running().length >= 3) return null;
     return started(world.start({ kind: "sync" }), world);
+  },
+  mend: (world) => {
+    if (world.running().length >= 3) return null;
+    return started(world.start({ kind: "mend" }), world);
   },
   nuke: (world, random) => {
     if (world.running().length >= 3) return null;
@@ -121,7 +125,40 @@ const KINDS = {
     if (!mayRun(world, call)) return wait(world, call);
     world.limbo.splice(at, 1);
     world.count(`land ${call.target}`);
-    return `late: ${titleOf(call)} ${tell(call, outcomeOf(call))}`;
+    const before = call.source?.look() ?? null;
+    const told = `late: ${titleOf(call)} ${tell(call, outcomeOf(call))}`;
+    const holds = call.source !== null && world.holder === null &&
+      random(4) === 0;
+    if (!holds) return told;
+    world.beforeHolder = before;
+    world.holder = call;
+    return `${told}, and holds the lock`;
+  },
+  /** Somebody locks the chain's row, by hand. */
+  grip: (world) => {
+    if (world.holder !== null) return null;
+    const { source } = world;
+    world.beforeHolder = null;
+    world.holder = {
+      target: "source",
+      by: 0,
+      source,
+      name: "lock",
+      run: () => null,
+      answer: () => {},
+      fail: () => {},
+      held: null,
+      early: null,
+    };
+    return "the chain's row is locked";
+  },
+  /** What nobody waits for lets go of the chain's row. */
+  ungrip: (world) => {
+    const { holder } = world;
+    const isAwaited = world.running().some(({ calls }) => calls.has(holder!));
+    if (holder === null || isAwaited) return null;
+    world.holder = null;
+    return "the chain's row is free";
   },
   kill: (world, random) => {
     const call = struck(world, random);
@@ -139,6 +176,31 @@ const KINDS = {
       : null;
     if (!user.run(statement, name)) return null;
     return `user${name === null ? "" : ` ${name}`}: ${shown(statement)}`;
+  },
+  /** A row that the replica may refuse. */
+  bad: (world, random) => {
+    const { user } = world.source;
+    const id = String(1 + random(3));
+    const row = { id, name: `bad v${++world.stamps}`, size: null, extra: null };
+    const statement: UserStatement = user.rows.item!.has(`["${id}"]`)
+      ? { kind: "update", table: "item", keys: [`["${id}"]`], set: row }
+      : { kind: "insert", table: "item", rows: [row] };
+    return user.run(statement) ? `user: ${shown(statement)}` : null;
+  },
+  /** A transaction that truncated a table stays open. */
+  lock: (world, random) => {
+    const { user } = sourceAt(world, random);
+    const name = 3;
+    const statement: UserStatement = {
+      kind: "truncate",
+      table: oneOf(random, Object.keys(USER_TABLES)),
+    };
+    if (!user.begin(name)) return null;
+    if (!user.run(statement, name)) {
+      user.end(name, "rollback");
+      return null;
+    }
+    return `user ${name}: begin, ${shown(statement)}`;
   },
   begin: (world, random) => {
     const { user } = sourceAt(world, random);
@@ -271,6 +333,14 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
     if (said !== "") world.invariants.told();
     return `past the queue: ${shown(statement)}${said}`;
   },
+  /** Somebody empties the archive. */
+  purge: (world) => {
+    const { archive } = world.source.state;
+    if (archive.size === 0) return null;
+    archive.clear();
+    world.invariants.purged();
+    return "the archive is emptied";
+  },
   cap: (world) => world.source.capQueue() ? "the queue is over its cap" : null,
   send: (world, random) => {
     const { user } = world.source;
@@ -370,7 +440,7 @@ export function mayRun(world: World, call: Call): boolean {
 /** A call waits for the chain's row. */
 function wait(world: World, call: Call): string | null {
   if (call.early !== null) return null;
-  call.early = world.beforeHolder;
+  call.early = world.beforeHolder ?? call.source!.look();
   world.count("wait");
   return `${titleOf(call)} waits for the lock`;
 }

@@ -9,7 +9,7 @@ import { convert } from "../../lib/plan/convert.ts";
 import { type Schema, typeOf } from "../../lib/schema.ts";
 import { HASHES, SCHEMAS } from "../contract/source.ts";
 import type { MemoryDatabase } from "./libsql.ts";
-import type { Rows } from "./tables.ts";
+import type { Row as UserRow, Rows } from "./tables.ts";
 
 /** What the replica's tables hold, by table and key. */
 export type Found = Map<string, Map<string, (string | number | null)[]>>;
@@ -77,6 +77,18 @@ export function isStored(
   return stored(cell, typeOf(listed, column)) === shown(there);
 }
 
+/** Whether a row's cells fit their types. */
+export function isStorable(
+  row: UserRow,
+  name: string,
+  schema: Schema,
+): boolean {
+  const table = schema.tables.find((listed) => listed.name === name)!;
+  return table.columns.every((column) =>
+    !stored(row[column.name] ?? null, column.type).startsWith("unfit")
+  );
+}
+
 /** What the replica's tables hold. */
 export function readTables(replica: MemoryDatabase, row: Row): Found {
   const found: Found = new Map();
@@ -131,7 +143,8 @@ export function nameOf(table: string, key: string): string {
 /** The number of the write that made a row; null where none of ours did. */
 export function stampOf(cells: readonly unknown[]): number | null {
   for (const cell of cells) {
-    const stamp = typeof cell === "string" && /^(?:bad |torn )?v(\d+)$/.exec(cell);
+    const stamp = typeof cell === "string" &&
+      /^(?:bad |torn )?v(\d+)$/.exec(cell);
     if (stamp) return Number(stamp[1]);
   }
   return null;

@@ -11,6 +11,7 @@ import {
   differences,
   type Excused,
   type Found,
+  isStorable,
   isStored,
   nameOf,
   readRow,
@@ -25,6 +26,7 @@ import type { SourceModel } from "./source_model.ts";
 import type { Fields, Letter, Version } from "./source_state.ts";
 import {
   type Gone,
+  isUnreadable,
   type Row as UserRow,
   type Rows,
   USER_TABLES,
@@ -77,10 +79,12 @@ export class Invariants {
   readonly #lettersAt = new Map<string, readonly Letter[]>();
   /** Dead letters that a walk has closed. */
   readonly #healed = new Set<number>();
-  /** Versions that went off the record. */
+  /** Versions that went off the record, and times that messages did. */
   #trimmed = 0;
   /** Rows that something else than the queue has changed. */
   readonly #drifted = new Set<string>();
+  /** Those of them that the source was not told of when it happened. */
+  readonly #untold = new Set<string>();
   /** Those of them at the source that nothing has told it of. */
   readonly #silent = new Set<string>();
   /** Those of them in the replica. */
@@ -119,7 +123,9 @@ export class Invariants {
     const sent = tables.flatMap(({ table, columns, rows, gone }) => {
       const { key } = USER_TABLES[table as string]!;
       const at = key.map((name) => (columns as string[]).indexOf(name));
-      const keys = (rows as string[][]).map((row) => at.map((one) => row[one]!));
+      const keys = (rows as string[][]).map((row) =>
+        at.map((one) => row[one]!)
+      );
       return [...keys, ...gone as string[][]].map((key) =>
         nameOf(table as string, JSON.stringify(key))
       );
@@ -127,7 +133,9 @@ export class Invariants {
     this.#handed.set(version.batch, {
       version,
       msgIds: version.msgIds,
-      letters: new Set(state.letters.flatMap(({ message }) => namesOf(message))),
+      letters: new Set(
+        state.letters.flatMap(({ message }) => namesOf(message)),
+      ),
       sent: new Set(sent),
       emptied: version.emptied,
     });
@@ -193,6 +201,11 @@ export class Invariants {
   /** A walk closed dead letters. */
   healed(letters: readonly number[]): void {
     for (const id of letters) this.#healed.add(id);
+  }
+
+  /** The archive lost what positions could be put back from. */
+  purged(): void {
+    this.#trimmed += 1;
   }
 
   /** A source answered. */
@@ -294,6 +307,7 @@ export class Invariants {
 
   #drift(name: string): void {
     this.#drifted.add(name);
+    this.#untold.add(name);
     this.#unmended.add(name);
     this.#order.forget(name);
   }
@@ -357,7 +371,7 @@ export class Invariants {
   rewound(commits: number): void {
     this.#past = this.#past.filter(({ commit }) => commit <= commits);
     this.#order.forgetAll();
-    this.#unmended = new Set(this.#drifted);
+    this.#unmended = new Set(this.#untold);
     this.#row = readRow(this.world.replica);
   }
 
@@ -417,6 +431,24 @@ export class Invariants {
       ),
       schema: schemaOf(row),
     });
+  }
+
+  /** Dead letters whose row could be in the replica. */
+  healthyLetters({ user, state }: SourceModel): string[] {
+    const row = this.#row!;
+    const [strict] = this.world.replica.read(
+      "SELECT name FROM sqlite_master WHERE name = 'strict_INSERT'",
+    );
+    return state.letters.flatMap(({ message }) =>
+      namesOf(message).filter((name) => {
+        const table = tableOf(name);
+        const there = user.rows[table]!.get(name.slice(table.length + 1));
+        const isRefused = there !== undefined &&
+          (isUnreadable(there) || !isStorable(there, table, schemaOf(row)) ||
+            strict !== undefined && there.name?.startsWith("bad"));
+        return !isRefused;
+      })
+    );
   }
 
   /** The rows that the replica need not have where it stands: set aside on the

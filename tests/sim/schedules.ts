@@ -12,7 +12,7 @@ import { makeSchedule, run, type Schedule } from "./simulate.ts";
 const SEEN = [
   ...["lose", "drop", "stall", "twice", "hold", "wait", "land source"],
   ...["land replica", "kill", "rewind", "restore", "clone", "skew", "later"],
-  ...["drift", "strict", "deploy", "detach", "cap", "send", "nuke"],
+  ...["drift", "strict", "deploy", "detach", "cap", "send", "nuke", "purge"],
   ...["put back", "claimed ahead", "stands"],
   ...["replica start", "replica step", "replica adopt", "replica alter"],
   ...["claim batch", "claim idle", "claim none", "claim settled"],

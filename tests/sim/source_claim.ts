@@ -134,9 +134,7 @@ function claimNew(
   const sourceTime = source.clock();
   const mayPage = request.page !== undefined && !isAsked(source) &&
     (before === null || before.upto !== null);
-  const walkedAt = faults.progressAtSource
-    ? { ...at, ...source.progress }
-    : at;
+  const walkedAt = faults.progressAtSource ? { ...at, ...source.progress } : at;
   const next = mayPage
     ? nextWalk(source, walkedAt, (request.page as Fields).scrub === true)
     : null;
@@ -161,7 +159,7 @@ function claimNew(
       isCountable: drained && messages === 0 || !!faults.countedEarly,
     })
     : null;
-  keepFloor(source, floor);
+  keepFloor(source, floor, msgIds);
   if (messages === 0 && paged === null && opens === null) {
     if (before !== null) return { do: "none" };
     if (at.drained === 1 || !drained) {

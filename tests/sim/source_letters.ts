@@ -7,7 +7,12 @@
 
 import type { Key } from "./source_messages.ts";
 import type { SourceModel } from "./source_model.ts";
-import { type Fields, isSame, type Letter, type Version } from "./source_state.ts";
+import {
+  type Fields,
+  isSame,
+  type Letter,
+  type Version,
+} from "./source_state.ts";
 
 /** libsql_sync.settle_letters: those of covered rows are closed, unless these
  * were set aside again; what was set aside is filed. */
@@ -22,7 +27,8 @@ export function settleLetters(
     Array.isArray(message.key) &&
     (emptied.includes(message.table as string) ||
       [...covered, ...parked].some(({ table, key }) =>
-        isSame(table, message.table) && isSame(key as Fields[string], message.key)
+        isSame(table, message.table) &&
+        isSame(key as Fields[string], message.key)
       ))
   );
   const filed = parked.map((row): Letter => ({

@@ -22,13 +22,13 @@ export type Moved =
 
 /** libsql_sync.move_head */
 export function moveHead(source: SourceModel, at: Fields): Moved {
-  const { state: { chain }, faults } = source;
-  const find = (batch: Json) =>
-    seenBy(source).find((other) => other.batch === batch);
+  const { state: { chain, batches }, faults } = source;
+  const versions = batches.filter(({ epoch }) => epoch === chain.epoch);
+  const find = (batch: Json) => versions.find((other) => other.batch === batch);
   let from = { position: chain.position, batch: chain.batch };
   let to = { position: at.position as number, batch: at.batch as string };
   if (faults.settleByPosition) {
-    const newest = seenBy(source).findLast(({ position }) =>
+    const newest = versions.findLast(({ position }) =>
       position === to.position
     );
     to = newest ?? to;
@@ -74,16 +74,6 @@ function cannotMove(position: number): Moved {
   return { lost: `what position ${position} held is not on record any more` };
 }
 
-/** The versions of the chain; to a bug, those that were there before. */
-function seenBy(source: SourceModel): readonly Version[] {
-  const { state, faults, seenEarly } = source;
-  const { epoch, lease } = state.chain;
-  const seen = faults.sourceBeforeProbe ? seenEarly.get(lease!) : undefined;
-  return state.batches.filter((version) =>
-    version.epoch === epoch && (seen?.has(version.batch) ?? true)
-  );
-}
-
 function before({ position, prev }: Version) {
   return { position: position - 1, batch: prev };
 }
@@ -111,7 +101,9 @@ export function settle(source: SourceModel, version: Version): number {
     user.queue.delete(id);
   }
   const { cut } = version;
-  if (cut !== null && user.queue.has(cut.msgId)) takeFirst(source, version, cut);
+  if (cut !== null && user.queue.has(cut.msgId)) {
+    takeFirst(source, version, cut);
+  }
   version.state = "settled";
   version.settledAt = source.clock();
   chain.position = version.position;

@@ -34,13 +34,16 @@ export function floorOf(source: SourceModel): {
 export function keepFloor(
   source: SourceModel,
   { lowest, settled }: ReturnType<typeof floorOf>,
+  covered: readonly number[],
 ): void {
-  const { state: { chain }, user } = source;
+  const { state: { chain }, user, faults } = source;
   const isKept = settled === null && lowest === chain.floor &&
     chain.floorNext !== null;
   if (isKept) return;
   const first = Math.min(
-    ...[...user.queue.keys()].filter((id) => id >= lowest),
+    ...faults.floorSkips
+      ? covered
+      : [...user.queue.keys()].filter((id) => id >= lowest),
     Infinity,
   );
   chain.floor = settled === null
@@ -99,7 +102,8 @@ export function readHead(
   return {
     msgIds: whole.map(({ id }) => id),
     cut,
-    drained: whole.length === waiting.length && (isWhole || !!faults.leftDrained),
+    drained: whole.length === waiting.length &&
+      (isWhole || !!faults.leftDrained),
     asksWalk: whole.some(({ walk }) => walk && !faults.walkDropped) ||
       !faults.truncateWipes && !faults.truncateUntold &&
         truncatedIn(whole).some((name) => !emptied.includes(name)),
@@ -229,7 +233,7 @@ function tablesOf(
   },
 ): Fields[] {
   const names = new Set([...emptied, ...keys.map(({ table }) => table)]);
-  return [...names].sort().map((name) => {
+  return [...names].map((name) => {
     const listed = source.tables().find((table) => table.name === name)!;
     const columns = listed.columns.map((column) => column.name);
     const cells: Json[] = [];
