@@ -269,9 +269,11 @@ begin
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
     first := least(first, t.ids[1]);
     if t.unusable then
-      unusable := unusable || jsonb_build_object('table', case when length(t.table_name) < 64 then t.table_name end,
-        'reason', case when t.is_listed then 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
-          else 'a message of a table that schema.json does not list' end);
+      unusable := unusable || jsonb_build_object(
+        'table', case when t.is_listed then t.table_name end,
+        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
+          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
+          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
     end if;
     opens := opens or t.walk;
     unread := null;

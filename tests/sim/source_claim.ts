@@ -79,7 +79,7 @@ export function claim(
   const head = state.batches.find(({ batch }) => batch === chain.batch);
   // We were restored to before something was set aside.
   if (
-    head !== undefined &&
+    head !== undefined && moved.isSettled &&
     Number(at.dead_letters) > head.deadLetters + head.parked.length
   ) chain.walkWanted += 1;
   trim(source);
@@ -146,7 +146,8 @@ function claimNew(
     early,
   });
   const { msgIds, cut, drained } = reading;
-  const messages = msgIds.length + (cut === null ? 0 : 1);
+  const messages = msgIds.length;
+  const isEmpty = messages === 0 && cut === null;
   if (reading.asksWalk) {
     if (before !== null) return { do: "none" };
     chain.walkWanted += 1;
@@ -156,11 +157,11 @@ function claimNew(
     ? page(source, walk, {
       at: walkedAt,
       request: request.page as Fields,
-      isCountable: drained && messages === 0 || !!faults.countedEarly,
+      isCountable: drained && isEmpty || !!faults.countedEarly,
     })
     : null;
   keepFloor(source, floor, msgIds);
-  if (messages === 0 && paged === null && opens === null) {
+  if (isEmpty && paged === null && opens === null) {
     if (before !== null) return { do: "none" };
     if (at.drained === 1 || !drained) {
       return { do: "idle", ...source.release(request) };

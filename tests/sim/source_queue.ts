@@ -242,7 +242,8 @@ function tablesOf(
     for (const { key } of keys.filter(({ table }) => table === name)) {
       const row = rows[name]!.get(JSON.stringify(key));
       if (row === undefined) {
-        if (!source.faults.absenceUnsent) gone.push(key);
+        const isSent = !emptied.includes(name) && !source.faults.absenceUnsent;
+        if (isSent) gone.push(key);
       } else if (isUnreadable(row)) {
         if (!source.faults.brokenUnsent) {
           broken.push({ key, reason: UNREADABLE });
