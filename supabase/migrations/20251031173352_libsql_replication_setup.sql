@@ -184,8 +184,17 @@ begin
     add column handed_at timestamptz not null default clock_timestamp(),
     add column closed jsonb not null default '[]',
     add column opened bigint[] not null default '{}';
-  -- It answers no messages any more.
+  -- A row is parked by its key, and a letter keeps no message.
+  update libsql_sync.batches b set parked = (
+    select jsonb_agg(p.parked - '{msg_id,open}'::text[] order by p.n)
+    from jsonb_array_elements(b.parked) with ordinality p (parked, n))
+  where b.parked <> '[]';
+  update pgmq.q_replicate_data_libsql_dlq set message = message - '{msg_id,message}'::text[];
+  update pgmq.a_replicate_data_libsql_dlq set message = message - '{msg_id,message}'::text[];
+  -- Functions whose arguments have the same types, and other names or another answer.
   drop function libsql_sync.dead_letters();
+  drop function libsql_sync.page_answer(
+    libsql_sync.walks, jsonb, jsonb, oid, libsql_sync.tables, text[], integer, jsonb, jsonb, boolean, jsonb, boolean, text);
 end
 $$;
 
@@ -1785,8 +1794,7 @@ set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off set enable_seqscan = off set jit = off
 as $$
 declare
-  -- A cold cache makes 50,000 rows slow.
-  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
+  until timestamptz;
   t record;
   r record;
   relation oid;
@@ -1801,6 +1809,8 @@ begin
   truncated := '{}';
   opens := false;
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
+    -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
+    until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
     first := least(first, t.ids[1]);
     if t.unusable then
       unusable := unusable || jsonb_build_object(
@@ -2523,7 +2533,7 @@ begin
         exception when others then
           if libsql_sync.fault_of(sqlstate) <> 'row' then raise; end if;
           -- One row of them cannot be read: by their keys, the others can.
-          execute format('select array_agg(to_jsonb(q.cells)), array_agg(to_jsonb(q.place)) from (%s) q',
+          execute format('select array_agg(coalesce(q.text::jsonb, to_jsonb(q.cells))), array_agg(to_jsonb(q.place)) from (%s) q',
             libsql_sync.rows_sql(relation, listed.name, false))
           into keys, places using place_after, rows_max + 1;
           select * into r from libsql_sync.read_rows(relation, listed.name, keys[1 : rows_max], true, bytes_max, until);
