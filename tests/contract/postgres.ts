@@ -179,7 +179,7 @@ select json_build_object(
   'batches', (select coalesce(json_agg(json_build_object('position', b.position, 'batch', b.batch, 'prev', b.prev,
       'msg_ids', (select coalesce(json_agg(i order by i), '[]') from unnest(b.msg_ids) r
         cross join lateral generate_series(lower(r), upper(r) - 1) i),
-      'cut', b.cut, 'messages', b.messages, 'drained', b.drained, 'dead_letters', b.dead_letters, 'parked', b.parked,
+      'cut', case when b.cut_id is not null then json_build_object('msg_id', b.cut_id, 'keys', b.cut_count) end, 'messages', b.messages, 'drained', b.drained, 'dead_letters', b.dead_letters, 'parked', b.parked,
       'opens', b.opens is not null, 'upto', b.upto, 'state', b.state) order by b.position, b.handed_at), '[]')
     from libsql_sync.batches b join libsql_sync.chain c using (epoch)),
   'walks', (select coalesce(json_agg(json_build_object('walk_gen', walk_gen, 'kind', kind, 'tables', tables,
