@@ -26,12 +26,12 @@ const USAGE = `Usage: deno task dlq list [--json]
        deno task dlq redrive [<id> ...]
        deno task dlq discard <id> ... | --yes
 
-A change that cannot be applied is parked as a dead letter, with its table, key
+A row that cannot be applied is parked as a dead letter, with its table, key
 and reason; all other rows are applied.
 
   list     the open dead letters, at most 1,000
-  show     one dead letter, with its message if it has no key: this prints row
-           values
+  show     one dead letter, and its row as it is in PostgreSQL now: this prints
+           row values
   redrive  try these, or all, again with the next sync: each row as it is then
   discard  close these; the row stays as it is in the replica until its next
            change or the next walk
@@ -85,22 +85,22 @@ async function list(query: Query, isJson: boolean): Promise<void> {
 }
 
 async function show(query: Query, id: string, isJson: boolean): Promise<void> {
-  const [letter] = await query<Letter & { message: unknown }>(
-    `select ${COLUMNS}, message from libsql_sync.dead_letters() where id = $1::bigint`,
+  const [letter] = await query<Letter & { row_now: unknown }>(
+    `select ${COLUMNS}, libsql_sync.row_of_letter(id) as row_now
+      from libsql_sync.dead_letters() where id = $1::bigint`,
     [id],
   );
   if (letter === undefined) {
     throw new CommandError(`Cannot show ${id}: there is no such dead letter`);
   }
   if (isJson) return printJson(letter);
-  const { message } = letter;
   const lines = formatPairs([
     ["id", letter.id],
     ["parked", `${letter.parked_at} (${formatMs(letter.age_ms)} ago)`],
     ["table", letter.table_name ?? "-"],
     ["key", letter.key === null ? "-" : JSON.stringify(letter.key)],
     ["reason", letter.reason ?? "-"],
-    ["message", message === null ? "-" : JSON.stringify(message)],
+    ["row now", letter.row_now === null ? "-" : JSON.stringify(letter.row_now)],
   ]);
   for (const line of lines) console.log(line);
 }

@@ -184,8 +184,17 @@ begin
     add column handed_at timestamptz not null default clock_timestamp(),
     add column closed jsonb not null default '[]',
     add column opened bigint[] not null default '{}';
-  -- It answers no messages any more.
+  -- A row is parked by its key, and a letter keeps no message.
+  update libsql_sync.batches b set parked = (
+    select jsonb_agg(p.parked - '{msg_id,open}'::text[] order by p.n)
+    from jsonb_array_elements(b.parked) with ordinality p (parked, n))
+  where b.parked <> '[]';
+  update pgmq.q_replicate_data_libsql_dlq set message = message - '{msg_id,message}'::text[];
+  update pgmq.a_replicate_data_libsql_dlq set message = message - '{msg_id,message}'::text[];
+  -- Functions whose arguments have the same types, and other names or another answer.
   drop function libsql_sync.dead_letters();
+  drop function libsql_sync.page_answer(
+    libsql_sync.walks, jsonb, jsonb, oid, libsql_sync.tables, text[], integer, jsonb, jsonb, boolean, jsonb, boolean, text);
 end
 $$;
 
@@ -219,6 +228,22 @@ comment on table libsql_sync.tables is 'The tables of the schema in force.';
 comment on column libsql_sync.tables.name is 'The table''s name in schema public.';
 comment on column libsql_sync.tables.key is 'The columns of its key, in the order of schema.json.';
 comment on column libsql_sync.tables.columns is 'Its listed columns, [{"name", "type"}, ...], in the order of schema.json.';
+
+create table if not exists libsql_sync.captures (
+  name text primary key,
+  digest text not null
+);
+comment on table libsql_sync.captures is 'What the trigger functions of each table were made of when attach() made them.';
+comment on column libsql_sync.captures.name is 'The table.';
+comment on column libsql_sync.captures.digest is 'A digest of these functions and of what they are made of.';
+
+create table if not exists libsql_sync.shapes (
+  name text primary key,
+  shape text not null
+);
+comment on table libsql_sync.shapes is 'What the catalog showed of each listed table when the last claim looked.';
+comment on column libsql_sync.shapes.name is 'The table.';
+comment on column libsql_sync.shapes.shape is 'A digest of its columns and their types, and of its partitions.';
 
 create table if not exists libsql_sync.epochs (
   generation bigint generated always as identity primary key,
@@ -1011,6 +1036,32 @@ $$;
 comment on function libsql_sync.capture_functions(text) is
   'The functions that capture the rows of a listed table, as the table is today. In: the table''s name.';
 
+-- Their texts take some 30 ms a table to make: they are made anew only if what they are
+-- made of has changed, or what is there.
+create or replace function libsql_sync.capture_digests()
+returns table (table_name text, digest text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.name, md5(concat_ws('|', r.oid::regclass, t.key, t.columns, libsql_sync.usable_key(r.oid, t.key),
+    (select string_agg(concat_ws(' ', a.attname, a.atttypid), ',' order by a.attnum)
+     from jsonb_array_elements(t.columns) c
+     join pg_attribute a on a.attrelid = r.oid and a.attname = c.value ->> 'name' and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(concat_ws(' ', p.proname, md5(p.prosrc), p.proconfig), ',' order by p.proname)
+     from libsql_sync.captured() o
+     join pg_proc p on p.oid = to_regprocedure(format('libsql_sync.%I()', libsql_sync.trigger_name(t.name, o.suffix)))),
+    made.by))
+  from libsql_sync.tables t
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+  cross join (
+    select md5(string_agg(md5(p.prosrc), ',' order by p.oid::regprocedure::text)) as by
+    from pg_proc p where p.pronamespace = 'libsql_sync'::regnamespace and p.prorettype <> 'trigger'::regtype
+  ) made
+  where r.oid is distinct from null
+$$;
+comment on function libsql_sync.capture_digests() is
+  'For each listed table that exists, a digest of its trigger functions and of all that they are made of.';
+
 create or replace function libsql_sync.stale_functions()
 returns table (relation oid, name text, settings text[], body text)
 language sql stable
@@ -1021,7 +1072,9 @@ as $$
       libsql_sync.function_settings(false), libsql_sync.truncate_function()
     union all
     select c.relation, format('libsql_sync.%I', c.name), c.settings, c.body
-    from libsql_sync.tables t cross join lateral libsql_sync.capture_functions(t.name) c
+    from libsql_sync.capture_digests() d
+    cross join lateral libsql_sync.capture_functions(d.table_name) c
+    where d.digest is distinct from (select k.digest from libsql_sync.captures k where k.name = d.table_name)
   ) f (relation, name, settings, body)
   where not exists (
     select from pg_proc p
@@ -1053,19 +1106,18 @@ $$;
 comment on function libsql_sync.wanted_triggers() is
   'The triggers that each listed table and each of its partitions should have: a statement fires the triggers of the one table it names.';
 
-create or replace function libsql_sync.is_ours(routine oid)
-returns boolean
+create or replace function libsql_sync.trigger_functions()
+returns setof oid
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select from pg_proc p
-    where p.oid = routine and p.prorettype = 'trigger'::regtype and (
-      p.pronamespace = 'libsql_sync'::regnamespace
-      or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql'))
+  select p.oid from pg_proc p
+  where p.prorettype = 'trigger'::regtype and (
+    p.pronamespace = 'libsql_sync'::regnamespace
+    or p.pronamespace = 'public'::regnamespace and p.proname = 'trigger_http_queue_post_to_function_libsql')
 $$;
-comment on function libsql_sync.is_ours(oid) is
-  'Whether a function is one that our triggers run.';
+comment on function libsql_sync.trigger_functions() is
+  'The functions that our triggers run.';
 
 -- supabase/sql/23_attach.sql
 
@@ -1194,10 +1246,34 @@ begin
         then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
         else 'Queues the keys of the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
   end loop;
+  insert into libsql_sync.captures as c (name, digest)
+  select d.table_name, d.digest from libsql_sync.capture_digests() d
+  on conflict (name) do update set digest = excluded.digest where c.digest <> excluded.digest;
 end
 $$;
 comment on function libsql_sync.make_trigger_functions() is
   'Makes the trigger functions that are missing, and anew those that would send something else today: then their table is locked first, and walked later.';
+
+create or replace function libsql_sync.missing_triggers()
+returns table (table_name text, relation oid, name text, fires text, referencing text, function text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with functions as materialized (
+    select f.function, to_regprocedure(f.function || '()') as oid
+    from (select distinct w.function from libsql_sync.wanted_triggers() w) f
+  )
+  select w.table_name, w.relation, w.name, w.fires, w.referencing, w.function
+  from libsql_sync.wanted_triggers() w
+  join functions f on f.function = w.function
+  left join pg_trigger g
+    on g.tgrelid = w.relation and g.tgname = w.name::name and g.tgfoid = f.oid
+   and g.tgtype = w.type and g.tgenabled in ('O', 'A')
+   and g.tgargs = convert_to(w.table_name, 'UTF8') || '\x00'::bytea
+  where g.oid is null
+$$;
+comment on function libsql_sync.missing_triggers() is
+  'The triggers of wanted_triggers() that are missing, disabled or different.';
 
 -- The third step of attach().
 create or replace function libsql_sync.make_triggers()
@@ -1209,29 +1285,22 @@ declare
   wanted record;
   made integer := 0;
 begin
-  for wanted in select w.* from libsql_sync.wanted_triggers() w
-  loop
-    if not exists (
-      select from pg_trigger g
-      where g.tgrelid = wanted.relation and g.tgname = wanted.name
-        and g.tgfoid = to_regprocedure(wanted.function || '()')
-        and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
-        and g.tgargs = convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
-    ) then
-      begin
-        execute format(
-          'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
-          wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
-        execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
-      exception when lock_not_available then
-        perform libsql_sync.locked_elsewhere(wanted.relation);
-      end;
-      made := made + 1;
-      -- Until now its writes bypassed the queue. So also before the replica was ever
-      -- seen: the queue may hold rows that are gone.
-      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
-    end if;
+  for wanted in select * from libsql_sync.missing_triggers() loop
+    begin
+      execute format(
+        'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
+        wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
+      execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
+    exception when lock_not_available then
+      perform libsql_sync.locked_elsewhere(wanted.relation);
+    end;
+    made := made + 1;
   end loop;
+  -- Until now their writes bypassed the queue. So also before the replica was ever seen:
+  -- the queue may hold rows that are gone.
+  if made > 0 then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
   return made;
 end
 $$;
@@ -1248,15 +1317,21 @@ declare
   stale record;
 begin
   for stale in
+    with listed as materialized (
+      select convert_to(t.name, 'UTF8') || '\x00'::bytea as args, r.oid as relation
+      from libsql_sync.tables t
+      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+    ), attached as materialized (
+      select l.args, l.relation from listed l
+      union
+      select l.args, p.relid from listed l cross join lateral pg_partition_tree(l.relation) p
+    )
     select g.tgrelid::regclass as relation, g.tgname as name
     from pg_trigger g
-    where libsql_sync.is_ours(g.tgfoid) and not exists (
-      select from libsql_sync.tables t
-      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
-      where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-        -- A table that was renamed is followed until another one has the name.
-        and (r.oid is null or coalesce(pg_partition_root(g.tgrelid), g.tgrelid) = r.oid)
-    )
+    where g.tgfoid in (select libsql_sync.trigger_functions())
+      and (g.tgargs, g.tgrelid) not in (select a.args, a.relation from attached a where a.relation is distinct from null)
+      -- A table that was renamed is followed until another one has the name.
+      and g.tgargs not in (select l.args from listed l where l.relation is not distinct from null)
   loop
     execute format('drop trigger %I on %s', stale.name, stale.relation);
     -- A partition that was detached took its rows along.
@@ -1265,7 +1340,7 @@ begin
   -- Functions of tables that are not listed any more: none of them has a trigger now.
   for stale in
     select p.oid::regprocedure as name from pg_proc p
-    where p.pronamespace = 'libsql_sync'::regnamespace and libsql_sync.is_ours(p.oid)
+    where p.pronamespace = 'libsql_sync'::regnamespace and p.oid in (select libsql_sync.trigger_functions())
       and p.proname not in (
         select libsql_sync.trigger_name(t.name, o.suffix) from libsql_sync.tables t cross join libsql_sync.captured() o)
   loop
@@ -1323,6 +1398,86 @@ end
 $$;
 comment on function libsql_sync.configure(text, jsonb) is
   'Puts a schema.json in force and attaches. In: its hash, by which worker and replica name it, and {"tables": [{"name", "key", "columns", "indexes"}, ...]}. Returns how many triggers were made. deno task schema writes the call.';
+
+-- supabase/sql/25_shapes.sql
+
+-- What changes rows without a write: a column retyped, dropped and added again, or given
+-- another one's name; a table that has another one's name; a partition attached, detached
+-- or dropped; an enum's value renamed. No trigger fires for these. Each claim compares what
+-- the catalog shows with what it showed before, and walks if it differs.
+
+create or replace function libsql_sync.type_shape(type oid)
+returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive part (oid) as (
+    select type
+    union
+    select d.refobjid from (
+      select t.typbasetype, t.typelem, t.typrelid, t.oid from part p join pg_type t on t.oid = p.oid
+    ) t
+    cross join lateral (
+      select t.typbasetype union all select t.typelem
+      union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
+      union all select a.atttypid from pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+    ) d (refobjid)
+    where d.refobjid >= 16384
+  )
+  select string_agg(concat_ws(':', p.oid,
+    (select string_agg(e.enumlabel, ',' order by e.enumsortorder) from pg_enum e where e.enumtypid = p.oid),
+    (select string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod), ',' order by a.attnum)
+     from pg_type t join pg_attribute a on a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+     where t.oid = p.oid)), ';' order by p.oid)
+  from part p
+$$;
+comment on function libsql_sync.type_shape(oid) is
+  'What the text of a type''s values depends on in the catalog: labels of enums, fields of composite types, also of those it is made of.';
+
+create or replace function libsql_sync.shapes_now()
+returns table (name text, shape text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.name, md5(concat_ws('|', r.oid,
+    -- xmin: the column was altered, also if it has the same type again.
+    (select string_agg(concat_ws(' ', a.attname, a.attnum, a.atttypid, a.atttypmod, a.xmin,
+       case when a.atttypid >= 16384 then libsql_sync.type_shape(a.atttypid) end), ',' order by a.attnum)
+     from jsonb_array_elements(t.columns) c
+     join pg_attribute a on a.attrelid = r.oid and a.attname = c.value ->> 'name' and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(concat_ws(' ', i.inhrelid, i.xmin), ',' order by i.inhrelid)
+     from pg_partition_tree(r.oid) p join pg_inherits i on i.inhrelid = p.relid)))
+  from libsql_sync.tables t
+  cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+$$;
+comment on function libsql_sync.shapes_now() is
+  'Each listed table, and a digest of what its rows'' texts depend on in the catalog.';
+
+create or replace function libsql_sync.note_shapes()
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  changed boolean;
+begin
+  with noted as (
+    insert into libsql_sync.shapes as s (name, shape)
+    select n.name, n.shape from libsql_sync.shapes_now() n
+    where n.shape is distinct from (select k.shape from libsql_sync.shapes k where k.name = n.name)
+    on conflict (name) do update set shape = excluded.shape
+    -- A table that was not known is walked anyway, as it is new in schema.json.
+    returning xmax <> 0 as was_known
+  )
+  select coalesce(bool_or(n.was_known), false) into changed from noted n;
+  if changed then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
+  return changed;
+end
+$$;
+comment on function libsql_sync.note_shapes() is
+  'Whether a listed table changed in a way that triggers do not see, so that the walk starts over.';
 
 -- supabase/sql/30_message_keys.sql
 
@@ -1552,8 +1707,9 @@ as $$
       and coalesce(m.message ->> 'table' <> all (busy), true)
     order by m.msg_id limit keys_max
   ), told as (
-    -- A function that is called for each message takes longer than all else.
-    select q.msg_id, q.message ->> 'table' as table_name,
+    -- A function that is called for each message takes longer than all else; with
+    -- "offset 0", each of these is computed once.
+    select q.msg_id, (q.message ->> 'table') collate "C" as table_name,
       case when q.message ? 'keys' then 'keys' else libsql_sync.message_kind(q.message) end as kind,
       case when q.message -> 'v' = '2' then q.message -> 'keys' else libsql_sync.message_keys(q.message) end as keys,
       case when q.msg_id = ahead.cut_id then ahead.cut_count else 0 end as taken
@@ -1562,6 +1718,7 @@ as $$
       from sized s window w as (order by s.msg_id rows unbounded preceding)
     ) q
     where q.before < keys_max
+    offset 0
   ), chosen as materialized (
     select c.*, l.name is not null as is_listed, cardinality(l.key) as key_length,
       -- One message at least; of that one the first keys, if it has more.
@@ -1573,11 +1730,11 @@ as $$
         select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
       window w as (order by t.msg_id rows unbounded preceding)
     ) c
-    left join libsql_sync.tables l on l.name = c.table_name
+    left join libsql_sync.tables l on l.name collate "C" = c.table_name
     where c.upto <= keys_max or c.upto = c.n
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
-      and not k.key @? '$[*] ? (@.type() != "string")' as usable
+      and not k.key @? 'strict $[*] ? (@.type() != "string")' as usable
     from (
       select c.table_name, c.key_length, k.key, min(c.number * 1000000 + k.n) as place
       from chosen c
@@ -1637,8 +1794,7 @@ set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off set enable_seqscan = off set jit = off
 as $$
 declare
-  -- A cold cache makes 50,000 rows slow.
-  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
+  until timestamptz;
   t record;
   r record;
   relation oid;
@@ -1653,11 +1809,14 @@ begin
   truncated := '{}';
   opens := false;
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
-    first := least(first, t.ids[1]);
+    -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
+    until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
     if t.unusable then
-      unusable := unusable || jsonb_build_object('table', case when length(t.table_name) < 64 then t.table_name end,
-        'reason', case when t.is_listed then 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
-          else 'a message of a table that schema.json does not list' end);
+      unusable := unusable || jsonb_build_object(
+        'table', case when t.is_listed then t.table_name end,
+        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
+          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
+          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
     end if;
     opens := opens or t.walk;
     unread := null;
@@ -1719,6 +1878,9 @@ begin
       from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
       group by u.id - u.n
     ) i), '{}');
+  -- What is busy counts as well.
+  first := (
+    select m.msg_id from pgmq.q_replicate_data_libsql m where m.msg_id >= lowest order by m.msg_id limit 1);
   -- None is left: those that it covers are all there are.
   drained := messages = (
     select count(*) from (
@@ -1730,7 +1892,7 @@ $$;
 comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
 $$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
 "pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
-"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id it met.$$;
+"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id in the queue.$$;
 
 -- supabase/sql/40_walk.sql
 
@@ -2373,7 +2535,7 @@ begin
         exception when others then
           if libsql_sync.fault_of(sqlstate) <> 'row' then raise; end if;
           -- One row of them cannot be read: by their keys, the others can.
-          execute format('select array_agg(to_jsonb(q.cells)), array_agg(to_jsonb(q.place)) from (%s) q',
+          execute format('select array_agg(coalesce(q.text::jsonb, to_jsonb(q.cells))), array_agg(to_jsonb(q.place)) from (%s) q',
             libsql_sync.rows_sql(relation, listed.name, false))
           into keys, places using place_after, rows_max + 1;
           select * into r from libsql_sync.read_rows(relation, listed.name, keys[1 : rows_max], true, bytes_max, until);
@@ -2899,10 +3061,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
   join (
-    select k.table_name, k.key from libsql_sync.covered_keys(b) k
+    select k.table_name, k.key, null as reason from libsql_sync.covered_keys(b) k
     union
-    select p ->> 'table', p -> 'key' from jsonb_array_elements(b.parked) p
+    -- Of messages that name no row there is one letter for each reason.
+    select p ->> 'table', p -> 'key', case when p -> 'key' = 'null' then p ->> 'reason' end
+    from jsonb_array_elements(b.parked) p
   ) h on h.key = d.message -> 'key' and h.table_name is not distinct from d.message ->> 'table'
+    and coalesce(h.reason = d.message ->> 'reason', true)
   union
   select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
   where d.message ->> 'table' = any (b.truncated) and d.message -> 'key' <> 'null'
@@ -3057,56 +3222,57 @@ $$;
 comment on function libsql_sync.cut(bigint, integer) is
   'Takes the first keys from a message, which stays queued with the others. Returns those taken.';
 
+create or replace function libsql_sync.is_kept(b libsql_sync.batches)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select b.state = 'settled'
+    and b.messages = (
+      select count(*) from unnest(b.msg_ids) r
+      join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r)
+      where not exists (select from pgmq.q_replicate_data_libsql q where q.msg_id = a.msg_id))
+    and (b.cut_id is null
+      or exists (select from pgmq.q_replicate_data_libsql q where q.msg_id = b.cut_id)
+      or exists (select from pgmq.a_replicate_data_libsql a where a.msg_id = b.cut_id))
+$$;
+comment on function libsql_sync.is_kept(libsql_sync.batches) is
+  'Whether a settled version can be put back: all its messages are in the archive, and their numbers free in the queue.';
+
 -- Under their old ids, so that what was recorded of them stays true.
 create or replace function libsql_sync.put_back(b libsql_sync.batches)
-returns boolean
+returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  returned integer;
 begin
-  if b.state <> 'settled' then
-    return false;
-  end if;
   insert into pgmq.q_replicate_data_libsql (msg_id, read_ct, enqueued_at, vt, message)
   overriding system value
   select a.msg_id, a.read_ct, a.enqueued_at, a.vt, a.message
   from unnest(b.msg_ids) r
-  join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r)
-  on conflict do nothing;
-  get diagnostics returned = row_count;
-  if returned <> b.messages then
-    return false;
-  end if;
+  join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r);
   delete from pgmq.a_replicate_data_libsql a
   using unnest(b.msg_ids) r
   where a.msg_id >= lower(r) and a.msg_id < upper(r);
-  if b.cut_id is not null then
-    update pgmq.q_replicate_data_libsql m
-    set message = jsonb_set(m.message, '{keys}', b.cut_keys || (m.message -> 'keys'))
-    where m.msg_id = b.cut_id;
-    if not found then
-      return false;
-    end if;
-  end if;
+  -- A later version that covered the rest of it was put back before.
+  update pgmq.q_replicate_data_libsql m
+  set message = jsonb_set(m.message, '{keys}', b.cut_keys || (m.message -> 'keys'))
+  where m.msg_id = b.cut_id;
   perform libsql_sync.undo_letters(b);
 
   update libsql_sync.batches v set state = 'handed', settled_at = null, closed = '[]', opened = '{}', cut_keys = null
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
   update libsql_sync.chain set position = b.position - 1, batch = b.prev,
-    floor = least(floor, lower(b.msg_ids), b.cut_id),
+    floor = least(floor, lower(b.msg_ids)),
     walk_opened = least(walk_opened, b.opens - 1),
     -- A page that repaired what was parked is lost: the walk comes through again.
     walk_wanted = walk_wanted + case when b.position <= letters_closed then 1 else 0 end,
-    letters_closed = least(letters_closed, b.position - 1),
     totals = jsonb_set(totals, '{replays}', to_jsonb(coalesce((totals ->> 'replays')::bigint, 0) + 1))
   where id = 1;
-  return true;
 end
 $$;
 comment on function libsql_sync.put_back(libsql_sync.batches) is
-  'Takes back the head, which the replica has lost: its messages return to the queue, and the version before it is the head. Returns false if that cannot be done, as messages are gone.';
+  'Takes back the head, which the replica has lost: its messages return to the queue, and the version before it is the head.';
 
 create or replace function libsql_sync.version_at(epoch_of text, at_position bigint, id text)
 returns libsql_sync.batches
@@ -3156,18 +3322,21 @@ begin
       head_batch := b.prev;
     end if;
     if b.batch is null then
-      answer := libsql_sync.begin_again(at, format('the replica at position %s holds a batch that is not on record', at ->> 'position'));
+      answer := libsql_sync.begin_again(at, format('the replica at position %s holds a batch that is not on record, or whose past is not', at ->> 'position'));
       return;
     end if;
   end loop;
 
   foreach b in array back loop
-    if not libsql_sync.put_back(b) then
-      answer := libsql_sync.begin_again(at, format('position %s cannot be put back: messages of it are gone', b.position));
+    if not libsql_sync.is_kept(b) then
+      answer := libsql_sync.begin_again(at, format('messages of position %s, which the replica lost, are gone', b.position));
       return;
     end if;
-    put_back := put_back + 1;
   end loop;
+  foreach b in array back loop
+    perform libsql_sync.put_back(b);
+  end loop;
+  put_back := cardinality(back);
   foreach b in array forward loop
     acked := acked + libsql_sync.settle(b);
   end loop;
@@ -3176,9 +3345,7 @@ begin
   if forward <> '{}' and (at ->> 'dead_letters')::bigint > b.dead_letters + jsonb_array_length(b.parked) then
     update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
   end if;
-  if forward <> '{}' then
-    perform libsql_sync.trim_versions();
-  end if;
+  perform libsql_sync.trim_versions();
   select * into moved from libsql_sync.chain where id = 1;
 end
 $$;
@@ -3330,18 +3497,19 @@ begin
   into h
   from libsql_sync.read_changes(f.lowest, ahead, busy,
     (request ->> 'rows_max')::integer, (request ->> 'bytes_max')::bigint) d;
-  if libsql_sync.note_unqueued(c) or h.opens then
+  -- These look later than the version's snapshot, and so at all that it saw.
+  h.opens := libsql_sync.note_unqueued(c) or libsql_sync.note_shapes() or h.opens;
+  if h.opens then
     if ahead.batch is not null then
       return array[answer];
     end if;
     -- A page that was read beside it is not handed out: the walk begins anew.
     h.page := null;
-    update libsql_sync.chain set walk_wanted = walk_wanted + case when h.opens then 1 else 0 end
-    where id = 1 returning * into c;
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1 returning * into c;
   end if;
   if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-      else greatest(f.lowest, least(f.settled, h.first, lower(ahead.msg_ids), ahead.cut_id)) end);
+      else greatest(f.lowest, least(f.settled, h.first)) end);
   end if;
   if h.messages = 0 and h.cut_id is null and h.page is null and c.walk_wanted = c.walk_opened then
     if ahead.batch is not null then
@@ -3575,6 +3743,37 @@ as $$
 $$;
 comment on function libsql_sync.dead_letters() is
   'The open dead letters: the rows that the replica lacks, or has as they were before, and why.';
+
+create or replace function libsql_sync.row_of_letter(letter bigint)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off
+as $$
+declare
+  d record;
+  relation oid;
+  r record;
+begin
+  select l.table_name, l.key into d from libsql_sync.dead_letters() l where l.id = letter;
+  select to_regclass(format('public.%I', t.name)) into relation from libsql_sync.tables t where t.name = d.table_name;
+  if relation is null or d.key is null then
+    return null;
+  end if;
+  select * into r from libsql_sync.read_rows(relation, d.table_name, array[d.key], true, 1, 'infinity');
+  if r.broken <> '[]' then
+    return jsonb_build_object('unreadable', r.broken #> '{0,reason}');
+  end if;
+  return (
+    select jsonb_object_agg(c.name, v.value)
+    from (select p.name, row_number() over () as n from libsql_sync.present_columns(relation, d.table_name) p) c
+    join jsonb_array_elements(r.rows[1]::jsonb) with ordinality v (value, n) on v.n = c.n);
+end
+$$;
+comment on function libsql_sync.row_of_letter(bigint) is
+  'The row of an open dead letter as it is now, {column: text, ...}, or {"unreadable": reason}, or null if there is none. It is read for whoever asks, and stored nowhere.';
 
 -- A letter without a key brings its whole table.
 create or replace function libsql_sync.redrive(ids bigint[] default null)
@@ -4206,7 +4405,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   attach constant text := 'select libsql_sync.attach();';
-  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where libsql_sync.is_ours(p.oid) and not p.prosecdef);
+  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where p.oid in (select libsql_sync.trigger_functions()) and not p.prosecdef);
   stale text;
 begin
   if invoker is not null then
@@ -4239,21 +4438,25 @@ declare
   well boolean := true;
 begin
   for r in
-    select g.tgname as name, g.tgrelid::regclass::text as relation, libsql_sync.is_ours(g.tgfoid) as is_ours
-    from pg_trigger g
-    join pg_proc p on p.oid = g.tgfoid
-    where not g.tgisinternal and (
-      not libsql_sync.is_ours(g.tgfoid) and p.prosrc ~ 'replicate_data_libsql'
-      or libsql_sync.is_ours(g.tgfoid) and not exists (
-        select from libsql_sync.tables t
-        cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
-        where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-          and g.tgname in (libsql_sync.trigger_name(t.name, ''), libsql_sync.trigger_name(t.name, '_update'),
-            libsql_sync.trigger_name(t.name, '_delete'), libsql_sync.trigger_name(t.name, '_truncate'))
-          -- A table that was renamed is reported as missing, by doctor_tables().
-          and (q.oid is null or g.tgrelid = q.oid
-            or g.tgrelid in (select p.relid from pg_partition_tree(q.oid) p))))
-    order by 2, 1
+    with wanted as materialized (
+      select w.relation, w.name::name as name from libsql_sync.wanted_triggers() w
+    ), away as materialized (
+      -- A table that was renamed is reported as missing, by doctor_tables().
+      select convert_to(t.name, 'UTF8') || '\x00'::bytea as args
+      from libsql_sync.tables t where to_regclass(format('public.%I', t.name)) is not distinct from null
+    )
+    select g.name, g.relation, g.is_ours
+    from (
+      select g.tgname as name, g.tgrelid, g.tgrelid::regclass::text as relation, g.tgargs, p.prosrc,
+        g.tgfoid in (select libsql_sync.trigger_functions()) as is_ours
+      from pg_trigger g join pg_proc p on p.oid = g.tgfoid
+      where not g.tgisinternal
+    ) g
+    where case when g.is_ours
+      then (g.tgrelid, g.name) not in (select w.relation, w.name from wanted w)
+        and g.tgargs not in (select a.args from away a)
+      else g.prosrc ~ 'replicate_data_libsql' end
+    order by g.relation, g.name
   loop
     well := false;
     return query values ('leftover', 'warning',

@@ -27,6 +27,22 @@ comment on column libsql_sync.tables.name is 'The table''s name in schema public
 comment on column libsql_sync.tables.key is 'The columns of its key, in the order of schema.json.';
 comment on column libsql_sync.tables.columns is 'Its listed columns, [{"name", "type"}, ...], in the order of schema.json.';
 
+create table if not exists libsql_sync.captures (
+  name text primary key,
+  digest text not null
+);
+comment on table libsql_sync.captures is 'What the trigger functions of each table were made of when attach() made them.';
+comment on column libsql_sync.captures.name is 'The table.';
+comment on column libsql_sync.captures.digest is 'A digest of these functions and of what they are made of.';
+
+create table if not exists libsql_sync.shapes (
+  name text primary key,
+  shape text not null
+);
+comment on table libsql_sync.shapes is 'What the catalog showed of each listed table when the last claim looked.';
+comment on column libsql_sync.shapes.name is 'The table.';
+comment on column libsql_sync.shapes.shape is 'A digest of its columns and their types, and of its partitions.';
+
 create table if not exists libsql_sync.epochs (
   generation bigint generated always as identity primary key,
   epoch text not null unique,

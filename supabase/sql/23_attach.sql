@@ -123,10 +123,34 @@ begin
         then 'Queues a TRUNCATE of any listed table. Written by libsql_sync.attach().'
         else 'Queues the keys of the rows of one listed table that a statement has changed. Written by libsql_sync.attach().' end);
   end loop;
+  insert into libsql_sync.captures as c (name, digest)
+  select d.table_name, d.digest from libsql_sync.capture_digests() d
+  on conflict (name) do update set digest = excluded.digest where c.digest <> excluded.digest;
 end
 $$;
 comment on function libsql_sync.make_trigger_functions() is
   'Makes the trigger functions that are missing, and anew those that would send something else today: then their table is locked first, and walked later.';
+
+create or replace function libsql_sync.missing_triggers()
+returns table (table_name text, relation oid, name text, fires text, referencing text, function text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with functions as materialized (
+    select f.function, to_regprocedure(f.function || '()') as oid
+    from (select distinct w.function from libsql_sync.wanted_triggers() w) f
+  )
+  select w.table_name, w.relation, w.name, w.fires, w.referencing, w.function
+  from libsql_sync.wanted_triggers() w
+  join functions f on f.function = w.function
+  left join pg_trigger g
+    on g.tgrelid = w.relation and g.tgname = w.name::name and g.tgfoid = f.oid
+   and g.tgtype = w.type and g.tgenabled in ('O', 'A')
+   and g.tgargs = convert_to(w.table_name, 'UTF8') || '\x00'::bytea
+  where g.oid is null
+$$;
+comment on function libsql_sync.missing_triggers() is
+  'The triggers of wanted_triggers() that are missing, disabled or different.';
 
 -- The third step of attach().
 create or replace function libsql_sync.make_triggers()
@@ -138,29 +162,22 @@ declare
   wanted record;
   made integer := 0;
 begin
-  for wanted in select w.* from libsql_sync.wanted_triggers() w
-  loop
-    if not exists (
-      select from pg_trigger g
-      where g.tgrelid = wanted.relation and g.tgname = wanted.name
-        and g.tgfoid = to_regprocedure(wanted.function || '()')
-        and g.tgtype = wanted.type and g.tgenabled in ('O', 'A')
-        and g.tgargs = convert_to(wanted.table_name, 'UTF8') || '\x00'::bytea
-    ) then
-      begin
-        execute format(
-          'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
-          wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
-        execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
-      exception when lock_not_available then
-        perform libsql_sync.locked_elsewhere(wanted.relation);
-      end;
-      made := made + 1;
-      -- Until now its writes bypassed the queue. So also before the replica was ever
-      -- seen: the queue may hold rows that are gone.
-      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
-    end if;
+  for wanted in select * from libsql_sync.missing_triggers() loop
+    begin
+      execute format(
+        'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
+        wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
+      execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
+    exception when lock_not_available then
+      perform libsql_sync.locked_elsewhere(wanted.relation);
+    end;
+    made := made + 1;
   end loop;
+  -- Until now their writes bypassed the queue. So also before the replica was ever seen:
+  -- the queue may hold rows that are gone.
+  if made > 0 then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
   return made;
 end
 $$;
@@ -177,15 +194,21 @@ declare
   stale record;
 begin
   for stale in
+    with listed as materialized (
+      select convert_to(t.name, 'UTF8') || '\x00'::bytea as args, r.oid as relation
+      from libsql_sync.tables t
+      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
+    ), attached as materialized (
+      select l.args, l.relation from listed l
+      union
+      select l.args, p.relid from listed l cross join lateral pg_partition_tree(l.relation) p
+    )
     select g.tgrelid::regclass as relation, g.tgname as name
     from pg_trigger g
-    where libsql_sync.is_ours(g.tgfoid) and not exists (
-      select from libsql_sync.tables t
-      cross join lateral to_regclass(format('public.%I', t.name)) r (oid)
-      where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-        -- A table that was renamed is followed until another one has the name.
-        and (r.oid is null or coalesce(pg_partition_root(g.tgrelid), g.tgrelid) = r.oid)
-    )
+    where g.tgfoid in (select libsql_sync.trigger_functions())
+      and (g.tgargs, g.tgrelid) not in (select a.args, a.relation from attached a where a.relation is distinct from null)
+      -- A table that was renamed is followed until another one has the name.
+      and g.tgargs not in (select l.args from listed l where l.relation is not distinct from null)
   loop
     execute format('drop trigger %I on %s', stale.name, stale.relation);
     -- A partition that was detached took its rows along.
@@ -194,7 +217,7 @@ begin
   -- Functions of tables that are not listed any more: none of them has a trigger now.
   for stale in
     select p.oid::regprocedure as name from pg_proc p
-    where p.pronamespace = 'libsql_sync'::regnamespace and libsql_sync.is_ours(p.oid)
+    where p.pronamespace = 'libsql_sync'::regnamespace and p.oid in (select libsql_sync.trigger_functions())
       and p.proname not in (
         select libsql_sync.trigger_name(t.name, o.suffix) from libsql_sync.tables t cross join libsql_sync.captured() o)
   loop

@@ -164,8 +164,9 @@ as $$
       and coalesce(m.message ->> 'table' <> all (busy), true)
     order by m.msg_id limit keys_max
   ), told as (
-    -- A function that is called for each message takes longer than all else.
-    select q.msg_id, q.message ->> 'table' as table_name,
+    -- A function that is called for each message takes longer than all else; with
+    -- "offset 0", each of these is computed once.
+    select q.msg_id, (q.message ->> 'table') collate "C" as table_name,
       case when q.message ? 'keys' then 'keys' else libsql_sync.message_kind(q.message) end as kind,
       case when q.message -> 'v' = '2' then q.message -> 'keys' else libsql_sync.message_keys(q.message) end as keys,
       case when q.msg_id = ahead.cut_id then ahead.cut_count else 0 end as taken
@@ -174,6 +175,7 @@ as $$
       from sized s window w as (order by s.msg_id rows unbounded preceding)
     ) q
     where q.before < keys_max
+    offset 0
   ), chosen as materialized (
     select c.*, l.name is not null as is_listed, cardinality(l.key) as key_length,
       -- One message at least; of that one the first keys, if it has more.
@@ -185,11 +187,11 @@ as $$
         select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
       window w as (order by t.msg_id rows unbounded preceding)
     ) c
-    left join libsql_sync.tables l on l.name = c.table_name
+    left join libsql_sync.tables l on l.name collate "C" = c.table_name
     where c.upto <= keys_max or c.upto = c.n
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
-      and not k.key @? '$[*] ? (@.type() != "string")' as usable
+      and not k.key @? 'strict $[*] ? (@.type() != "string")' as usable
     from (
       select c.table_name, c.key_length, k.key, min(c.number * 1000000 + k.n) as place
       from chosen c
@@ -249,8 +251,7 @@ set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off set enable_seqscan = off set jit = off
 as $$
 declare
-  -- A cold cache makes 50,000 rows slow.
-  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
+  until timestamptz;
   t record;
   r record;
   relation oid;
@@ -265,11 +266,14 @@ begin
   truncated := '{}';
   opens := false;
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
-    first := least(first, t.ids[1]);
+    -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
+    until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
     if t.unusable then
-      unusable := unusable || jsonb_build_object('table', case when length(t.table_name) < 64 then t.table_name end,
-        'reason', case when t.is_listed then 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
-          else 'a message of a table that schema.json does not list' end);
+      unusable := unusable || jsonb_build_object(
+        'table', case when t.is_listed then t.table_name end,
+        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
+          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
+          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
     end if;
     opens := opens or t.walk;
     unread := null;
@@ -331,6 +335,9 @@ begin
       from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
       group by u.id - u.n
     ) i), '{}');
+  -- What is busy counts as well.
+  first := (
+    select m.msg_id from pgmq.q_replicate_data_libsql m where m.msg_id >= lowest order by m.msg_id limit 1);
   -- None is left: those that it covers are all there are.
   drained := messages = (
     select count(*) from (
@@ -342,4 +349,4 @@ $$;
 comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
 $$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
 "pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
-"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id it met.$$;
+"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id in the queue.$$;

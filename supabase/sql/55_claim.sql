@@ -108,18 +108,19 @@ begin
   into h
   from libsql_sync.read_changes(f.lowest, ahead, busy,
     (request ->> 'rows_max')::integer, (request ->> 'bytes_max')::bigint) d;
-  if libsql_sync.note_unqueued(c) or h.opens then
+  -- These look later than the version's snapshot, and so at all that it saw.
+  h.opens := libsql_sync.note_unqueued(c) or libsql_sync.note_shapes() or h.opens;
+  if h.opens then
     if ahead.batch is not null then
       return array[answer];
     end if;
     -- A page that was read beside it is not handed out: the walk begins anew.
     h.page := null;
-    update libsql_sync.chain set walk_wanted = walk_wanted + case when h.opens then 1 else 0 end
-    where id = 1 returning * into c;
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1 returning * into c;
   end if;
   if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-      else greatest(f.lowest, least(f.settled, h.first, lower(ahead.msg_ids), ahead.cut_id)) end);
+      else greatest(f.lowest, least(f.settled, h.first)) end);
   end if;
   if h.messages = 0 and h.cut_id is null and h.page is null and c.walk_wanted = c.walk_opened then
     if ahead.batch is not null then

@@ -80,6 +80,37 @@ $$;
 comment on function libsql_sync.dead_letters() is
   'The open dead letters: the rows that the replica lacks, or has as they were before, and why.';
 
+create or replace function libsql_sync.row_of_letter(letter bigint)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off
+as $$
+declare
+  d record;
+  relation oid;
+  r record;
+begin
+  select l.table_name, l.key into d from libsql_sync.dead_letters() l where l.id = letter;
+  select to_regclass(format('public.%I', t.name)) into relation from libsql_sync.tables t where t.name = d.table_name;
+  if relation is null or d.key is null then
+    return null;
+  end if;
+  select * into r from libsql_sync.read_rows(relation, d.table_name, array[d.key], true, 1, 'infinity');
+  if r.broken <> '[]' then
+    return jsonb_build_object('unreadable', r.broken #> '{0,reason}');
+  end if;
+  return (
+    select jsonb_object_agg(c.name, v.value)
+    from (select p.name, row_number() over () as n from libsql_sync.present_columns(relation, d.table_name) p) c
+    join jsonb_array_elements(r.rows[1]::jsonb) with ordinality v (value, n) on v.n = c.n);
+end
+$$;
+comment on function libsql_sync.row_of_letter(bigint) is
+  'The row of an open dead letter as it is now, {column: text, ...}, or {"unreadable": reason}, or null if there is none. It is read for whoever asks, and stored nowhere.';
+
 -- A letter without a key brings its whole table.
 create or replace function libsql_sync.redrive(ids bigint[] default null)
 returns integer

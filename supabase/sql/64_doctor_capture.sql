@@ -136,7 +136,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   attach constant text := 'select libsql_sync.attach();';
-  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where libsql_sync.is_ours(p.oid) and not p.prosecdef);
+  invoker constant text := (select min(p.oid::regprocedure::text) from pg_proc p where p.oid in (select libsql_sync.trigger_functions()) and not p.prosecdef);
   stale text;
 begin
   if invoker is not null then
@@ -169,21 +169,25 @@ declare
   well boolean := true;
 begin
   for r in
-    select g.tgname as name, g.tgrelid::regclass::text as relation, libsql_sync.is_ours(g.tgfoid) as is_ours
-    from pg_trigger g
-    join pg_proc p on p.oid = g.tgfoid
-    where not g.tgisinternal and (
-      not libsql_sync.is_ours(g.tgfoid) and p.prosrc ~ 'replicate_data_libsql'
-      or libsql_sync.is_ours(g.tgfoid) and not exists (
-        select from libsql_sync.tables t
-        cross join lateral to_regclass(format('public.%I', t.name)) q (oid)
-        where g.tgargs = convert_to(t.name, 'UTF8') || '\x00'::bytea
-          and g.tgname in (libsql_sync.trigger_name(t.name, ''), libsql_sync.trigger_name(t.name, '_update'),
-            libsql_sync.trigger_name(t.name, '_delete'), libsql_sync.trigger_name(t.name, '_truncate'))
-          -- A table that was renamed is reported as missing, by doctor_tables().
-          and (q.oid is null or g.tgrelid = q.oid
-            or g.tgrelid in (select p.relid from pg_partition_tree(q.oid) p))))
-    order by 2, 1
+    with wanted as materialized (
+      select w.relation, w.name::name as name from libsql_sync.wanted_triggers() w
+    ), away as materialized (
+      -- A table that was renamed is reported as missing, by doctor_tables().
+      select convert_to(t.name, 'UTF8') || '\x00'::bytea as args
+      from libsql_sync.tables t where to_regclass(format('public.%I', t.name)) is not distinct from null
+    )
+    select g.name, g.relation, g.is_ours
+    from (
+      select g.tgname as name, g.tgrelid, g.tgrelid::regclass::text as relation, g.tgargs, p.prosrc,
+        g.tgfoid in (select libsql_sync.trigger_functions()) as is_ours
+      from pg_trigger g join pg_proc p on p.oid = g.tgfoid
+      where not g.tgisinternal
+    ) g
+    where case when g.is_ours
+      then (g.tgrelid, g.name) not in (select w.relation, w.name from wanted w)
+        and g.tgargs not in (select a.args from away a)
+      else g.prosrc ~ 'replicate_data_libsql' end
+    order by g.relation, g.name
   loop
     well := false;
     return query values ('leftover', 'warning',

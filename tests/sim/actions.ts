@@ -12,7 +12,7 @@ import { oneOf, type Random, randomOf, weighted } from "./random.ts";
 import type { SourceModel } from "./source_model.ts";
 import { redrive, requestWalk } from "./source_walks.ts";
 import { KEYS, makeStatement } from "./statements.ts";
-import type { Message } from "./tables.ts";
+import { type Message, USER_TABLES, type UserStatement } from "./tables.ts";
 import { shown, tell, titleOf } from "./tell.ts";
 import type { Flow, Worker, World } from "./world.ts";
 
@@ -49,6 +49,10 @@ const KINDS = {
   sync: (world) => {
     if (world.running().length >= 3) return null;
     return started(world.start({ kind: "sync" }), world);
+  },
+  mend: (world) => {
+    if (world.running().length >= 3) return null;
+    return started(world.start({ kind: "mend" }), world);
   },
   nuke: (world, random) => {
     if (world.running().length >= 3) return null;
@@ -121,7 +125,40 @@ const KINDS = {
     if (!mayRun(world, call)) return wait(world, call);
     world.limbo.splice(at, 1);
     world.count(`land ${call.target}`);
-    return `late: ${titleOf(call)} ${tell(call, outcomeOf(call))}`;
+    const before = call.source?.look() ?? null;
+    const told = `late: ${titleOf(call)} ${tell(call, outcomeOf(call))}`;
+    const holds = call.source !== null && world.holder === null &&
+      random(4) === 0;
+    if (!holds) return told;
+    world.beforeHolder = before;
+    world.holder = call;
+    return `${told}, and holds the lock`;
+  },
+  /** Somebody locks the chain's row, by hand. */
+  grip: (world) => {
+    if (world.holder !== null) return null;
+    const { source } = world;
+    world.beforeHolder = null;
+    world.holder = {
+      target: "source",
+      by: 0,
+      source,
+      name: "lock",
+      run: () => null,
+      answer: () => {},
+      fail: () => {},
+      held: null,
+      early: null,
+    };
+    return "the chain's row is locked";
+  },
+  /** What nobody waits for lets go of the chain's row. */
+  ungrip: (world) => {
+    const { holder } = world;
+    const isAwaited = world.running().some(({ calls }) => calls.has(holder!));
+    if (holder === null || isAwaited) return null;
+    world.holder = null;
+    return "the chain's row is free";
   },
   kill: (world, random) => {
     const call = struck(world, random);
@@ -139,6 +176,31 @@ const KINDS = {
       : null;
     if (!user.run(statement, name)) return null;
     return `user${name === null ? "" : ` ${name}`}: ${shown(statement)}`;
+  },
+  /** A row that the replica may refuse. */
+  bad: (world, random) => {
+    const { user } = world.source;
+    const id = String(1 + random(3));
+    const row = { id, name: `bad v${++world.stamps}`, size: null, extra: null };
+    const statement: UserStatement = user.rows.item!.has(`["${id}"]`)
+      ? { kind: "update", table: "item", keys: [`["${id}"]`], set: row }
+      : { kind: "insert", table: "item", rows: [row] };
+    return user.run(statement) ? `user: ${shown(statement)}` : null;
+  },
+  /** A transaction that truncated a table stays open. */
+  lock: (world, random) => {
+    const { user } = sourceAt(world, random);
+    const name = 3;
+    const statement: UserStatement = {
+      kind: "truncate",
+      table: oneOf(random, Object.keys(USER_TABLES)),
+    };
+    if (!user.begin(name)) return null;
+    if (!user.run(statement, name)) {
+      user.end(name, "rollback");
+      return null;
+    }
+    return `user ${name}: begin, ${shown(statement)}`;
   },
   begin: (world, random) => {
     const { user } = sourceAt(world, random);
@@ -159,14 +221,12 @@ const KINDS = {
     const ms = oneOf(random, [1, 1, 1, -1]) *
       oneOf(random, [20_000, 30_000, 3_600_000, 7_200_000]);
     world.skewMs += ms;
-    world.invariants.passed(ms);
     return `the source's clock is off by ${world.skewMs / 1000} s`;
   },
   /** Everybody's clock. */
   later: (world, random) => {
     const ms = oneOf(random, [1_000, 30_000, 30_000, 4_000_000]);
     world.now += ms;
-    world.invariants.passed(ms);
     return `${ms / 1000} s later`;
   },
   /** A failover that lost the replica's latest commits. */
@@ -266,20 +326,30 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
     user.run(statement);
     user.detached.delete(table);
     world.invariants.isTold = false;
-    if (said === ", attached again") source.state.chain.reopen = true;
+    if (said === ", attached again") source.state.chain.walkWanted += 1;
     if (said === ", capture failed") {
-      user.queue.set(user.nextMsgId++, { v: 1, table, failed: "XX000" });
+      user.queue.set(user.nextMsgId++, { v: 2, table, walk: "XX000" });
     }
     if (said !== "") world.invariants.told();
     return `past the queue: ${shown(statement)}${said}`;
+  },
+  /** Somebody empties the archive. */
+  purge: (world) => {
+    const { archive } = world.source.state;
+    if (archive.size === 0) return null;
+    archive.clear();
+    world.invariants.purged();
+    return "the archive is emptied";
   },
   cap: (world) => world.source.capQueue() ? "the queue is over its cap" : null,
   send: (world, random) => {
     const { user } = world.source;
     const message = oneOf<Message>(random, [
-      { v: 1, table: "nowhere", truncate: true },
+      { v: 2, table: "nowhere", truncate: true },
       [1, 2],
       { v: 2, table: "item" },
+      { v: 1, table: "item", columns: ["id", "name"], rows: [["1", "old"]] },
+      { type: "DELETE", table: "part", old_record: { item: 1, code: "a" } },
     ]);
     user.queue.set(user.nextMsgId++, message);
     return `somebody sends ${JSON.stringify(message)}`;
@@ -308,7 +378,6 @@ WHEN NEW.name LIKE 'bad%' BEGIN SELECT RAISE(ABORT, 'no'); END`
         return `scrub ${chain.scrubRows}`;
       case 5:
         chain.replayWindowMs = oneOf(random, [0, 3_600_000]);
-        world.invariants.mayTrim = true;
         return `the replay window is ${chain.replayWindowMs / 1000} s`;
       default:
         chain.refill = !chain.refill;
@@ -371,7 +440,7 @@ export function mayRun(world: World, call: Call): boolean {
 /** A call waits for the chain's row. */
 function wait(world: World, call: Call): string | null {
   if (call.early !== null) return null;
-  call.early = world.beforeHolder;
+  call.early = world.beforeHolder ?? call.source!.look();
   world.count("wait");
   return `${titleOf(call)} waits for the lock`;
 }

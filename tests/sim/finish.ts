@@ -1,6 +1,7 @@
 /**
  * The end of a simulation: faults stop, one worker syncs until there is
- * nothing to do, and the replica must be equal.
+ * nothing to do, and the replica must be equal. Dead letters are tried again:
+ * what stays is refused.
  *
  * @module
  */
@@ -11,6 +12,7 @@ import type { WalkResult } from "../../lib/sync/walk.ts";
 import { finish, kill } from "./actions.ts";
 import { Violation } from "./invariants.ts";
 import { outcomeOf, settle } from "./network.ts";
+import { redrive } from "./source_walks.ts";
 import { tell as tellOf, titleOf } from "./tell.ts";
 import { type Flow, LARGE, type World } from "./world.ts";
 
@@ -36,6 +38,7 @@ export async function finishWorld(
   for (const { user } of world.sources()) {
     for (const name of [...user.open.keys()]) user.end(name, "commit");
   }
+  world.holder = null;
   if (seed % 2 === 0) {
     for (const call of world.limbo.splice(0)) {
       tell(`late: ${titleOf(call)} ${tellOf(call, outcomeOf(call))}`);
@@ -45,7 +48,6 @@ export async function finishWorld(
   world.limbo.length = 0;
   world.clone = null;
   world.now += DAY_MS;
-  invariants.mayTrim = true;
   Object.assign(source.state.chain, { paused: false });
   // Small pages were tried enough.
   world.setup = { ...world.setup, ...LARGE };
@@ -57,6 +59,13 @@ export async function finishWorld(
   }
   compare(world);
   if (seed % 4 === 0) await verify(world, tell);
+  redrive(source);
+  await rest(world, tell);
+  compare(world);
+  const [healthy] = invariants.healthyLetters(source);
+  if (healthy !== undefined) {
+    throw new Violation("a dead letter of a row that nothing refuses", healthy);
+  }
 }
 
 /** Syncs until nothing is left to do. */

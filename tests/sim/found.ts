@@ -9,7 +9,7 @@ import { convert } from "../../lib/plan/convert.ts";
 import { type Schema, typeOf } from "../../lib/schema.ts";
 import { HASHES, SCHEMAS } from "../contract/source.ts";
 import type { MemoryDatabase } from "./libsql.ts";
-import type { Rows } from "./tables.ts";
+import type { Row as UserRow, Rows } from "./tables.ts";
 
 /** What the replica's tables hold, by table and key. */
 export type Found = Map<string, Map<string, (string | number | null)[]>>;
@@ -58,20 +58,45 @@ export function schemaOf({ schema_hash }: Row): Schema {
   return SCHEMAS[HASHES.indexOf(schema_hash)] ?? { tables: [] };
 }
 
+/** The columns that readers see: of a table that is rebuilt those that it had
+ * before as well. */
+export function columnsOf(table: string, row: Row): string[] {
+  const rebuilding: string[] = JSON.parse(row.rebuilding);
+  return schemaOf(row).tables.find(({ name }) => name === table)!.columns
+    .map(({ name }) => name)
+    .filter((name) => !rebuilding.includes(table) || COMMON.includes(name));
+}
+
+/** Whether the replica stores a cell of the source so. */
+export function isStored(
+  cell: string | null,
+  there: string | number | null,
+  { table, column, schema }: { table: string; column: string; schema: Schema },
+): boolean {
+  const listed = schema.tables.find(({ name }) => name === table)!;
+  return stored(cell, typeOf(listed, column)) === shown(there);
+}
+
+/** Whether a row's cells fit their types. */
+export function isStorable(
+  row: UserRow,
+  name: string,
+  schema: Schema,
+): boolean {
+  const table = schema.tables.find((listed) => listed.name === name)!;
+  return table.columns.every((column) =>
+    !stored(row[column.name] ?? null, column.type).startsWith("unfit")
+  );
+}
+
 /** What the replica's tables hold. */
 export function readTables(replica: MemoryDatabase, row: Row): Found {
   const found: Found = new Map();
-  const rebuilding: string[] = JSON.parse(row.rebuilding);
-  for (const { name, key, columns: all } of schemaOf(row).tables) {
-    // Readers see the table as it was: some of its columns.
-    const columns = rebuilding.includes(name)
-      ? all.filter((column) => COMMON.includes(column.name))
-      : all;
-    const at = key.map((part) =>
-      columns.findIndex((column) => column.name === part)
-    );
+  for (const { name, key } of schemaOf(row).tables) {
+    const columns = columnsOf(name, row);
+    const at = key.map((part) => columns.indexOf(part));
     const rows = new Map<string, (string | number | null)[]>();
-    const text = `SELECT ${columns.map((one) => one.name).join()} FROM ${name}`;
+    const text = `SELECT ${columns.join()} FROM ${name}`;
     for (const cells of replica.read(text)) {
       const id = JSON.stringify(at.map((index) => String(cells[index])));
       rows.set(id, cells as (string | number | null)[]);
@@ -118,7 +143,8 @@ export function nameOf(table: string, key: string): string {
 /** The number of the write that made a row; null where none of ours did. */
 export function stampOf(cells: readonly unknown[]): number | null {
   for (const cell of cells) {
-    const stamp = typeof cell === "string" && /^(?:bad )?v(\d+)$/.exec(cell);
+    const stamp = typeof cell === "string" &&
+      /^(?:bad |torn )?v(\d+)$/.exec(cell);
     if (stamp) return Number(stamp[1]);
   }
   return null;

@@ -69,62 +69,230 @@ export const MUTANTS: readonly Mutant[] = [
     },
   },
   {
-    name: "a dead letter closed by what changed of its row",
-    mutation: { source: { healByUpdate: true } },
-    profile: { write: 30 },
-  },
-  {
-    name: "what changed of a row that is set aside",
-    mutation: { source: { updateAside: true } },
-    profile: { write: 30 },
-    isRare: true,
-  },
-  {
     name: "rows counted although some are set aside",
     mutation: { source: { countAside: true } },
     profile: { drift: 6, operate: 6 },
   },
-  { name: "ack before apply", mutation: { source: { ackBeforeApply: true } } },
   {
-    name: "ack by position alone",
-    mutation: { source: { ackByPosition: true } },
-    profile: { stall: 12, land: 6 },
-  },
-  {
-    name: "ack of another attempt's content",
-    mutation: { source: { ackOtherContent: true } },
-    profile: { stall: 12, land: 6 },
-  },
-  {
-    name: "page on a batch that is not drained",
-    mutation: { source: { pageUndrained: true } },
+    name: "rows counted although changes are on their way",
+    mutation: { source: { countedEarly: true } },
     phases: [
-      [16, { write: 1 }],
-      [2, { start: 1, sync: 1 }],
-      [40, { step: 12, write: 1 }],
+      [4, { drift: 1 }],
+      [1, { mend: 1 }],
+      [60, { step: 4, write: 1 }],
     ],
-    setup: { batchMax: 1, pageMax: 100, scrubRows: 1000, isFilled: true },
+    setup: { isFilled: true, pageMax: 100 },
   },
-  { name: "page on a re-issue", mutation: { source: { pageAgain: true } } },
   {
-    name: "walk progress stored at ack",
-    mutation: { source: { progressAtAck: true } },
+    name: "settled before it is applied",
+    mutation: { source: { ackBeforeApply: true } },
+  },
+  {
+    name: "settled by position alone",
+    mutation: { source: { settleByPosition: true } },
+    profile: { stall: 12, land: 6 },
+  },
+  {
+    name: "a sibling's messages settled",
+    mutation: { source: { settleSibling: true } },
+    phases: [
+      [2, { write: 1 }],
+      [1, { sync: 1 }],
+      [60, { step: 6, stall: 2, write: 2, land: 2 }],
+    ],
+    setup: { faultsAt: "apply" },
+  },
+  {
+    name: "walk progress stored at the source",
+    mutation: { source: { progressAtSource: true } },
     profile: { rewind: 8 },
   },
   {
-    name: "snapshot taken before the lock",
+    name: "everything read before the lock of the chain",
     mutation: { source: { snapshotBeforeLock: true } },
-    profile: { hold: 8, twice: 12, land: 8 },
+    phases: [
+      [4, { write: 1 }],
+      [1, { sync: 1 }],
+      [80, { step: 6, stall: 2, land: 2, ungrip: 1, write: 2 }],
+    ],
+    setup: { faultsAt: "claim", isFilled: true },
   },
   {
-    name: "source read before the probe",
-    mutation: { source: { sourceBeforeProbe: true } },
+    name: "rows read in an earlier snapshot than the queue",
+    mutation: { source: { rowsEarlier: true } },
+    profile: { grip: 12, ungrip: 12, write: 40 },
   },
   {
-    name: "drained recomputed on re-issue",
-    mutation: { source: { drainedAgain: true } },
+    name: "rows read in a later snapshot than the queue",
+    mutation: { source: { queueEarlier: true } },
+    profile: { grip: 12, ungrip: 12, write: 40 },
+  },
+  {
+    name: "rows read without the lock of their table",
+    mutation: { source: { unlocked: true } },
+    profile: { lock: 8, write: 40 },
+  },
+  {
+    name: "drained although a message of a locked table is left",
+    mutation: { source: { leftDrained: true } },
+    profile: { lock: 8, write: 40 },
+  },
+  {
+    name: "drained ahead although a message was left before it",
+    mutation: { source: { aheadDrained: true } },
+    profile: { lock: 8, write: 40 },
+    setup: { batchMax: 2 },
+  },
+  {
+    name: "put back under new numbers",
+    mutation: { source: { newNumbers: true } },
     profile: { rewind: 8 },
+  },
+  {
+    name: "put back although messages are gone",
+    mutation: { source: { archiveUnchecked: true } },
+    profile: { purge: 8, rewind: 8 },
+  },
+  {
+    name: "the floor stays where it is when messages are put back",
+    mutation: { source: { floorKept: true } },
+    profile: { rewind: 8, write: 30 },
+  },
+  {
+    name: "the floor rises past messages of a locked table",
+    mutation: { source: { floorSkips: true } },
+    profile: { lock: 8, write: 40 },
+  },
+  {
+    name: "a row's absence is not sent",
+    mutation: { source: { absenceUnsent: true } },
+  },
+  {
+    name: "a row that cannot be read is left out without a word",
+    mutation: { source: { brokenUnsent: true } },
+  },
+  {
+    name: "a row set aside late",
+    mutation: { source: { parkLate: true } },
+    phases: [
+      [1, { strict: 1 }],
+      [4, { bad: 1 }],
+      [1, { sync: 1 }],
+      [80, { step: 4, stall: 3, land: 1, later: 1 }],
+    ],
+    setup: { faultsAt: "park" },
+  },
+  {
+    name: "a truncate that always empties the table",
+    mutation: { source: { truncateWipes: true } },
+    profile: { begin: 8, lock: 8, end: 12, write: 60 },
+  },
+  {
+    name: "a truncate of a table with rows that opens no walk",
+    mutation: { source: { truncateUntold: true } },
+    profile: { begin: 6, write: 30 },
+  },
+  {
+    name: "a dead letter that stays closed when its version is put back",
+    mutation: { source: { letterLost: true } },
+    phases: [
+      [1, { strict: 1 }],
+      [3, { bad: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [40, { step: 1 }],
+      [8, { write: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [40, { step: 1 }],
+      [1, { rewind: 1 }],
+    ],
+    setup: { isFilled: true, scrubRows: 0, rewindMax: 2 },
+  },
+  {
+    name: "a dead letter that stays filed when its version is put back",
+    mutation: { source: { letterKept: true } },
+    profile: { rewind: 8, write: 30 },
+  },
+  {
+    name: "a walk that closed dead letters is not repeated when it is lost",
+    mutation: { source: { closingForgotten: true } },
+    phases: [
+      [1, { strict: 1 }],
+      [3, { bad: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [40, { step: 1 }],
+      [1, { lenient: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [40, { step: 1 }],
+      [1, { rewind: 1 }],
+      // The walk cannot go on at once.
+      [1, { lock: 1 }],
+      [3, { write: 1 }],
+      [1, { sync: 1 }],
+      [20, { step: 1 }],
+    ],
+    setup: { isFilled: true, scrubRows: 0, rewindMax: 2 },
+  },
+  {
+    name: "a version trimmed that the replica can reach",
+    mutation: { source: { trimReachable: true } },
+    profile: { later: 6 },
+  },
+  {
+    name: "a version handed out ahead settled without the one before",
+    mutation: { source: { aheadAlone: true } },
+    profile: { write: 30 },
     setup: { batchMax: 1 },
+  },
+  {
+    name: "a version handed out ahead covers what the one before covers",
+    mutation: { source: { aheadCovers: true } },
+    profile: { write: 30 },
+    setup: { batchMax: 1 },
+  },
+  {
+    name: "a walk is not opened again when that is put back",
+    mutation: { source: { opensForgotten: true } },
+    phases: [
+      [3, { detach: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [2, { rewind: 1 }],
+    ],
+    setup: { isFilled: true },
+  },
+  {
+    name: "a walk counts as opened when that is handed out",
+    mutation: { source: { openedEarly: true } },
+    profile: { detach: 4, drop: 6, kill: 6 },
+  },
+  {
+    name: "a walk message that opens no walk",
+    mutation: { source: { walkDropped: true } },
+    profile: { detach: 4 },
+  },
+  {
+    name: "a page in place of a walk that opens",
+    mutation: { source: { pageOnOpening: true } },
+    profile: { detach: 4 },
+  },
+  {
+    name: "the rest of a cut message is dropped",
+    mutation: { source: { remainderDropped: true } },
+    setup: { batchMax: 1 },
+  },
+  {
+    name: "the keys that were cut are not put back",
+    mutation: { source: { cutKeysLost: true } },
+    profile: { rewind: 8, write: 30 },
+    setup: { batchMax: 1 },
+  },
+  {
+    name: "the old key of a moved row is not sent",
+    mutation: { capture: { newKeys: true } },
   },
   {
     name: "parked set kept in the worker",
@@ -166,21 +334,6 @@ export const MUTANTS: readonly Mutant[] = [
     profile: { nuke: 8, stall: 10, twice: 6, land: 6 },
   },
   {
-    name: "replay of a trimmed window",
-    mutation: { source: { replayTrimmed: true } },
-    phases: [
-      [6, { write: 1 }],
-      [1, { sync: 1 }],
-      [20, { step: 1 }],
-      [6, { later: 1 }],
-      [4, { write: 1 }],
-      [2, { sync: 1 }],
-      [30, { step: 1 }],
-      [2, { rewind: 1 }],
-    ],
-    setup: { batchMax: 1, isFilled: true },
-  },
-  {
     name: "old schema applying after an alter",
     mutation: {
       statements: rewriting([
@@ -202,45 +355,17 @@ export const MUTANTS: readonly Mutant[] = [
     setup: { isFilled: false, refill: false, faultsAt: "apply" },
   },
   {
-    name: "what reopens is forgotten by a nuke",
-    mutation: { source: { reopenForgotten: true } },
-    phases: [
-      [4, { write: 1 }],
-      [2, { detach: 1 }],
-      [1, { sync: 1 }],
-      [12, { reach: 1 }],
-      [2, { nuke: 1 }],
-      [20, { step: 1 }],
-    ],
-    setup: { faultsAt: "apply" },
-  },
-  {
-    name: "a failed capture that opens no walk",
-    mutation: { source: { uncapturedForgotten: true } },
-    profile: { detach: 4 },
-  },
-  {
-    name: "batch claimed ahead acked without the one before",
-    mutation: { source: { aheadAlone: true } },
-    profile: { write: 30 },
-    setup: { batchMax: 1 },
-  },
-  {
     name: "cursor by max msg_id",
     mutation: { source: { cursor: true } },
     profile: { begin: 6, end: 6 },
   },
   {
-    name: "capture of the transition image",
-    mutation: { transitionImage: true },
-  },
-  {
-    name: "fold that forgets a truncate",
+    name: "a truncate that the worker forgets",
     mutation: {
       parts: (parts) => ({
         ...parts,
-        plan: (batch) => {
-          const { steps, refusals } = parts.plan(batch);
+        plan: (tables, unusable) => {
+          const { steps, refusals } = parts.plan(tables, unusable);
           const kept = steps.filter(({ kind }) => kind !== "truncate");
           return { steps: kept, refusals };
         },

@@ -40,8 +40,9 @@ export class RowOrder {
     this.#known = new Map();
   }
 
-  /** The replica holds this now. */
-  follow(found: Found, letters: Excused): void {
+  /** The replica holds this now; rows that were set aside may be missing where a
+   * table was rebuilt. */
+  follow(found: Found, aside: Excused): void {
     for (const [table, rows] of found) {
       for (const [key, cells] of rows) {
         const stamp = stampOf(cells);
@@ -58,8 +59,7 @@ export class RowOrder {
       const at = name.indexOf(" ");
       const [table, key] = [name.slice(0, at), name.slice(at + 1)];
       if (found.get(table)?.has(key) ?? true) continue;
-      // Set aside, it may be missing.
-      if (letters.has(name)) {
+      if (aside.has(name)) {
         this.#known.delete(name);
         continue;
       }

@@ -12,14 +12,15 @@ import { makeSchedule, run, type Schedule } from "./simulate.ts";
 const SEEN = [
   ...["lose", "drop", "stall", "twice", "hold", "wait", "land source"],
   ...["land replica", "kill", "rewind", "restore", "clone", "skew", "later"],
-  ...["drift", "strict", "deploy", "detach", "cap", "send", "nuke", "split"],
+  ...["drift", "strict", "deploy", "detach", "cap", "send", "nuke", "purge"],
+  ...["put back", "claimed ahead", "stands"],
   ...["replica start", "replica step", "replica adopt", "replica alter"],
-  ...["claim batch new", "claim batch again", "claim batch replay"],
+  ...["claim batch", "claim idle", "claim none", "claim settled"],
   ...["claim stop replica_ahead", "claim stop replica_foreign"],
   ...["claim stop schema_outdated", "claim stop schema_unknown"],
   ...["park parked", "park gone", "reset begun", "reset moved"],
   ...["call try", "call keys", "call create index", "log index", "equal"],
-  "epoch: position n cannot be repeated: messages of it are gone",
+  "epoch: what position n held is not on record any more",
   "epoch: the replica at position n holds a batch that is not on record",
   "epoch: the replica of another source was taken over",
 ];

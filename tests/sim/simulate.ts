@@ -39,7 +39,8 @@ export function makeSchedule(
 ): Schedule {
   const random = randomOf(seed);
   const setup: Setup = {
-    batchMax: oneOf(random, [1, 2, 2, 100]),
+    batchMax: oneOf(random, [1, 2, 2, 3, 100]),
+    bytesMax: oneOf(random, [1, 60, 1_000_000, 1_000_000]),
     pageMax: oneOf(random, [1, 2, 100]),
     keysMax: oneOf(random, [1, 2, 100]),
     scrubRows: oneOf(random, [0, 1, 1000]),

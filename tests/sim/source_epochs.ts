@@ -25,16 +25,11 @@ export function beginEpoch(
     epoch: genesis,
     position: 0,
     batch: genesis,
+    handed: 0,
     lettersClosed: 0,
-    reopen: state.chain.reopen ||
-      !source.faults.reopenForgotten &&
-        state.batches.some(({ state, reopen }) =>
-          state === "pending" && reopen
-        ),
   });
-  state.batches = state.batches.filter((version) =>
-    version.state !== "pending"
-  );
+  // What was handed out and not settled can land nowhere any more.
+  state.batches = state.batches.filter(({ state }) => state === "settled");
   state.walks = [];
   options.events.epoch(reason, wipe);
   return genesis;

@@ -12,47 +12,64 @@ import type { Json } from "../../lib/chain/json.ts";
 import { type Schema, schemaText, type Table } from "../../lib/schema.ts";
 import { claim } from "./source_claim.ts";
 import { beginEpoch } from "./source_epochs.ts";
-import { fileLetters } from "./source_letters.ts";
-import {
-  type Fields,
-  isSame,
-  type SourceState,
-  type Version,
-} from "./source_state.ts";
+import type { Fields, SourceState, Version } from "./source_state.ts";
 import { requestWalk } from "./source_walks.ts";
 import { type Message, type Rows, UserTables } from "./tables.ts";
 
 /** Deliberate bugs, for the mutation check. */
 export interface SourceFaults {
+  absenceUnsent?: boolean;
   ackBeforeApply?: boolean;
-  ackByPosition?: boolean;
-  ackOtherContent?: boolean;
-  pageUndrained?: boolean;
-  pageAgain?: boolean;
-  progressAtAck?: boolean;
-  snapshotBeforeLock?: boolean;
-  sourceBeforeProbe?: boolean;
-  drainedAgain?: boolean;
-  replayTrimmed?: boolean;
-  cursor?: boolean;
-  reopenForgotten?: boolean;
-  uncapturedForgotten?: boolean;
   aheadAlone?: boolean;
-  healByUpdate?: boolean;
-  updateAside?: boolean;
+  aheadCovers?: boolean;
+  aheadDrained?: boolean;
+  archiveUnchecked?: boolean;
+  brokenUnsent?: boolean;
+  closingForgotten?: boolean;
   countAside?: boolean;
+  countedEarly?: boolean;
+  cursor?: boolean;
+  cutKeysLost?: boolean;
+  floorKept?: boolean;
+  floorSkips?: boolean;
+  leftDrained?: boolean;
+  letterKept?: boolean;
+  letterLost?: boolean;
+  newNumbers?: boolean;
+  openedEarly?: boolean;
+  opensForgotten?: boolean;
+  pageOnOpening?: boolean;
+  parkLate?: boolean;
+  progressAtSource?: boolean;
+  queueEarlier?: boolean;
+  remainderDropped?: boolean;
+  rowsEarlier?: boolean;
+  settleByPosition?: boolean;
+  settleSibling?: boolean;
+  snapshotBeforeLock?: boolean;
+  trimReachable?: boolean;
+  truncateUntold?: boolean;
+  truncateWipes?: boolean;
+  unlocked?: boolean;
+  walkDropped?: boolean;
 }
 
 /** What the outside sees of the source, for the invariants. */
 export interface SourceEvents {
-  /** A batch was handed out; `rows` is what its snapshot saw. */
-  handedOut(version: Version, messages: readonly number[]): void;
-  /** A snapshot was taken for a new batch. */
+  /** A version was handed out, with what is sent of each table. */
+  handedOut(version: Version, tables: readonly Fields[]): void;
+  /** A snapshot was taken for a version that is drained. */
   snapshot(text: string, rows: Rows): void;
-  /** Messages left the queue for the archive. */
+  /** A version was settled: messages left the queue for the archive. */
   acked(version: Version, messages: readonly number[]): void;
-  /** Changes were recorded as set aside. */
+  /** A version was put back, and with it its messages. */
+  putBack(version: Version): void;
+  /** A version is off the record. */
+  trimmed(version: Version): void;
+  /** Rows were recorded as set aside. */
   parked(version: Version): void;
+  /** A walk closed dead letters. */
+  healed(letters: readonly number[]): void;
   /** A new epoch began. */
   epoch(reason: string, wipe: boolean): void;
 }
@@ -60,7 +77,9 @@ export interface SourceEvents {
 /** What a claim sees whose snapshot is older than the chain's lock. */
 export interface Early {
   readonly queue: ReadonlyMap<number, Message>;
-  readonly batches: readonly Version[];
+  readonly batches: readonly string[];
+  readonly rows: Rows;
+  readonly snapshot: string;
 }
 
 /** A source. */
@@ -72,8 +91,6 @@ export class SourceModel {
   progress: { walk_gen: Json; walk_at: Json } | null = null;
   /** Pages by batch, for the same. */
   readonly uptos = new Map<string, { walk_gen: Json; walk_at: Json }>();
-  /** What each lease has seen before its probe, for a bug. */
-  readonly seenEarly = new Map<string, number>();
   #tick = 0;
 
   constructor(
@@ -97,13 +114,15 @@ export class SourceModel {
         epoch: genesis,
         position: 0,
         batch: genesis,
+        handed: 0,
         lease: null,
         leaseUntil: 0,
         replayWindowMs: 3_600_000,
         seen: null,
         scrubRows: 1000,
         refill: true,
-        reopen: false,
+        walkWanted: 0,
+        walkOpened: 0,
         paused: false,
         realtime: false,
         scrubbedAt: null,
@@ -154,7 +173,7 @@ export class SourceModel {
       listed[name]!.join() !== user.listed[name]?.join()
     );
     if (changed.some((name) => user.isTouched(name))) return false;
-    if (changed.length > 0) state.chain.reopen = true;
+    if (changed.length > 0) state.chain.walkWanted += 1;
     const { schemas } = state;
     if (schemas.at(-1)?.hash !== hash) {
       const generation = (schemas.at(-1)?.generation ?? 0) + 1;
@@ -245,7 +264,9 @@ export class SourceModel {
   look(): Early {
     return {
       queue: new Map(this.user.queue),
-      batches: this.state.batches.map((version) => ({ ...version })),
+      batches: this.state.batches.map(({ batch }) => batch),
+      rows: this.user.rows,
+      snapshot: this.user.snapshot(),
     };
   }
 
@@ -270,7 +291,6 @@ export class SourceModel {
     if (scrub) chain.scrubbedAt = this.clock();
     chain.lease = request.lease as string;
     chain.leaseUntil = this.clock() + Number(request.seconds) * 1000;
-    this.seenEarly.set(chain.lease, chain.position);
     return {
       do: "granted",
       epoch: chain.epoch,
@@ -290,18 +310,29 @@ export class SourceModel {
   }
 
   #park(request: Fields): Fields {
-    const state = request.kind === "replay" ? "acked" : "pending";
-    const version = this.state.batches.find((other) =>
+    const { state: { chain, batches }, faults } = this;
+    const handed = batches.filter(({ state, epoch }) =>
+      epoch === chain.epoch && (state === "handed" || faults.parkLate)
+    );
+    const version = handed.find((other) =>
       other.epoch === request.epoch && other.position === request.position &&
-      other.batch === request.batch && other.state === state
+      other.batch === request.batch
     );
-    if (version === undefined) return { do: "gone" };
-    const bare = ({ reason: _, ...change }: Fields) => change;
-    const fresh = (request.changes as Fields[]).filter((change) =>
-      !version.parked.some((parked) => isSame(bare(parked), bare(change)))
-    );
+    const isNext = (other: Version | undefined) => other?.prev === chain.batch;
+    const standsOnHead = isNext(version) ||
+      isNext(handed.find(({ batch }) => batch === version?.prev)) ||
+      faults.parkLate;
+    if (version === undefined || !standsOnHead) return { do: "gone" };
+    // A row once, for whatever reason.
+    const idOf = ({ table, key, reason }: Fields) =>
+      JSON.stringify([table, key ?? reason]);
+    const known = new Set(version.parked.map(idOf));
+    const fresh = (request.rows as Fields[]).filter((row) => {
+      const isNew = !known.has(idOf(row));
+      known.add(idOf(row));
+      return isNew;
+    });
     version.parked = [...version.parked, ...fresh];
-    if (version.state === "acked") fileLetters(this, version, fresh);
     this.options.events.parked(version);
     return { do: "parked" };
   }

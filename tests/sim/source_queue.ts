@@ -1,24 +1,15 @@
 /**
- * Reading the queue of the source in memory: its head, its floor, and what was
- * recorded before.
+ * Reading the queue of the source in memory: its floor, its head, and the rows
+ * of the keys there.
  *
  * @module
  */
 
 import type { Json } from "../../lib/chain/json.ts";
+import { type Key, type Said, said } from "./source_messages.ts";
 import type { Early, SourceModel } from "./source_model.ts";
-import { type Fields, isSame, type Version } from "./source_state.ts";
-import type { Message } from "./tables.ts";
-
-/** libsql_sync.snapshot_at */
-export function snapshotAt({ state }: SourceModel, position: number): string {
-  return state.batches
-    .filter((version) =>
-      version.epoch === state.chain.epoch && version.position <= position &&
-      version.drained
-    )
-    .toSorted((a, b) => b.position - a.position)[0]?.snapshot ?? "3:3:";
-}
+import { type Cut, type Fields, isSame, type Version } from "./source_state.ts";
+import { isUnreadable, type Rows, UNREADABLE } from "./tables.ts";
 
 /** libsql_sync.floor */
 export function floorOf(source: SourceModel): {
@@ -38,119 +29,238 @@ export function floorOf(source: SourceModel): {
   };
 }
 
-/** libsql_sync.keep_floor */
-export function keepFloor(source: SourceModel, lowest: number): void {
-  const { state: { chain }, user } = source;
-  chain.floor = lowest;
+/** libsql_sync.keep_floor: it rises to what nothing smaller can follow, but
+ * past no message that waits. */
+export function keepFloor(
+  source: SourceModel,
+  { lowest, settled }: ReturnType<typeof floorOf>,
+  covered: readonly number[],
+): void {
+  const { state: { chain }, user, faults } = source;
+  const isKept = settled === null && lowest === chain.floor &&
+    chain.floorNext !== null;
+  if (isKept) return;
+  const first = Math.min(
+    ...faults.floorSkips
+      ? covered
+      : [...user.queue.keys()].filter((id) => id >= lowest),
+    Infinity,
+  );
+  chain.floor = settled === null
+    ? lowest
+    : Math.max(lowest, Math.min(settled, first));
   chain.floorNext = user.nextMsgId > 1 ? user.nextMsgId : null;
   chain.floorAwaits = source.writers();
 }
 
-/** libsql_sync.queue_head */
-export function head(
-  { user, faults, state }: SourceModel,
+/** A message at the head of the queue, without what is covered already. */
+interface Waiting extends Said {
+  readonly id: number;
+}
+
+/** What a version covers, and what it found there. */
+export interface Reading {
+  readonly msgIds: readonly number[];
+  readonly cut: Cut | null;
+  readonly drained: boolean;
+  /** Whether it covers what keys cannot say. */
+  readonly asksWalk: boolean;
+  readonly emptied: readonly string[];
+  readonly tables: Fields[];
+  readonly unusable: Fields[];
+}
+
+/** libsql_sync.read_head: which messages the next version covers, and the rows
+ * of their keys, all from one snapshot. */
+export function readHead(
+  source: SourceModel,
   request: Fields,
-  { lowest, seen, besides }: {
+  { lowest, path, early }: {
     lowest: number;
-    seen: Early | null;
-    besides: readonly number[];
+    /** The versions it stands on that are not settled. */
+    path: readonly Version[];
+    /** What was seen before the lock, for a bug. */
+    early: Early | null;
   },
-): {
-  messages: [number, Message][];
-  drained: boolean;
-  isUncaptured: boolean;
-} {
-  const queue = seen?.queue ?? user.queue;
-  let ids = [...queue.keys()]
-    .filter((id) => id >= lowest && !besides.includes(id))
-    .sort((a, b) => a - b);
-  if (faults.cursor) {
-    const newest = Math.max(0, ...state.archive.keys());
-    ids = ids.filter((id) => id > newest);
-  }
-  const taken = ids.slice(0, Number(request.messages_max));
+): Reading {
+  const { faults } = source;
+  const seen = early !== null &&
+      (faults.snapshotBeforeLock || faults.queueEarlier)
+    ? early.queue
+    : source.user.queue;
+  const rows = rowsOf(source, early);
+  const { waiting, isWhole } = waitingIn(source, { seen, lowest, path });
+  const covered = coveredOf(waiting, {
+    keysMax: Number(request.rows_max),
+    bytesMax: Number(request.bytes_max),
+    rows,
+  });
+  const { whole, cut, keys } = covered;
+  const emptied = truncatedIn(whole).filter((name) =>
+    faults.truncateWipes || rows[name]!.size === 0
+  );
   return {
-    messages: taken.map((id) => [id, queue.get(id)!]),
-    drained: taken.length === ids.length,
-    isUncaptured: !faults.uncapturedForgotten &&
-      taken.some((id) =>
-        (queue.get(id) as Fields | null)?.failed !== undefined
-      ),
+    msgIds: whole.map(({ id }) => id),
+    cut,
+    drained: whole.length === waiting.length &&
+      (isWhole || !!faults.leftDrained),
+    asksWalk: whole.some(({ walk }) => walk && !faults.walkDropped) ||
+      !faults.truncateWipes && !faults.truncateUntold &&
+        truncatedIn(whole).some((name) => !emptied.includes(name)),
+    emptied,
+    tables: tablesOf(source, { keys, emptied, rows }),
+    unusable: unusableIn(whole),
   };
 }
 
-/** libsql_sync.recorded */
-export function recordedOf(
-  { user, state }: SourceModel,
-  version: Version | undefined,
-): [number, Message][] {
-  if (version === undefined) return [];
-  const kept = version.state === "pending" ? user.queue : state.archive;
-  return version.msgIds
-    .filter((id) => kept.has(id))
-    .map((id) => [id, kept.get(id)!]);
+/** The user's rows as the snapshot has them. */
+function rowsOf(source: SourceModel, early: Early | null): Rows {
+  const { user, faults } = source;
+  const isEarly = early !== null &&
+    (faults.snapshotBeforeLock || faults.rowsEarlier);
+  const rows: Rows = isEarly ? early.rows : user.rows;
+  if (!faults.unlocked) return rows;
+  // A snapshot that is older than a truncate finds the table empty.
+  return Object.fromEntries(
+    Object.entries(rows).map(([name, found]) => [
+      name,
+      user.isLocked(name) ? new Map() : found,
+    ]),
+  );
 }
 
-/** Where all that a table has are messages of one row each, they come as one. */
-export function merged(messages: readonly [number, Message][]): Json[] {
-  const tables = new Map<Json, [number, Message][]>();
-  for (const one of messages) {
-    const table = (one[1] as Fields).table ?? null;
-    tables.set(table, [...tables.get(table) ?? [], one]);
+/** The messages of tables that could be locked, in order; whether these are all. */
+function waitingIn(
+  source: SourceModel,
+  { seen, lowest, path }: {
+    seen: ReadonlyMap<number, Json>;
+    lowest: number;
+    path: readonly Version[];
+  },
+): { waiting: Waiting[]; isWhole: boolean } {
+  const { user, faults, state } = source;
+  const besides = faults.aheadCovers ? [] : path;
+  const ids = [...seen.keys()]
+    .filter((id) =>
+      id >= lowest && !besides.some(({ msgIds }) => msgIds.includes(id))
+    )
+    .sort((a, b) => a - b);
+  const newest = faults.cursor ? Math.max(0, ...state.archive.keys()) : 0;
+  const listed = source.tables();
+  const all = ids.filter((id) => id > newest).map((id): Waiting => {
+    const message = said(listed, seen.get(id)!);
+    const cut = besides.reduce(
+      (sum, { cut }) => sum + (cut?.msgId === id ? cut.keys : 0),
+      0,
+    );
+    return { ...message, id, keys: message.keys.slice(cut) };
+  });
+  const waiting = all.filter(({ table }) =>
+    faults.unlocked || table === null || !user.isLocked(table)
+  );
+  const last = Math.max(0, ...path.flatMap(({ msgIds }) => msgIds));
+  const left = faults.aheadDrained ? all.filter(({ id }) => id > last) : all;
+  return { waiting, isWhole: left.every((one) => waiting.includes(one)) };
+}
+
+/** A key of a table. */
+interface Named {
+  readonly table: string;
+  readonly key: Key;
+  readonly name: string;
+}
+
+function named(table: string, key: Key): Named {
+  return { table, key, name: `${table} ${JSON.stringify(key)}` };
+}
+
+/** Which messages are covered: as many as the bounds allow, whole; or the first
+ * keys of the first one. */
+function coveredOf(
+  waiting: readonly Waiting[],
+  { keysMax, bytesMax, rows }: {
+    keysMax: number;
+    bytesMax: number;
+    rows: Rows;
+  },
+): { whole: Waiting[]; cut: Cut | null; keys: Named[] } {
+  const keys = new Map<string, Named>();
+  const whole: Waiting[] = [];
+  let count = 0;
+  let bytes = 0;
+  for (const message of waiting) {
+    const weight = Math.max(1, message.keys.length);
+    const isFirst = whole.length === 0;
+    if (count >= keysMax || !isFirst && count + weight > keysMax) break;
+    const read: Named[] = [];
+    for (const key of message.keys.slice(0, keysMax - count)) {
+      const one = named(message.table!, key);
+      if (!keys.has(one.name)) {
+        if (bytes > 0 && bytes >= bytesMax) break;
+        const row = rows[one.table]!.get(JSON.stringify(key));
+        bytes += JSON.stringify(row ?? null).length;
+      }
+      read.push(one);
+    }
+    const isWhole = read.length === message.keys.length;
+    if (!isWhole && !isFirst) break;
+    for (const one of read) keys.set(one.name, one);
+    if (!isWhole) {
+      const cut = { msgId: message.id, keys: read.length };
+      return { whole, cut, keys: [...keys.values()] };
+    }
+    whole.push(message);
+    count += weight;
   }
-  const parts: { first: number; part: Json }[] = [];
-  for (const [table, of] of tables) {
-    const isOne = table !== null &&
-      of.every(([, message]) => fieldOf(message as Fields) !== null);
-    if (isOne) {
-      parts.push({
-        first: of[0]![0],
-        part: [of.map(([id]) => String(id)), mergedOf(of, table)],
-      });
-    } else {
-      for (const [id, message] of of) {
-        parts.push({ first: id, part: [String(id), message] });
+  return { whole, cut: null, keys: [...keys.values()] };
+}
+
+/** What messages have no usable key, once for each table. */
+function unusableIn(messages: readonly Said[]): Fields[] {
+  const found = messages.filter(({ unusable }) => unusable !== null)
+    .map(({ table, unusable }) => ({ table, reason: unusable! }));
+  return found.filter((one, at) =>
+    found.findIndex((other) => isSame(other, one)) === at
+  );
+}
+
+/** The tables of truncates, each once. */
+function truncatedIn(messages: readonly Said[]): string[] {
+  const names = messages.filter(({ truncate }) => truncate)
+    .map(({ table }) => table!);
+  return [...new Set(names)];
+}
+
+/** What is sent of each table, in the order in which they were named first. */
+function tablesOf(
+  source: SourceModel,
+  { keys, emptied, rows }: {
+    keys: readonly Named[];
+    emptied: readonly string[];
+    rows: Rows;
+  },
+): Fields[] {
+  const names = new Set([...emptied, ...keys.map(({ table }) => table)]);
+  return [...names].map((name) => {
+    const listed = source.tables().find((table) => table.name === name)!;
+    const columns = listed.columns.map((column) => column.name);
+    const cells: Json[] = [];
+    const gone: Json[] = [];
+    const broken: Json[] = [];
+    for (const { key } of keys.filter(({ table }) => table === name)) {
+      const row = rows[name]!.get(JSON.stringify(key));
+      if (row === undefined) {
+        const isSent = !emptied.includes(name) && !source.faults.absenceUnsent;
+        if (isSent) gone.push(key);
+      } else if (isUnreadable(row)) {
+        if (!source.faults.brokenUnsent) {
+          broken.push({ key, reason: UNREADABLE });
+        }
+      } else {
+        cells.push(columns.map((column) => row[column] ?? null));
       }
     }
-  }
-  return parts.sort((a, b) => a.first - b.first).map(({ part }) => part);
-}
-
-/** One message of several of one row each. */
-function mergedOf(of: readonly [number, Message][], table: Json): Json {
-  const all = of.map(([, message]) => {
-    const { columns = null, ...fields } = message as Fields;
-    const field = fieldOf(message as Fields)!;
-    return { kind: { columns, field }, row: (fields[field] as Json[])[0]! };
+    const truncate = emptied.includes(name);
+    return { table: name, truncate, columns, rows: cells, gone, broken };
   });
-  const kinds = all.map(({ kind }) => kind)
-    .filter((kind, at, list) =>
-      list.findIndex((one) => isSame(one, kind)) === at
-    );
-  const rows = all.map(({ row }) => row);
-  if (kinds.length > 1) {
-    const places = all.map(({ kind }) =>
-      kinds.findIndex((one) => isSame(one, kind))
-    );
-    return { v: 1, table, kinds, of: places, rows };
-  }
-  const { columns, field } = kinds[0]!;
-  return { v: 1, table, columns, [field]: rows };
-}
-
-/** Where the one row of a message lies; null where it has another number of rows. */
-function fieldOf(message: Fields): "rows" | "updates" | null {
-  const { rows, updates } = message;
-  if (rows !== undefined && updates !== undefined) return null;
-  return isOneRow(message, rows)
-    ? "rows"
-    : isOneRow(message, updates)
-    ? "updates"
-    : null;
-}
-
-function isOneRow({ v, columns, ...rest }: Fields, rows?: Json): boolean {
-  return v === 1 && Array.isArray(columns) && Array.isArray(rows) &&
-    rows.length === 1 && Array.isArray(rows[0]) &&
-    !["deletes", "oversize", "truncate", "failed"].some((name) => name in rest);
 }

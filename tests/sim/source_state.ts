@@ -6,6 +6,7 @@
 
 import type { Json } from "../../lib/chain/json.ts";
 import type { Schema } from "../../lib/schema.ts";
+import type { Key } from "./source_messages.ts";
 import type { Message, Rows } from "./tables.ts";
 
 /** What messages and answers carry. */
@@ -29,15 +30,20 @@ export interface Epoch {
 /** Where the chain stands. */
 export interface Chain {
   epoch: string;
+  /** The head: the version that was settled last. */
   position: number;
   batch: string;
+  /** The highest position that was handed out. */
+  handed: number;
   lease: string | null;
   leaseUntil: number;
   replayWindowMs: number;
   seen: Fields | null;
   scrubRows: number;
   refill: boolean;
-  reopen: boolean;
+  /** How many times a walk was asked to open, and up to which of them it has. */
+  walkWanted: number;
+  walkOpened: number;
   paused: boolean;
   realtime: boolean;
   scrubbedAt: number | null;
@@ -50,25 +56,50 @@ export interface Chain {
   floorAwaits: readonly string[];
 }
 
-/** What a position contains, in one version. */
+/** The one message of which a version covers the first keys only. */
+export interface Cut {
+  readonly msgId: number;
+  /** How many keys. */
+  readonly keys: number;
+}
+
+/** Where a version's page leaves the walk. */
+export interface Upto {
+  readonly walk_gen: number;
+  readonly walk_at: string;
+}
+
+/** A version: one content of one position, on top of another version. */
 export interface Version {
   readonly epoch: string;
   readonly position: number;
-  batch: string;
+  readonly batch: string;
   readonly prev: string;
-  version: number;
-  /** Handed out while the one before it was pending. */
-  readonly ahead: boolean;
+  /** Messages that it covers whole. */
   msgIds: readonly number[];
+  cut: Cut | null;
+  /** The keys that were taken out of the cut message, while it is settled. */
+  cutKeys: readonly Key[];
+  /** How many messages that is. */
   messages: number;
-  drained: boolean;
-  snapshot: string;
-  sourceTime: number;
+  readonly drained: boolean;
+  readonly snapshot: string;
+  readonly sourceTime: number;
   readonly deadLetters: number;
+  /** Rows to be left out. */
   parked: readonly Fields[];
-  state: "pending" | "acked" | "trimmed";
-  ackedAt: number;
-  readonly reopen: boolean;
+  /** The tables whose truncate it carries. */
+  emptied: readonly string[];
+  /** Which request to open the walk it carries. */
+  readonly opens: number | null;
+  /** Where a version ahead of it may go on with the walk. */
+  readonly upto: Upto | null;
+  state: "handed" | "settled";
+  readonly handedAt: number;
+  settledAt: number | null;
+  /** Letters that settling it closed, and numbers of those that it filed. */
+  closed: readonly Letter[];
+  opened: readonly number[];
 }
 
 /** A walk that was asked for. */
@@ -85,7 +116,7 @@ export interface AskedWalk {
   found: Fields;
 }
 
-/** A change that was set aside. */
+/** A row that was set aside, or a message without a usable key. */
 export interface Letter {
   readonly id: number;
   readonly message: Fields;

@@ -9,7 +9,7 @@ import type { Json } from "../../lib/chain/json.ts";
 import type { Table } from "../../lib/schema.ts";
 import type { SourceModel } from "./source_model.ts";
 import { type AskedWalk, type Fields, isSame } from "./source_state.ts";
-import { keyOf, type Row } from "./tables.ts";
+import { isUnreadable, keyOf, type Row, UNREADABLE } from "./tables.ts";
 
 /** libsql_sync.next_walk */
 export function nextWalk(
@@ -123,9 +123,9 @@ export function holdPage(
 export function page(
   source: SourceModel,
   walk: AskedWalk,
-  options: { at: Fields; request: Fields; messages: number },
+  options: { at: Fields; request: Fields; isCountable: boolean },
 ): Fields | null {
-  const { at, request, messages } = options;
+  const { at, request, isCountable } = options;
   const { scrubRows } = source.state.chain;
   const rowsMax = walk.kind === "scrub"
     ? Math.min(Number(request.rows), scrubRows)
@@ -149,7 +149,7 @@ export function page(
       const isAside = source.state.letters.some(({ message }) =>
         (message.table ?? name) === name
       );
-      isCounted = messages > 0 ||
+      isCounted = !isCountable ||
         isAside && source.faults.countAside !== true ||
         source.user.rows[name]!.size !== keys.count;
       found = { ...NOTHING, last: !isCounted };
@@ -182,7 +182,7 @@ export function page(
     key: listed?.key ?? [],
     columns: found.columns,
     ghosts: found.ghosts,
-    oversize: [],
+    broken: found.broken,
     open: openKeys(source, walk, name),
     upto: upto === null ? null : JSON.stringify(upto),
     closes: upto === null && walk.closes && unread === 0 &&
@@ -199,6 +199,8 @@ interface Looked {
   readonly columns: readonly string[];
   readonly cells: Json[];
   readonly ghosts: Json[];
+  /** Keys of rows that cannot be read. */
+  readonly broken: Json[];
 }
 
 const NOTHING: Looked = {
@@ -208,6 +210,7 @@ const NOTHING: Looked = {
   columns: [],
   cells: [],
   ghosts: [],
+  broken: [],
 };
 
 /** Keys of the replica that the source does not have. */
@@ -235,14 +238,16 @@ function lookUp(
   const keys = walk.keys!.slice(done, done + Math.min(rowsMax, 200));
   const cells: Json[] = [];
   const ghosts: Json[] = [];
+  const broken: Json[] = [];
   for (const key of keys) {
     const row = rows.get(JSON.stringify(key));
     if (row === undefined) ghosts.push(key);
+    else if (isUnreadable(row)) broken.push({ key, reason: UNREADABLE });
     else cells.push(columns.map((name) => row[name] ?? null));
   }
   const last = done + keys.length >= walk.keys!.length;
   const after = [String(done + keys.length)];
-  return { rows: keys.length, last, after, columns, cells, ghosts };
+  return { rows: keys.length, last, after, columns, cells, ghosts, broken };
 }
 
 /** The next rows in the order of the source's key. */
@@ -265,7 +270,13 @@ function lookForward(
     last: ahead.length <= rowsMax,
     after: newest === undefined ? null : table.key.map((name) => newest[name]!),
     columns,
-    cells: rows.map((row) => columns.map((name) => row[name] ?? null)),
+    cells: rows.filter((row) => !isUnreadable(row)).map((row) =>
+      columns.map((name) => row[name] ?? null)
+    ),
+    broken: rows.filter(isUnreadable).map((row) => ({
+      key: table.key.map((name) => row[name]!),
+      reason: UNREADABLE,
+    })),
   };
 }
 
@@ -311,14 +322,15 @@ export function noteWalked(
     }
     if (!found.ended || !walk.repair || found.failed !== null) continue;
     if (at === null || !isThrough(walk, table as string, at)) continue;
-    const before = state.letters.length;
-    state.letters = state.letters.filter(({ message, id }) =>
-      !(message.table === table && id <= walk.lettersUntil &&
-        (walk.kind === "redrive" || !isRefused(message)) &&
-        (walk.keys === null ||
-          walk.keys.some((key) => isSame(key, message.key))))
+    const healed = state.letters.filter(({ message, id }) =>
+      message.table === table && id <= walk.lettersUntil &&
+      (walk.kind === "redrive" || !isRefused(message)) &&
+      (walk.keys === null ||
+        walk.keys.some((key) => isSame(key, message.key)))
     );
-    if (state.letters.length < before) {
+    state.letters = state.letters.filter((letter) => !healed.includes(letter));
+    if (healed.length > 0) {
+      source.options.events.healed(healed.map(({ id }) => id));
       state.chain.lettersClosed = Math.max(
         state.chain.lettersClosed,
         at.position as number,

@@ -30,12 +30,22 @@ export function makeStatement(
   random: Random,
 ): UserStatement {
   const [table, first] = oneOf(random, KEYS);
-  const [, second] = oneOf(random, KEYS.filter(([name]) => name === table));
-  const keys = random(3) === 0 && first !== second ? [first, second] : [first];
+  const all = KEYS.filter(([name]) => name === table).map(([, key]) => key);
+  const second = oneOf(random, all);
+  const keys = random(8) === 0
+    ? all
+    : random(3) === 0 && first !== second
+    ? [first, second]
+    : [first];
   const label = table === "item" ? "name" : "note";
   const stamped = (): Row => ({
-    [label]: `${table === "item" && random(8) === 0 ? "bad " : ""}v${++world
-      .stamps}`,
+    [label]: `${
+      table === "item" && random(8) === 0
+        ? "bad "
+        : random(16) === 0
+        ? "torn "
+        : ""
+    }v${++world.stamps}`,
     ...(table === "item" && random(3) === 0
       ? { size: oneOf(random, ["5", "6", "6", "x", null]) }
       : {}),
@@ -43,10 +53,19 @@ export function makeStatement(
       ? { extra: oneOf(random, ["e", "f", null]) }
       : {}),
   });
+  const rows = () =>
+    keys.map((key) => {
+      const cells = JSON.parse(key) as string[];
+      const row: Record<string, string | null> = {};
+      for (const name of USER_TABLES[table]!.columns) row[name] = null;
+      USER_TABLES[table]!.key.forEach((name, at) => row[name] = cells[at]!);
+      return { ...row, ...stamped() };
+    });
   const isThere = user.rows[table]!.has(first);
   switch (random(isThere ? 12 : 4)) {
     case 0:
       if (random(3) === 0) return { kind: "truncate", table };
+      if (random(3) === 0) return { kind: "reload", table, rows: rows() };
       break;
     case 4:
     case 5:
@@ -71,12 +90,5 @@ export function makeStatement(
     case 11:
       return { kind: "update", table, keys, set: stamped() };
   }
-  const rows = keys.map((key) => {
-    const cells = JSON.parse(key) as string[];
-    const row: Record<string, string | null> = {};
-    for (const name of USER_TABLES[table]!.columns) row[name] = null;
-    USER_TABLES[table]!.key.forEach((name, at) => row[name] = cells[at]!);
-    return { ...row, ...stamped() };
-  });
-  return { kind: "insert", table, rows };
+  return { kind: "insert", table, rows: rows() };
 }

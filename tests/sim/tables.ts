@@ -1,6 +1,6 @@
 /**
- * The user's tables in memory: rows, transactions that stay open, and what
- * capture sends.
+ * The user's tables in memory: rows, transactions that stay open, and the keys
+ * that capture sends.
  *
  * Row locks and unique keys keep open transactions apart, as they do in
  * PostgreSQL; a statement that would wait is not made.
@@ -10,7 +10,7 @@
 
 import type { Json } from "../../lib/chain/json.ts";
 
-/** A row of the user's, every cell as capture renders it. */
+/** A row of the user's, every cell as a claim renders it. */
 export type Row = Readonly<Record<string, string | null>>;
 
 /** What is committed, by table and key. Maps are replaced, never changed. */
@@ -41,7 +41,17 @@ export type UserStatement =
   }
   | { kind: "rekey"; table: string; key: string; set: Row }
   | { kind: "delete"; table: string; keys: readonly string[] }
-  | { kind: "truncate"; table: string };
+  | { kind: "truncate"; table: string }
+  /** A truncate, and new rows in the same transaction. */
+  | { kind: "reload"; table: string; rows: readonly Row[] };
+
+/** Why a row cannot be read. */
+export const UNREADABLE = "the row cannot be read: SQLSTATE 22P02";
+
+/** Whether reading a row raises an error. */
+export function isUnreadable({ name, note }: Row): boolean {
+  return (name ?? note)?.startsWith("torn ") ?? false;
+}
 
 /** A row that went, and when. */
 export interface Gone {
@@ -67,8 +77,8 @@ interface Transaction {
 
 /** What is wrong with capture, for the mutation check. */
 export interface CaptureFaults {
-  /** The row as the statement made it, not as it is now. */
-  transitionImage?: boolean;
+  /** The new keys of rows alone. */
+  newKeys?: boolean;
 }
 
 /** A key's name: its cells in order. */
@@ -83,7 +93,7 @@ export class UserTables {
   queue = new Map<number, Message>();
   nextMsgId = 1;
   nextXid = 100;
-  /** Columns that capture sends, by table: those of the schema in force. */
+  /** Columns whose changes capture sends, by table: those of the schema in force. */
   listed: Record<string, readonly string[]> = {};
   /** Tables whose triggers are gone. */
   readonly detached = new Set<string>();
@@ -91,7 +101,7 @@ export class UserTables {
   faults: CaptureFaults = {};
   /** Told of every write that goes past the queue. */
   onBypass: (table: string, key: string) => void = () => {};
-  /** Told of every state that a row is given. */
+  /** Told of every state that a row is given, when that is committed. */
   onWrote: (table: string, key: string, row: Row) => void = () => {};
   /** Told of every row that is gone, when that is committed. */
   onGone: (gone: Gone) => void = () => {};
@@ -124,8 +134,12 @@ export class UserTables {
     for (const [table, wrote] of transaction.wrote) {
       const after = new Map(rows[table]);
       for (const [key, row] of wrote) {
-        if (row === null) after.delete(key);
-        else after.set(key, row);
+        if (row === null) {
+          after.delete(key);
+        } else {
+          after.set(key, row);
+          this.onWrote(table, key, row);
+        }
       }
       rows[table] = after;
     }
@@ -201,7 +215,6 @@ export class UserTables {
     const write = (key: string, row: Row | null) => {
       wrote.set(key, row);
       if (row === null) goes(key);
-      else this.onWrote(table, key, row);
     };
     const goes = (key: string) =>
       transaction.gone.push({ table, key, stamp: this.stamp() });
@@ -209,16 +222,10 @@ export class UserTables {
     if (statement.kind !== "truncate") transaction.wrote.set(table, wrote);
     switch (statement.kind) {
       case "truncate":
-        if (others.some((other) => other.wrote.has(table))) return false;
-        for (const key of before.keys()) goes(key);
-        transaction.truncated.add(table);
-        transaction.wrote.delete(table);
-        if (this.detached.has(table)) {
-          for (const key of before.keys()) this.onBypass(table, key);
-        } else {
-          this.#queue(transaction, [{ v: 1, table, truncate: true }]);
-        }
-        return true;
+        return this.#truncate(table, transaction);
+      case "reload":
+        return this.#truncate(table, transaction) &&
+          this.#make({ ...statement, kind: "insert" }, transaction);
       case "insert": {
         const fresh = statement.rows.filter((row) =>
           !before.has(keyOf(table, row))
@@ -248,7 +255,11 @@ export class UserTables {
         const moved = { ...row, ...statement.set };
         write(statement.key, null);
         write(key, moved);
-        this.#capture(transaction, table, [key, statement.key]);
+        this.#capture(
+          transaction,
+          table,
+          this.faults.newKeys ? [key] : [key, statement.key],
+        );
         return true;
       }
       case "update":
@@ -265,11 +276,8 @@ export class UserTables {
             const after = { ...before, ...statement.again };
             write(key, after);
             const changes = [{ key, before, after }];
-            this.#captureUpdate(transaction, table, changes, { isInner: true });
+            this.#captureUpdate(transaction, table, changes);
           }
-        }
-        if (keys.length > 1 && !this.detached.has(table)) {
-          transaction.isWriter = true;
         }
         const changes = keys.map((key) => ({
           key,
@@ -282,72 +290,59 @@ export class UserTables {
     }
   }
 
-  /** The same of a statement that keeps every key: the columns that it changed.
-   * One that a trigger makes sends whole rows. */
+  #truncate(table: string, transaction: Transaction): boolean {
+    const others = [...this.open.values()].filter((t) => t !== transaction);
+    const isUsed = others.some(({ wrote, truncated }) =>
+      wrote.has(table) || truncated.has(table)
+    );
+    if (isUsed) return false;
+    const before = this.#seen(table, transaction);
+    for (const key of before.keys()) {
+      transaction.gone.push({ table, key, stamp: this.stamp() });
+    }
+    transaction.truncated.add(table);
+    transaction.wrote.delete(table);
+    if (this.detached.has(table)) {
+      for (const key of before.keys()) this.onBypass(table, key);
+    } else {
+      this.#queue(transaction, { v: 2, table, truncate: true });
+    }
+    return true;
+  }
+
+  /** Queues the keys of rows whose listed columns an update changed. */
   #captureUpdate(
     transaction: Transaction,
     table: string,
     changes: readonly { key: string; before: Row; after: Row }[],
-    { isInner = false } = {},
   ): void {
     const listed = this.listed[table] ?? [];
-    const differs = (name: string) => ({ before, after }: typeof changes[0]) =>
-      before[name] !== after[name];
-    const columns = listed.filter((name) => changes.some(differs(name)));
-    const changed = changes.filter((change) =>
-      columns.some((name) => differs(name)(change))
+    const changed = changes.filter(({ before, after }) =>
+      listed.some((name) => before[name] !== after[name])
     );
-    this.#capture(transaction, table, changed.map(({ key }) => key), {
-      columns: isInner ? null : columns,
-      image: new Map(changed.map(({ key, after }) => [key, after])),
-    });
+    this.#capture(transaction, table, changed.map(({ key }) => key));
   }
 
-  /** Queues what became of the keys a statement touched: the rows as they are
-   * now, or deletes. Of an update it is what changed; `image` is what the
-   * statement itself made of them. */
+  /** Queues the keys that a statement touched. */
   #capture(
     transaction: Transaction,
     table: string,
     keys: readonly string[],
-    update?: {
-      columns: readonly string[] | null;
-      image: ReadonlyMap<string, Row>;
-    },
   ): void {
     if (this.detached.has(table)) {
       for (const key of keys) this.onBypass(table, key);
       return;
     }
-    const listed = this.listed[table];
-    if (listed === undefined || keys.length === 0) return;
-    const now = this.#seen(table, transaction);
-    const { key: keyColumns } = USER_TABLES[table]!;
-    const columns = update?.columns
-      ? [...keyColumns, ...update.columns]
-      : listed;
-    const deletes: Json[] = [];
-    const rows: Json[] = [];
-    for (const key of keys) {
-      const row =
-        (this.faults.transitionImage ? update?.image.get(key) : undefined) ??
-          now.get(key);
-      if (row === undefined) deletes.push(JSON.parse(key));
-      else rows.push(columns.map((name) => row[name] ?? null));
-    }
-    const field = update?.columns ? "updates" : "rows";
-    this.#queue(transaction, [
-      ...(deletes.length > 0
-        ? [{ v: 1, table, key: keyColumns, deletes }]
-        : []),
-      ...(rows.length > 0 ? [{ v: 1, table, columns, [field]: rows }] : []),
-    ]);
+    if (this.listed[table] === undefined || keys.length === 0) return;
+    this.#queue(transaction, {
+      v: 2,
+      table,
+      keys: keys.map((key) => JSON.parse(key) as Json),
+    });
   }
 
-  #queue(transaction: Transaction, messages: Message[]): void {
-    for (const message of messages) {
-      transaction.isWriter = true;
-      transaction.queued.push([this.nextMsgId++, message]);
-    }
+  #queue(transaction: Transaction, message: Message): void {
+    transaction.isWriter = true;
+    transaction.queued.push([this.nextMsgId++, message]);
   }
 }

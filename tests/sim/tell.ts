@@ -46,6 +46,10 @@ export function shown(statement: UserStatement): string {
       return `update ${table} ${statement.key} ${shownRow(statement.set)}`;
     case "truncate":
       return `truncate ${table}`;
+    case "reload":
+      return `truncate ${table}, and ${
+        shown({ ...statement, kind: "insert" })
+      }`;
   }
 }
 
@@ -55,17 +59,18 @@ function shownRow(row: Readonly<Record<string, string | null>>): string {
 
 function tellAnswer(answer: Fields): string {
   if (answer.do !== "batch") return `-> ${JSON.stringify(answer)}`;
-  const { kind, position, batch, prev, drained, snapshot, reopen } = answer;
+  const { position, batch, prev, drained, snapshot, reopen } = answer;
   const page = answer.page as Fields | null;
-  const parked = (answer.parked as Fields[]).map(({ key }) => key);
+  const unusable = answer.unusable as Fields[];
   return [
-    `-> ${kind} batch ${position} (${batch} after ${prev})`,
+    `-> batch ${position} (${batch} after ${prev}), ${answer.messages} messages`,
     ...(Number(answer.acked) > 0 ? [`acked ${answer.acked}`] : []),
+    ...(Number(answer.put_back) > 0 ? [`put back ${answer.put_back}`] : []),
     ...(drained ? [`drained as of ${snapshot}`] : []),
     ...(reopen ? ["reopens"] : []),
-    ...(parked.length > 0 ? [`without ${JSON.stringify(parked)}`] : []),
+    ...unusable.map(({ reason }) => `unusable: ${reason}`),
+    ...(answer.tables as Fields[]).map(tellTable),
     ...(page === null ? [] : [tellPage(page)]),
-    ...(answer.messages as Fields[keyof Fields][][]).map(tellMessage),
   ].join("; ");
 }
 
@@ -76,14 +81,11 @@ function tellPage(page: Fields): string {
   }, ghosts ${JSON.stringify(ghosts)}, up to ${upto}`;
 }
 
-function tellMessage([ids, message]: unknown[]): string {
-  const { table, truncate, deletes, rows } = message as Fields;
-  const what = truncate
-    ? "truncate"
-    : deletes
-    ? `delete ${JSON.stringify(deletes)}`
-    : JSON.stringify(rows ?? message);
-  return `message ${ids}: ${table} ${what}`;
+function tellTable({ table, truncate, rows, gone, broken }: Fields): string {
+  const lists = Object.entries({ rows, gone, broken }).filter(([, list]) =>
+    (list as unknown[]).length > 0
+  ).map(([name, list]) => `${name} ${JSON.stringify(list)}`);
+  return `${table}: ${[...truncate ? ["truncate"] : [], ...lists].join(", ")}`;
 }
 
 function tellResults(results: readonly Result[]): string {

@@ -22,6 +22,7 @@ import { databaseOf, MemoryDatabase } from "./libsql.ts";
 import type { Call, Target } from "./network.ts";
 import { type Early, type SourceFaults, SourceModel } from "./source_model.ts";
 import type { Fields, SourceState } from "./source_state.ts";
+import type { CaptureFaults } from "./tables.ts";
 
 /** What a worker was started for. */
 export type Flow =
@@ -55,13 +56,15 @@ export interface Mutation {
   readonly statements?: (statements: readonly Statement[]) => Statement[];
   /** Changes a worker's parts. */
   readonly parts?: (parts: Parts, world: World) => Parts;
-  readonly transitionImage?: boolean;
+  readonly capture?: CaptureFaults;
 }
 
 /** How a simulation is set up. */
 export interface Setup {
-  /** Messages of a batch, rows of a page and keys of a page, at most. */
+  /** Keys of a batch, bytes of their rows, rows of a page and keys of a page, at
+   * most. */
   readonly batchMax: number;
+  readonly bytesMax: number;
   readonly pageMax: number;
   readonly keysMax: number;
   /** Rows of the scrub. */
@@ -79,7 +82,12 @@ export interface Setup {
 }
 
 /** Bounds that nothing in these worlds reaches. */
-export const LARGE = { batchMax: 100, pageMax: 100, keysMax: 100 };
+export const LARGE = {
+  batchMax: 100,
+  bytesMax: 1_000_000,
+  pageMax: 100,
+  keysMax: 100,
+};
 
 /** Planners, made once. */
 const PLANNERS = SCHEMAS.map((schema) => ({
@@ -250,18 +258,19 @@ export class World {
       now: () => this.now + this.skewMs,
       uuid: () => this.uuid(),
       events: {
-        handedOut: (version, messages) =>
-          this.invariants.handedOut(source, version, messages),
+        handedOut: (version, tables) =>
+          this.invariants.handedOut(source, version, tables),
         snapshot: (text, rows) => this.invariants.snapshot(text, rows),
         acked: (version, messages) => this.invariants.acked(version, messages),
-        parked: () => this.count("parked"),
+        putBack: (version) => this.invariants.putBack(source, version),
+        trimmed: (version) => this.invariants.trimmed(source, version),
+        parked: (version) => this.invariants.parked(source, version),
+        healed: (letters) => this.invariants.healed(letters),
         epoch: (reason) => this.invariants.epoch(reason),
       },
     });
     source.faults = this.mutation.source ?? {};
-    source.user.faults = {
-      transitionImage: this.mutation.transitionImage ?? false,
-    };
+    source.user.faults = this.mutation.capture ?? {};
     source.user.onBypass = (table, key) => this.invariants.bypass(table, key);
     source.user.stamp = () => ++this.stamps;
     source.user.onWrote = (table, key, row) =>
@@ -358,10 +367,11 @@ export class World {
     name: string,
     { request: asked, early }: { request: Fields; early: Early | null },
   ): Fields {
-    const { batchMax, pageMax } = this.setup;
+    const { batchMax, bytesMax, pageMax } = this.setup;
     const request = name !== "claim" ? asked : {
       ...asked,
-      messages_max: Math.min(Number(asked.messages_max), batchMax),
+      rows_max: Math.min(Number(asked.rows_max), batchMax),
+      bytes_max: Math.min(Number(asked.bytes_max), bytesMax),
       ...(asked.page
         ? {
           page: {
@@ -371,15 +381,16 @@ export class World {
         }
         : {}),
     };
-    if (asked.split) this.count("split");
     const { source } = worker;
     const answer = source.call(name, request, {
       early,
       isLocked: this.holder?.source === source,
     });
-    this.count(
-      `${name} ${answer.do ?? ""} ${answer.kind ?? answer.error ?? ""}`,
-    );
+    this.count(`${name} ${answer.do ?? ""} ${answer.error ?? ""}`);
+    if (name === "claim" && asked.ahead && answer.do === "batch") {
+      this.count("claimed ahead");
+    }
+    if (Number(answer.put_back) > 0) this.count("put back");
     this.invariants.asked(source);
     return answer;
   }

@@ -40,7 +40,7 @@ const TABLES = `
 `;
 
 /** Size of a claim that takes everything. */
-export const ALL = { messages: 20_000, bytes: 4_194_304 };
+export const ALL = { rows: 20_000, bytes: 4_194_304 };
 
 /** A stack with {@linkcode SCHEMA}'s tables, where nothing is walked by itself. */
 export async function startChain(servers: Servers): Promise<Stack> {
@@ -76,8 +76,8 @@ export async function standing({ sql }: Stack) {
       .map((row) => Number(row.msg_id));
   const [chain] = await sql`select * from libsql_sync.chain`;
   const batches = await sql`
-    select epoch, position::int, batch, version, messages, drained, snapshot, state, parked
-    from libsql_sync.batches order by epoch, position, version`;
+    select epoch, position::int, batch, prev, messages, drained, snapshot, state, parked
+    from libsql_sync.batches order by epoch, position, handed_at`;
   const epochs =
     await sql`select * from libsql_sync.epochs order by generation`;
   return {
@@ -182,6 +182,15 @@ export async function dieAt(
   throw new Error(`the sync ended without ${verb}`);
 }
 
+/** A batch, with what its claim settled. */
+type ClaimedBatch = Extract<Claim, { do: "batch" }>;
+
+/** The batch that a claim must have answered. */
+export function batchOf(claim: Claim): ClaimedBatch {
+  assertEquals(claim.do, "batch", JSON.stringify(claim));
+  return claim as ClaimedBatch;
+}
+
 /** A worker driven by hand, one call at a time. */
 export class Hand {
   readonly lease = crypto.randomUUID();
@@ -196,57 +205,44 @@ export class Hand {
   }
 
   /** Takes the lease, probes and claims. */
-  async claim(
-    options: {
-      split?: { batch: string; messages: number };
-      messages?: number;
-    } = {},
-  ): Promise<Claim> {
+  async claim(options: { rows?: number } = {}): Promise<Claim> {
     await this.source.lease(this.lease);
     return await this.again(options);
   }
 
   /** Probes and claims under the lease there is. */
   async again(
-    options: {
-      split?: { batch: string; messages: number };
-      messages?: number;
-      ahead?: string;
-    } = {},
+    options: { rows?: number; ahead?: string } = {},
   ): Promise<Claim> {
-    const { split, messages, ahead } = options;
+    const { rows, ahead } = options;
     return await this.source.claim({
       lease: this.lease,
       row: await this.replica.probe(),
-      size: { ...ALL, ...(messages === undefined ? {} : { messages }) },
-      ...(split ? { split } : {}),
+      size: { ...ALL, ...(rows === undefined ? {} : { rows }) },
       ...(ahead ? { ahead } : {}),
     });
   }
 
   /** Claims the batch on top of another. */
-  async ahead(
-    batch: Batch,
-    messages?: number,
-  ): Promise<Batch & { acked: number }> {
-    const claim = await this.again({
-      ahead: batch.batch,
-      ...(messages === undefined ? {} : { messages }),
-    });
-    assertEquals(claim.do, "batch", JSON.stringify(claim));
-    return claim as Batch & { acked: number };
+  async ahead(batch: Batch, rows?: number): Promise<ClaimedBatch> {
+    return batchOf(
+      await this.again({
+        ahead: batch.batch,
+        ...(rows === undefined ? {} : { rows }),
+      }),
+    );
   }
 
   /** Claims what must be a batch. */
-  async batch(options?: Parameters<Hand["claim"]>[0]): Promise<Batch> {
-    const claim = await this.claim(options);
-    assertEquals(claim.do, "batch", JSON.stringify(claim));
-    return claim as Batch & { acked: number };
+  async batch(
+    options?: Parameters<Hand["claim"]>[0],
+  ): Promise<ClaimedBatch> {
+    return batchOf(await this.claim(options));
   }
 
   /** Applies a batch; the code of what refused it. */
   async apply(batch: Batch): Promise<string> {
-    const { steps, refusals } = this.#plan(batch);
+    const { steps, refusals } = this.#plan(batch.tables, batch.unusable);
     try {
       const before = (await this.replica.probe())!;
       await this.replica.apply(batch, steps, {
