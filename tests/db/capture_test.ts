@@ -650,7 +650,6 @@ Deno.test("capture() sees every row when a role that may not writes", async () =
       grant all on bulk, more to authenticated;
       create policy own on bulk to authenticated using (n = 1) with check (true);`,
   });
-  const { sql } = stack;
   await using sessions = new Sessions(stack);
   const user = sessions.connect();
   await user.unsafe("set role authenticated");
