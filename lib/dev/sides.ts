@@ -1,13 +1,15 @@
 /**
  * Ring 3. Source and replica side by side, for `deno task dev` alone.
  *
- * Promise: the left side is what the newest messages say, the right one what
- * the replica has at that moment; nothing is changed by looking.
+ * Promise: of the rows that the newest messages name, the left side is what the
+ * source has at that moment, the right one what the replica has; nothing is changed
+ * by looking.
  *
  * @module
  */
 import { createClient } from "@libsql/client/http";
 import postgres from "postgres";
+import { SETTINGS } from "./compare_source.ts";
 import { convert } from "../plan/convert.ts";
 import { quote } from "../replica/sql.ts";
 import { parseSchema, type Table } from "../schema.ts";
@@ -31,19 +33,18 @@ export interface Side {
 /** What capture sends, as far as it is read here. */
 interface Message {
   readonly table?: string;
-  readonly columns?: readonly string[];
-  readonly rows?: readonly (readonly (string | null)[])[];
-  readonly updates?: readonly (readonly (string | null)[])[];
-  readonly deletes?: readonly (readonly (string | null)[])[];
+  readonly keys?: readonly (readonly string[])[];
 }
 
-/** A row as the newest messages have it: cells by column, as the replica stores
- * them; cells that no message brings are missing. */
-interface Change {
+/** A row that a message names. */
+interface Named {
   readonly table: Table;
-  readonly key: readonly (string | null)[];
-  readonly cells: Readonly<Record<string, string | null>> | null;
+  /** As the source writes it. */
+  readonly key: readonly string[];
 }
+
+/** A row's cells by column, as the replica stores them; null if there is none. */
+type Cells = Readonly<Record<string, string | null>> | null;
 
 /** What is served. */
 export interface Sides {
@@ -63,7 +64,11 @@ export function serveSides(
   options: { pgUrl: string; libsqlUrl: string; schema: unknown },
 ): Sides {
   const { tables } = parseSchema(options.schema);
-  const sql = postgres(options.pgUrl, { max: 1, onnotice: () => {} });
+  const sql = postgres(options.pgUrl, {
+    max: 1,
+    onnotice: () => {},
+    connection: SETTINGS,
+  });
   const client = createClient({ url: options.libsqlUrl, authToken: "dev" });
   const look = async (): Promise<Side[]> => {
     // One is soon in the other table: both are read in one statement.
@@ -73,20 +78,23 @@ export function serveSides(
         union all
         (select msg_id, message from pgmq.a_replicate_data_libsql order by msg_id desc limit ${MESSAGES_MAX})) m
       order by msg_id desc limit ${MESSAGES_MAX}`;
-    const changes = newest(found.map(({ message }) => message), tables);
-    if (changes.length === 0) return [];
+    const named = newest(found.map(({ message }) => message), tables);
+    if (named.length === 0) return [];
+    const sources = await readSource(sql, named);
     const results = await client.batch(
-      changes.map(({ table, key }) => ({
+      named.map(({ table, key }) => ({
         sql: `SELECT ${
           table.columns.map(({ name }) => `CAST(${quote(name)} AS TEXT)`).join()
         } FROM ${quote(table.name)} WHERE ${
           table.key.map((name) => `${quote(name)} = ?`).join(" AND ")
         }`,
-        args: [...key],
+        args: key.map((cell, at) => stored(table, table.key[at]!, cell)),
       })),
       "read",
     );
-    return changes.map((change, at) => sideOf(change, results[at]!.rows[0]));
+    return named.map((one, at) =>
+      sideOf(one, sources[at]!, replicaCells(one, results[at]!.rows[0]))
+    );
   };
   const server = Deno.serve(
     { port: 0, hostname: "127.0.0.1", onListen: () => {} },
@@ -112,76 +120,85 @@ export function serveSides(
   };
 }
 
-/** What the newest changes of some rows made of each. */
+/** The rows that messages name, which come newest first. */
 function newest(
   messages: readonly Message[],
   tables: readonly Table[],
-): Change[] {
-  const changes = new Map<string, Change>();
-  const isKnown = new Set<string>();
-  for (const message of messages) {
-    const { columns = [], rows = [], updates = [], deletes = [] } = message;
-    const table = tables.find(({ name }) => name === message.table);
+): Named[] {
+  const named = new Map<string, Named>();
+  for (const { table: name, keys = [] } of messages) {
+    const table = tables.find((table) => table.name === name);
     if (table === undefined) continue;
-    const typed = (column: string, cell: string | null) => {
-      const type = table.columns.find(({ name }) => name === column)?.type;
-      return convert(cell, type ?? "TEXT");
-    };
-    /** Messages come newest first: a newer cell stays, and nothing is older than a whole row. */
-    const note = (
-      key: (string | null)[],
-      cells: Change["cells"],
-      isWhole: boolean,
-    ) => {
-      const id = JSON.stringify([table.name, key]);
-      if (isKnown.has(id)) return;
-      if (isWhole) isKnown.add(id);
-      const newer = changes.get(id)?.cells;
-      const merged = newer ? { ...cells, ...newer } : cells;
-      changes.set(id, { table, key, cells: merged });
-    };
-    for (const [at, row] of [...rows, ...updates].entries()) {
-      const cells = Object.fromEntries(
-        columns.map((column, at) => [column, typed(column, row[at] ?? null)]),
-      );
-      const key = table.key.map((column) => cells[column] ?? null);
-      note(key, cells, at < rows.length);
+    for (const key of keys) {
+      named.set(JSON.stringify([name, key]), { table, key });
     }
-    for (const key of deletes) {
-      const cells = table.key.map((column, at) =>
-        typed(column, key[at] ?? null)
-      );
-      note(cells, null, true);
-    }
-    if (changes.size >= ROWS_MAX) break;
+    if (named.size >= ROWS_MAX) break;
   }
-  return [...changes.values()].slice(0, ROWS_MAX);
+  return [...named.values()].slice(0, ROWS_MAX);
 }
 
-function sideOf(
-  { table, key, cells }: Change,
+/** A cell as the replica stores it. */
+function stored(
+  table: Table,
+  column: string,
+  cell: string | null,
+): string | null {
+  const type = table.columns.find(({ name }) => name === column)?.type;
+  return convert(cell, type ?? "TEXT");
+}
+
+/** Reads rows as a claim does. */
+async function readSource(
+  sql: postgres.Sql,
+  named: readonly Named[],
+): Promise<Cells[]> {
+  const rows = await sql<{ columns: string[]; row: string | null }[]>`
+    select r.rows[1] as row, array(
+      select p.name from libsql_sync.present_columns(to_regclass(format('public.%I', k.name)), k.name) p) as columns
+    from unnest(${named.map(({ table }) => table.name)}::text[],
+      ${
+    named.map(({ key }) => JSON.stringify(key))
+  }::text[]) with ordinality k (name, key, n)
+    cross join lateral libsql_sync.read_rows(
+      to_regclass(format('public.%I', k.name)), k.name, array[k.key::jsonb], true, 1, 'infinity') r
+    order by k.n`;
+  return rows.map(({ columns, row }, at) => {
+    const cells: (string | null)[] | null = row && JSON.parse(row);
+    return cells && Object.fromEntries(
+      columns.map((name, i) => [
+        name,
+        stored(named[at]!.table, name, cells[i]!),
+      ]),
+    );
+  });
+}
+
+function replicaCells(
+  { table }: Named,
   row: ArrayLike<unknown> | undefined,
-): Side {
-  const stored = row === undefined ? null : Object.fromEntries(
+): Cells {
+  return row === undefined ? null : Object.fromEntries(
     table.columns.map(({ name }, at) => [name, row[at] as string | null]),
   );
-  const source = cells && { ...stored, ...cells };
-  const differs = (name: string) => source?.[name] !== stored?.[name];
+}
+
+function sideOf({ table, key }: Named, source: Cells, replica: Cells): Side {
+  const differs = (name: string) => source?.[name] !== replica?.[name];
   // What changed comes first.
   const shown = table.columns.map(({ name }) => name)
-    .filter((name) => !table.key.includes(name) && (source ?? stored)?.[name])
+    .filter((name) => !table.key.includes(name) && (source ?? replica)?.[name])
     .sort((a, b) => Number(differs(b)) - Number(differs(a)))
     .slice(0, COLUMNS_MAX);
-  const textsOf = (of: Change["cells"]) =>
+  const textsOf = (of: Cells) =>
     of && shown.map((name) => `${name} ${of[name] ?? "-"}`);
   return {
     table: table.name,
     key: key.join(", "),
     source: textsOf(source),
-    replica: textsOf(stored),
-    isEqual: source === null || stored === null
-      ? source === stored
-      : Object.keys(source).every((name) => source[name] === stored[name]),
+    replica: textsOf(replica),
+    isEqual: source === null || replica === null
+      ? source === replica
+      : Object.keys(source).every((name) => !differs(name)),
   };
 }
 

@@ -184,8 +184,17 @@ begin
     add column handed_at timestamptz not null default clock_timestamp(),
     add column closed jsonb not null default '[]',
     add column opened bigint[] not null default '{}';
-  -- It answers no messages any more.
+  -- A row is parked by its key, and a letter keeps no message.
+  update libsql_sync.batches b set parked = (
+    select jsonb_agg(p.parked - '{msg_id,open}'::text[] order by p.n)
+    from jsonb_array_elements(b.parked) with ordinality p (parked, n))
+  where b.parked <> '[]';
+  update pgmq.q_replicate_data_libsql_dlq set message = message - '{msg_id,message}'::text[];
+  update pgmq.a_replicate_data_libsql_dlq set message = message - '{msg_id,message}'::text[];
+  -- Functions whose arguments have the same types, and other names or another answer.
   drop function libsql_sync.dead_letters();
+  drop function libsql_sync.page_answer(
+    libsql_sync.walks, jsonb, jsonb, oid, libsql_sync.tables, text[], integer, jsonb, jsonb, boolean, jsonb, boolean, text);
 end
 $$;
 
@@ -534,7 +543,7 @@ as $$
       then format('to_json(%s) #>> ''{}''', expression)
     -- As the type itself writes it. Its casts are others' ideas of the value: PostGIS'
     -- cast to json rounds, and inet's cast to text adds a netmask.
-    else format('textin(%s(%s))', b.typoutput::oid::regproc, expression)
+    else format('case when %1$s is not null then format(''%%s'', %1$s) end', expression)
   end
   from pg_type b
   where b.oid = libsql_sync.base_type(type)
@@ -1725,7 +1734,7 @@ as $$
     where c.upto <= keys_max or c.upto = c.n
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
-      and not k.key @? '$[*] ? (@.type() != "string")' as usable
+      and not k.key @? 'strict $[*] ? (@.type() != "string")' as usable
     from (
       select c.table_name, c.key_length, k.key, min(c.number * 1000000 + k.n) as place
       from chosen c
@@ -1785,8 +1794,7 @@ set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off set enable_seqscan = off set jit = off
 as $$
 declare
-  -- A cold cache makes 50,000 rows slow.
-  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
+  until timestamptz;
   t record;
   r record;
   relation oid;
@@ -1801,11 +1809,14 @@ begin
   truncated := '{}';
   opens := false;
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
-    first := least(first, t.ids[1]);
+    -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
+    until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
     if t.unusable then
-      unusable := unusable || jsonb_build_object('table', case when length(t.table_name) < 64 then t.table_name end,
-        'reason', case when t.is_listed then 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
-          else 'a message of a table that schema.json does not list' end);
+      unusable := unusable || jsonb_build_object(
+        'table', case when t.is_listed then t.table_name end,
+        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
+          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
+          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
     end if;
     opens := opens or t.walk;
     unread := null;
@@ -1867,6 +1878,9 @@ begin
       from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
       group by u.id - u.n
     ) i), '{}');
+  -- What is busy counts as well.
+  first := (
+    select m.msg_id from pgmq.q_replicate_data_libsql m where m.msg_id >= lowest order by m.msg_id limit 1);
   -- None is left: those that it covers are all there are.
   drained := messages = (
     select count(*) from (
@@ -1878,7 +1892,7 @@ $$;
 comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
 $$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
 "pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
-"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id it met.$$;
+"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id in the queue.$$;
 
 -- supabase/sql/40_walk.sql
 
@@ -2521,7 +2535,7 @@ begin
         exception when others then
           if libsql_sync.fault_of(sqlstate) <> 'row' then raise; end if;
           -- One row of them cannot be read: by their keys, the others can.
-          execute format('select array_agg(to_jsonb(q.cells)), array_agg(to_jsonb(q.place)) from (%s) q',
+          execute format('select array_agg(coalesce(q.text::jsonb, to_jsonb(q.cells))), array_agg(to_jsonb(q.place)) from (%s) q',
             libsql_sync.rows_sql(relation, listed.name, false))
           into keys, places using place_after, rows_max + 1;
           select * into r from libsql_sync.read_rows(relation, listed.name, keys[1 : rows_max], true, bytes_max, until);
@@ -3047,10 +3061,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
   join (
-    select k.table_name, k.key from libsql_sync.covered_keys(b) k
+    select k.table_name, k.key, null as reason from libsql_sync.covered_keys(b) k
     union
-    select p ->> 'table', p -> 'key' from jsonb_array_elements(b.parked) p
+    -- Of messages that name no row there is one letter for each reason.
+    select p ->> 'table', p -> 'key', case when p -> 'key' = 'null' then p ->> 'reason' end
+    from jsonb_array_elements(b.parked) p
   ) h on h.key = d.message -> 'key' and h.table_name is not distinct from d.message ->> 'table'
+    and coalesce(h.reason = d.message ->> 'reason', true)
   union
   select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
   where d.message ->> 'table' = any (b.truncated) and d.message -> 'key' <> 'null'
@@ -3205,56 +3222,57 @@ $$;
 comment on function libsql_sync.cut(bigint, integer) is
   'Takes the first keys from a message, which stays queued with the others. Returns those taken.';
 
+create or replace function libsql_sync.is_kept(b libsql_sync.batches)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select b.state = 'settled'
+    and b.messages = (
+      select count(*) from unnest(b.msg_ids) r
+      join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r)
+      where not exists (select from pgmq.q_replicate_data_libsql q where q.msg_id = a.msg_id))
+    and (b.cut_id is null
+      or exists (select from pgmq.q_replicate_data_libsql q where q.msg_id = b.cut_id)
+      or exists (select from pgmq.a_replicate_data_libsql a where a.msg_id = b.cut_id))
+$$;
+comment on function libsql_sync.is_kept(libsql_sync.batches) is
+  'Whether a settled version can be put back: all its messages are in the archive, and their numbers free in the queue.';
+
 -- Under their old ids, so that what was recorded of them stays true.
 create or replace function libsql_sync.put_back(b libsql_sync.batches)
-returns boolean
+returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  returned integer;
 begin
-  if b.state <> 'settled' then
-    return false;
-  end if;
   insert into pgmq.q_replicate_data_libsql (msg_id, read_ct, enqueued_at, vt, message)
   overriding system value
   select a.msg_id, a.read_ct, a.enqueued_at, a.vt, a.message
   from unnest(b.msg_ids) r
-  join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r)
-  on conflict do nothing;
-  get diagnostics returned = row_count;
-  if returned <> b.messages then
-    return false;
-  end if;
+  join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r);
   delete from pgmq.a_replicate_data_libsql a
   using unnest(b.msg_ids) r
   where a.msg_id >= lower(r) and a.msg_id < upper(r);
-  if b.cut_id is not null then
-    update pgmq.q_replicate_data_libsql m
-    set message = jsonb_set(m.message, '{keys}', b.cut_keys || (m.message -> 'keys'))
-    where m.msg_id = b.cut_id;
-    if not found then
-      return false;
-    end if;
-  end if;
+  -- A later version that covered the rest of it was put back before.
+  update pgmq.q_replicate_data_libsql m
+  set message = jsonb_set(m.message, '{keys}', b.cut_keys || (m.message -> 'keys'))
+  where m.msg_id = b.cut_id;
   perform libsql_sync.undo_letters(b);
 
   update libsql_sync.batches v set state = 'handed', settled_at = null, closed = '[]', opened = '{}', cut_keys = null
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
   update libsql_sync.chain set position = b.position - 1, batch = b.prev,
-    floor = least(floor, lower(b.msg_ids), b.cut_id),
+    floor = least(floor, lower(b.msg_ids)),
     walk_opened = least(walk_opened, b.opens - 1),
     -- A page that repaired what was parked is lost: the walk comes through again.
     walk_wanted = walk_wanted + case when b.position <= letters_closed then 1 else 0 end,
-    letters_closed = least(letters_closed, b.position - 1),
     totals = jsonb_set(totals, '{replays}', to_jsonb(coalesce((totals ->> 'replays')::bigint, 0) + 1))
   where id = 1;
-  return true;
 end
 $$;
 comment on function libsql_sync.put_back(libsql_sync.batches) is
-  'Takes back the head, which the replica has lost: its messages return to the queue, and the version before it is the head. Returns false if that cannot be done, as messages are gone.';
+  'Takes back the head, which the replica has lost: its messages return to the queue, and the version before it is the head.';
 
 create or replace function libsql_sync.version_at(epoch_of text, at_position bigint, id text)
 returns libsql_sync.batches
@@ -3304,18 +3322,21 @@ begin
       head_batch := b.prev;
     end if;
     if b.batch is null then
-      answer := libsql_sync.begin_again(at, format('the replica at position %s holds a batch that is not on record', at ->> 'position'));
+      answer := libsql_sync.begin_again(at, format('the replica at position %s holds a batch that is not on record, or whose past is not', at ->> 'position'));
       return;
     end if;
   end loop;
 
   foreach b in array back loop
-    if not libsql_sync.put_back(b) then
-      answer := libsql_sync.begin_again(at, format('position %s cannot be put back: messages of it are gone', b.position));
+    if not libsql_sync.is_kept(b) then
+      answer := libsql_sync.begin_again(at, format('messages of position %s, which the replica lost, are gone', b.position));
       return;
     end if;
-    put_back := put_back + 1;
   end loop;
+  foreach b in array back loop
+    perform libsql_sync.put_back(b);
+  end loop;
+  put_back := cardinality(back);
   foreach b in array forward loop
     acked := acked + libsql_sync.settle(b);
   end loop;
@@ -3324,9 +3345,7 @@ begin
   if forward <> '{}' and (at ->> 'dead_letters')::bigint > b.dead_letters + jsonb_array_length(b.parked) then
     update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
   end if;
-  if forward <> '{}' then
-    perform libsql_sync.trim_versions();
-  end if;
+  perform libsql_sync.trim_versions();
   select * into moved from libsql_sync.chain where id = 1;
 end
 $$;
@@ -3490,7 +3509,7 @@ begin
   end if;
   if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-      else greatest(f.lowest, least(f.settled, h.first, lower(ahead.msg_ids), ahead.cut_id)) end);
+      else greatest(f.lowest, least(f.settled, h.first)) end);
   end if;
   if h.messages = 0 and h.cut_id is null and h.page is null and c.walk_wanted = c.walk_opened then
     if ahead.batch is not null then

@@ -43,7 +43,16 @@ begin
     add column handed_at timestamptz not null default clock_timestamp(),
     add column closed jsonb not null default '[]',
     add column opened bigint[] not null default '{}';
-  -- It answers no messages any more.
+  -- A row is parked by its key, and a letter keeps no message.
+  update libsql_sync.batches b set parked = (
+    select jsonb_agg(p.parked - '{msg_id,open}'::text[] order by p.n)
+    from jsonb_array_elements(b.parked) with ordinality p (parked, n))
+  where b.parked <> '[]';
+  update pgmq.q_replicate_data_libsql_dlq set message = message - '{msg_id,message}'::text[];
+  update pgmq.a_replicate_data_libsql_dlq set message = message - '{msg_id,message}'::text[];
+  -- Functions whose arguments have the same types, and other names or another answer.
   drop function libsql_sync.dead_letters();
+  drop function libsql_sync.page_answer(
+    libsql_sync.walks, jsonb, jsonb, oid, libsql_sync.tables, text[], integer, jsonb, jsonb, boolean, jsonb, boolean, text);
 end
 $$;

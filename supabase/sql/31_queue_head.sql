@@ -251,8 +251,7 @@ set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
 set row_security = off set enable_seqscan = off set jit = off
 as $$
 declare
-  -- A cold cache makes 50,000 rows slow.
-  until constant timestamptz := clock_timestamp() + interval '1500 milliseconds';
+  until timestamptz;
   t record;
   r record;
   relation oid;
@@ -267,10 +266,14 @@ begin
   truncated := '{}';
   opens := false;
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
+    -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
+    until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
     if t.unusable then
-      unusable := unusable || jsonb_build_object('table', case when length(t.table_name) < 64 then t.table_name end,
-        'reason', case when t.is_listed then 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
-          else 'a message of a table that schema.json does not list' end);
+      unusable := unusable || jsonb_build_object(
+        'table', case when t.is_listed then t.table_name end,
+        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
+          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
+          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
     end if;
     opens := opens or t.walk;
     unread := null;

@@ -262,7 +262,7 @@ begin
         exception when others then
           if libsql_sync.fault_of(sqlstate) <> 'row' then raise; end if;
           -- One row of them cannot be read: by their keys, the others can.
-          execute format('select array_agg(to_jsonb(q.cells)), array_agg(to_jsonb(q.place)) from (%s) q',
+          execute format('select array_agg(coalesce(q.text::jsonb, to_jsonb(q.cells))), array_agg(to_jsonb(q.place)) from (%s) q',
             libsql_sync.rows_sql(relation, listed.name, false))
           into keys, places using place_after, rows_max + 1;
           select * into r from libsql_sync.read_rows(relation, listed.name, keys[1 : rows_max], true, bytes_max, until);

@@ -31,10 +31,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
   join (
-    select k.table_name, k.key from libsql_sync.covered_keys(b) k
+    select k.table_name, k.key, null as reason from libsql_sync.covered_keys(b) k
     union
-    select p ->> 'table', p -> 'key' from jsonb_array_elements(b.parked) p
+    -- Of messages that name no row there is one letter for each reason.
+    select p ->> 'table', p -> 'key', case when p -> 'key' = 'null' then p ->> 'reason' end
+    from jsonb_array_elements(b.parked) p
   ) h on h.key = d.message -> 'key' and h.table_name is not distinct from d.message ->> 'table'
+    and coalesce(h.reason = d.message ->> 'reason', true)
   union
   select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
   where d.message ->> 'table' = any (b.truncated) and d.message -> 'key' <> 'null'

@@ -63,56 +63,57 @@ $$;
 comment on function libsql_sync.cut(bigint, integer) is
   'Takes the first keys from a message, which stays queued with the others. Returns those taken.';
 
+create or replace function libsql_sync.is_kept(b libsql_sync.batches)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select b.state = 'settled'
+    and b.messages = (
+      select count(*) from unnest(b.msg_ids) r
+      join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r)
+      where not exists (select from pgmq.q_replicate_data_libsql q where q.msg_id = a.msg_id))
+    and (b.cut_id is null
+      or exists (select from pgmq.q_replicate_data_libsql q where q.msg_id = b.cut_id)
+      or exists (select from pgmq.a_replicate_data_libsql a where a.msg_id = b.cut_id))
+$$;
+comment on function libsql_sync.is_kept(libsql_sync.batches) is
+  'Whether a settled version can be put back: all its messages are in the archive, and their numbers free in the queue.';
+
 -- Under their old ids, so that what was recorded of them stays true.
 create or replace function libsql_sync.put_back(b libsql_sync.batches)
-returns boolean
+returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  returned integer;
 begin
-  if b.state <> 'settled' then
-    return false;
-  end if;
   insert into pgmq.q_replicate_data_libsql (msg_id, read_ct, enqueued_at, vt, message)
   overriding system value
   select a.msg_id, a.read_ct, a.enqueued_at, a.vt, a.message
   from unnest(b.msg_ids) r
-  join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r)
-  on conflict do nothing;
-  get diagnostics returned = row_count;
-  if returned <> b.messages then
-    return false;
-  end if;
+  join pgmq.a_replicate_data_libsql a on a.msg_id >= lower(r) and a.msg_id < upper(r);
   delete from pgmq.a_replicate_data_libsql a
   using unnest(b.msg_ids) r
   where a.msg_id >= lower(r) and a.msg_id < upper(r);
-  if b.cut_id is not null then
-    update pgmq.q_replicate_data_libsql m
-    set message = jsonb_set(m.message, '{keys}', b.cut_keys || (m.message -> 'keys'))
-    where m.msg_id = b.cut_id;
-    if not found then
-      return false;
-    end if;
-  end if;
+  -- A later version that covered the rest of it was put back before.
+  update pgmq.q_replicate_data_libsql m
+  set message = jsonb_set(m.message, '{keys}', b.cut_keys || (m.message -> 'keys'))
+  where m.msg_id = b.cut_id;
   perform libsql_sync.undo_letters(b);
 
   update libsql_sync.batches v set state = 'handed', settled_at = null, closed = '[]', opened = '{}', cut_keys = null
   where v.epoch = b.epoch and v.position = b.position and v.batch = b.batch;
   update libsql_sync.chain set position = b.position - 1, batch = b.prev,
-    floor = least(floor, lower(b.msg_ids), b.cut_id),
+    floor = least(floor, lower(b.msg_ids)),
     walk_opened = least(walk_opened, b.opens - 1),
     -- A page that repaired what was parked is lost: the walk comes through again.
     walk_wanted = walk_wanted + case when b.position <= letters_closed then 1 else 0 end,
-    letters_closed = least(letters_closed, b.position - 1),
     totals = jsonb_set(totals, '{replays}', to_jsonb(coalesce((totals ->> 'replays')::bigint, 0) + 1))
   where id = 1;
-  return true;
 end
 $$;
 comment on function libsql_sync.put_back(libsql_sync.batches) is
-  'Takes back the head, which the replica has lost: its messages return to the queue, and the version before it is the head. Returns false if that cannot be done, as messages are gone.';
+  'Takes back the head, which the replica has lost: its messages return to the queue, and the version before it is the head.';
 
 create or replace function libsql_sync.version_at(epoch_of text, at_position bigint, id text)
 returns libsql_sync.batches
@@ -162,18 +163,21 @@ begin
       head_batch := b.prev;
     end if;
     if b.batch is null then
-      answer := libsql_sync.begin_again(at, format('the replica at position %s holds a batch that is not on record', at ->> 'position'));
+      answer := libsql_sync.begin_again(at, format('the replica at position %s holds a batch that is not on record, or whose past is not', at ->> 'position'));
       return;
     end if;
   end loop;
 
   foreach b in array back loop
-    if not libsql_sync.put_back(b) then
-      answer := libsql_sync.begin_again(at, format('position %s cannot be put back: messages of it are gone', b.position));
+    if not libsql_sync.is_kept(b) then
+      answer := libsql_sync.begin_again(at, format('messages of position %s, which the replica lost, are gone', b.position));
       return;
     end if;
-    put_back := put_back + 1;
   end loop;
+  foreach b in array back loop
+    perform libsql_sync.put_back(b);
+  end loop;
+  put_back := cardinality(back);
   foreach b in array forward loop
     acked := acked + libsql_sync.settle(b);
   end loop;
@@ -182,9 +186,7 @@ begin
   if forward <> '{}' and (at ->> 'dead_letters')::bigint > b.dead_letters + jsonb_array_length(b.parked) then
     update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
   end if;
-  if forward <> '{}' then
-    perform libsql_sync.trim_versions();
-  end if;
+  perform libsql_sync.trim_versions();
   select * into moved from libsql_sync.chain where id = 1;
 end
 $$;

@@ -9,13 +9,14 @@ import { createPlanner } from "../../lib/plan/plan.ts";
 import { stepToStatement } from "../../lib/replica/statements.ts";
 import { parseSchema } from "../../lib/schema.ts";
 import schemaJson from "../../schema.json" with { type: "json" };
+import { withHand } from "./by_hand.ts";
 import { assertEqual } from "./equal.ts";
 import type { Part } from "./found.ts";
 import type { Lab } from "./lab.ts";
 import { CHANGES } from "./rows.ts";
 import type { Sizes } from "./sizes.ts";
 
-/** Messages of a batch: about what the worker's batches come to. */
+/** Rows of a batch at most: about what the worker's batches come to. */
 const BATCH = { insert: 15_000, update: 50_000, indexed: 50_000 };
 
 /** Rows a second. */
@@ -28,22 +29,22 @@ async function aloneOf(
   await using pair = await lab.changed({ capture: "ours", rows, kind, count });
   const { sql, client } = pair;
   const plan = createPlanner(parseSchema(schemaJson));
-  const size = Math.min(BATCH[kind], count);
   let [seconds, written] = [0, 0];
-  for (let from = 0; from < count; from += size) {
-    const messages = await sql`
-      select msg_id::text, message from pgmq.q_replicate_data_libsql
-      order by msg_id limit ${size} offset ${from}`;
-    const { steps } = plan({
-      messages: messages.map(({ msg_id, message }) => [msg_id, message]),
-      parked: [],
-    });
-    const statements = steps.map((step) => stepToStatement(step));
-    const started = performance.now();
-    await client.batch(statements, "write");
-    seconds += (performance.now() - started) / 1000;
-    written += messages.length;
-  }
+  await withHand(pair, async (hand) => {
+    while (written < count) {
+      const claim = await hand.again({ rows: Math.min(BATCH[kind], count) });
+      if (claim.do !== "batch") throw new Error(`found ${claim.do}`);
+      const { steps } = plan(claim.tables, claim.unusable);
+      const statements = steps.map((step) => stepToStatement(step));
+      const started = performance.now();
+      await client.batch(statements, "write");
+      seconds += (performance.now() - started) / 1000;
+      written += claim.messages;
+      // The same rows once more, with the chain's own move.
+      const applied = await hand.apply(claim);
+      if (applied !== "applied") throw new Error(applied);
+    }
+  });
   await assertEqual(sql, client);
   return written / seconds;
 }

@@ -5,15 +5,11 @@
  */
 
 import postgres from "postgres";
-import { parseConfig } from "../../lib/config/config.ts";
-import { withParts } from "../../lib/connect/connect.ts";
-import { parseSchema, schemaHash } from "../../lib/schema.ts";
-import schemaJson from "../../schema.json" with { type: "json" };
+import { withHand } from "./by_hand.ts";
 import type { Part } from "./found.ts";
 import type { Lab, Pair } from "./lab.ts";
 import { median } from "./median.ts";
 import type { Sizes } from "./sizes.ts";
-import { Hand } from "../db/support/chain.ts";
 
 /** The first claims find their way: the floor, and plans. */
 const WARM = 2;
@@ -27,46 +23,23 @@ type ForEach<T> = Record<typeof QUEUES[number], T>;
 /** Claims a batch, which acks the one before, and applies it; milliseconds of the claim. */
 type Claim = () => Promise<number>;
 
-/** Runs something with claims of so many messages. */
+/** Runs something with claims of so many messages, each of one row. */
 async function withClaim<T>(
   pair: Pair,
   messages: number,
   run: (claim: Claim) => Promise<T>,
 ): Promise<T> {
-  const settings: Record<string, string> = {
-    LIBSQL_URL: pair.sqld.url,
-    LIBSQL_AUTH_TOKEN: "bench",
-    PGMQ_URL: pair.url,
-    WEBHOOK_SIGNATURE: "bench-webhook-signature",
-  };
-  const config = parseConfig((name) => settings[name]);
-  const schema = parseSchema(schemaJson);
-  const hash = await schemaHash(schema);
-  const options = { config, schema, hash, log: () => {} };
-  return await withParts(options, async (parts) => {
-    const { source } = parts;
-    let ms = 0;
-    const timed: typeof source.claim = async (request) => {
-      const started = performance.now();
-      const claim = await source.claim(request);
-      ms = performance.now() - started;
-      return claim;
-    };
-    const hand = new Hand(
-      { ...parts, source: { ...source, claim: timed } },
-      schemaJson,
-    );
-    await source.lease(hand.lease);
-    return await run(async () => {
-      const claim = await hand.again({ messages });
-      if (claim.do !== "batch" || claim.messageCount !== messages) {
+  return await withHand(pair, (hand, claimMs) =>
+    run(async () => {
+      const claim = await hand.again({ rows: messages });
+      const ms = claimMs();
+      if (claim.do !== "batch" || claim.messages !== messages) {
         throw new Error(`expected ${messages} messages, found ${claim.do}`);
       }
       const applied = await hand.apply(claim);
       if (applied !== "applied") throw new Error(applied);
       return ms;
-    });
-  });
+    }));
 }
 
 /** Puts copies of what is queued behind it. */

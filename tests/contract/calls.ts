@@ -73,8 +73,15 @@ export function makeStep(
     }
     case 5: {
       const message = oneOf<Json>(random, [
-        { v: 1, table: "nowhere", truncate: true },
+        { v: 2, table: "nowhere", truncate: true },
         { v: 2, table: "item" },
+        { v: 2, table: "part", keys: [["1"]] },
+        { v: 2, table: "item", walk: "XX000" },
+        { v: 1, table: "part", truncate: true },
+        { v: 1, table: "item", columns: ["name", "id"], rows: [["x", "2"]] },
+        { v: 1, table: "item", key: ["id"], deletes: [["3"], ["1"]] },
+        { type: "INSERT", table: "item", record: { id: 2, name: "x" } },
+        { type: "DELETE", table: "part", old_record: { item: 1, code: "a" } },
         [1, 2],
         "text",
       ]);
@@ -132,7 +139,7 @@ function makeDrive(
   random: Random,
   { times, size, rows, parks } = {
     times: 1 + random(4),
-    size: oneOf(random, [1, 2, 100]),
+    size: oneOf(random, [1, 2, 3, 100]),
     rows: oneOf(random, [1, 100]),
     parks: random(4) === 0 ? String(random(4)) : null,
   },
@@ -142,7 +149,7 @@ function makeDrive(
   const forgets = random(5) === 0 ? 1 + random(3) : 0;
   const [lease] = LEASES as [string];
   return [
-    `drive ${times} times, ${size} messages, ${rows} rows`,
+    `drive ${times} times, ${size} keys, ${rows} rows`,
     async (side) => {
       const { call } = side.source.carrier;
       await side.source.set({ paused: false });
@@ -158,7 +165,7 @@ function makeDrive(
           seconds: 1000,
           schema: HASHES[side.schema]!,
           row: row === null ? null : { ...row },
-          messages_max: size,
+          rows_max: size,
           bytes_max: 1_000_000,
           page: {
             rows,
@@ -169,18 +176,12 @@ function makeDrive(
           walked: [],
         });
         const claim = claimOf(answer);
-        if (
-          parks !== null && claim.do === "batch" && claim.messages.length > 0
-        ) {
-          const { epoch, position, batch, kind } = claim;
-          const changes = [{
-            msg_id: [claim.messages[0]![0]].flat()[0]!,
-            table: "item",
-            key: [parks],
-            reason: size > 2 ? "libSQL refused it" : "r",
-          }];
-          const which = { epoch, position, batch, kind };
-          answers.push(await call("park", { ...which, changes }));
+        if (parks !== null && claim.do === "batch" && claim.messages > 0) {
+          const { epoch, position, batch } = claim;
+          const reason = size > 2 ? "libSQL refused it" : "r";
+          const row = { table: "item", key: [parks], reason };
+          const request = { epoch, position, batch, rows: [row] };
+          answers.push(await call("park", request));
         }
         answers.push(answer);
         const next = looksAhead && claim.do === "batch"
@@ -189,9 +190,10 @@ function makeDrive(
             seconds: 1000,
             schema: HASHES[side.schema]!,
             row: { ...row! },
-            messages_max: size,
+            rows_max: size,
             bytes_max: 1_000_000,
             ahead: claim.batch,
+            page: { rows, bytes: 1_000_000, scrub: false, keys: null },
             walked: [],
           })
           : null;
@@ -268,7 +270,9 @@ function makeStatement(random: Random): UserStatement {
     : "note";
   switch (random(12)) {
     case 0:
-      return { kind: "truncate", table };
+      return random(2) === 0
+        ? { kind: "truncate", table }
+        : { kind: "reload", table, rows: keys.map(row) };
     case 1:
     case 2:
       return { kind: "delete", table, keys };
@@ -294,17 +298,14 @@ function makePark(
   [first]: readonly [Side, Side],
 ): [string, Step | null] {
   if (first.batch === null) return ["nothing", null];
-  const msgId = [first.batch.messages[0]?.[0] ?? null].flat()[0]!;
-  const changes = [{
-    msg_id: random(4) === 0 ? null : msgId,
-    table: oneOf(random, ["item", "part", null]),
+  const rows = [{
+    table: oneOf(random, ["item", "part"]),
     key: oneOf(random, [["1"], ["2"], null]),
     reason: oneOf(random, ["r", "libSQL refused it"]),
   }];
-  const kind = oneOf(random, ["new", "again", "replay"]);
-  return [`park ${kind} ${JSON.stringify(changes)}`, ({ source, batch }) => {
+  return [`park ${JSON.stringify(rows)}`, ({ source, batch }) => {
     const { epoch, position, batch: id } = batch!;
-    const request = { epoch, position, batch: id, kind, changes };
+    const request = { epoch, position, batch: id, rows };
     return source.carrier.call("park", request);
   }];
 }
@@ -363,7 +364,7 @@ function makeRare(random: Random): [string, Step | null] {
         { refill: false },
         { refill: true },
         { paused: true },
-        { reopen: true },
+        { walkWanted: 1_000 },
         { replayWindowMs: 0 },
         { replayWindowMs: 3_600_000 },
       ]);
@@ -389,10 +390,10 @@ function makeClaim(random: Random): [string, Step | null] {
   ]);
   const lease = oneOf(random, LEASES);
   const schema = oneOf(random, [0, 0, 0, 1, 2]);
-  const messages = oneOf(random, [0, 1, 2, 100, 100]);
+  const size = oneOf(random, [0, 1, 2, 3, 100, 100]);
   const rows = oneOf(random, [null, 1, 2, 100]);
   const scrub = random(2) === 0;
-  const split = random(6) === 0 ? 1 + random(2) : null;
+  const isAhead = random(6) === 0;
   const takeOver = random(6) === 0;
   const old = random(1000);
   const key = random(5);
@@ -402,10 +403,9 @@ function makeClaim(random: Random): [string, Step | null] {
   // Nearly always the lease is taken first.
   const isLeased = random(8) > 0;
   const title =
-    `claim by ${which} row, schema ${schema}, ${messages} messages` +
-    `, page ${rows}${split === null ? "" : ", split"}${
-      takeOver ? ", take over" : ""
-    }`;
+    `claim by ${which} row, schema ${schema}, ${size} keys, page ${rows}${
+      isAhead ? ", ahead" : ""
+    }${takeOver ? ", take over" : ""}`;
   return [title, async (side) => {
     const { source, rows: all } = side;
     const newest = all.at(-1)!;
@@ -446,11 +446,9 @@ function makeClaim(random: Random): [string, Step | null] {
       seconds: 1000,
       schema: HASHES[schema]!,
       row: row === null ? null : { ...row },
-      messages_max: messages,
+      rows_max: size,
       bytes_max: 1_000_000,
-      ...(split !== null && side.batch !== null
-        ? { split: { batch: side.batch.batch, messages: split } }
-        : {}),
+      ...(isAhead && side.batch !== null ? { ahead: side.batch.batch } : {}),
       ...(takeOver ? { take_over: true } : {}),
       ...(rows === null
         ? {}

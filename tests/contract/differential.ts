@@ -72,9 +72,15 @@ function note(answered: Map<string, number>, answer: unknown): void {
   if (Array.isArray(answer)) answer.forEach((one) => note(answered, one));
   const found = answer as Fields | null;
   if (typeof found?.do !== "string") return;
-  const { kind, error, page } = found;
+  const { error, page, reopen, tables, put_back } = found;
   const names = [
-    [found.do, kind, error].filter(Boolean).join(" "),
+    [found.do, error].filter(Boolean).join(" "),
+    ...(reopen ? ["reopen"] : []),
+    ...(Number(put_back) > 0 ? ["put back"] : []),
+    ...(Array.isArray(tables) &&
+        (tables as Fields[]).some((one) => one.truncate)
+      ? ["truncate"]
+      : []),
     ...(page
       ? [`page ${(page as Fields).kind}`, `page ${(page as Fields).half}`]
       : []),
@@ -94,7 +100,10 @@ const UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g;
 /** What is never the same twice. */
 const CHANCE = new Set(["snapshot", "source_time", "parked_at"]);
 /** Lists whose order is the plan's of a query. */
-const UNORDERED = new Set(["rows", "updates", "deletes", "open", "keys"]);
+const UNORDERED = new Set([
+  ...["tables", "rows", "gone", "broken", "unusable", "open", "keys"],
+  ...["parked", "letters"],
+]);
 /** JSON inside a text. */
 const NESTED = new Set(["upto", "walk_at", "at"]);
 
@@ -114,14 +123,6 @@ function normal(value: Json | undefined, names: Map<string, string>): unknown {
     if (CHANCE.has(name)) continue;
     if (NESTED.has(name) && typeof field === "string") {
       made[name] = normal(JSON.parse(field), names);
-    } else if (name === "messages" && Array.isArray(field)) {
-      // Rows that came as one belong to their ids, in order.
-      made[name] = (field as Json[][]).map(([ids, message]) =>
-        Array.isArray(ids) ? [ids, JSON.parse(JSON.stringify(message))] : [
-          ids,
-          normal(message, names),
-        ]
-      );
     } else if (UNORDERED.has(name) && Array.isArray(field)) {
       made[name] = normal(
         [...field].sort((a, b) => canonical(a) < canonical(b) ? -1 : 1),

@@ -19,7 +19,10 @@ export function makeModel(): SourceUnderTest & { readonly model: SourceModel } {
       handedOut: () => {},
       snapshot: () => {},
       acked: () => {},
+      putBack: () => {},
+      trimmed: () => {},
       parked: () => {},
+      healed: () => {},
       epoch: () => {},
     },
   });
@@ -53,17 +56,16 @@ export function makeModel(): SourceUnderTest & { readonly model: SourceModel } {
 /** What is on record, without times, as the adapter of PostgreSQL tells it. */
 function standingOf({ state, user }: SourceModel): Fields {
   const { chain } = state;
-  const generationOf = (name: string) =>
-    state.epochs.find(({ epoch }) => epoch === name)!.generation;
   return {
     chain: {
       epoch: chain.epoch,
       position: chain.position,
       batch: chain.batch,
+      handed: chain.handed,
       lease: chain.lease,
       scrub_rows: chain.scrubRows,
       refill: chain.refill,
-      reopen: chain.reopen,
+      asked: chain.walkWanted > chain.walkOpened,
       paused: chain.paused,
       letters_closed: chain.lettersClosed,
       floor: chain.floor,
@@ -76,25 +78,22 @@ function standingOf({ state, user }: SourceModel): Fields {
       reason,
     })),
     batches: state.batches
-      .filter(({ epoch, state }) => epoch === chain.epoch || state === "acked")
-      .toSorted((a, b) =>
-        generationOf(a.epoch) - generationOf(b.epoch) ||
-        a.position - b.position || a.version - b.version
-      )
+      .filter(({ epoch }) => epoch === chain.epoch)
+      .toSorted((a, b) => a.position - b.position || a.handedAt - b.handedAt)
       .map((version) => ({
-        epoch: version.epoch,
         position: version.position,
         batch: version.batch,
         prev: version.prev,
-        version: version.version,
-        ahead: version.ahead,
         msg_ids: version.msgIds,
+        cut: version.cut &&
+          { msg_id: version.cut.msgId, keys: version.cut.keys },
         messages: version.messages,
         drained: version.drained,
         dead_letters: version.deadLetters,
         parked: version.parked,
+        opens: version.opens !== null,
+        upto: version.upto && { ...version.upto },
         state: version.state,
-        reopen: version.reopen,
       })),
     walks: state.walks.map((walk) => ({
       walk_gen: walk.walkGen,

@@ -69,7 +69,7 @@ export async function makePostgres(url: string): Promise<SourceUnderTest> {
       });
   };
   await configure(SCHEMAS[0]!, HASHES[0]!);
-  await sql`update libsql_sync.chain set reopen = true`;
+  await sql`update libsql_sync.chain set walk_wanted = 1, walk_opened = 0`;
   return {
     carrier,
     async run(statement, session) {
@@ -94,11 +94,11 @@ export async function makePostgres(url: string): Promise<SourceUnderTest> {
       }::text::jsonb)`;
     },
     configure,
-    async set({ scrubRows, refill, reopen, paused, replayWindowMs }) {
+    async set({ scrubRows, refill, walkWanted, paused, replayWindowMs }) {
       await sql`update libsql_sync.chain set
         scrub_rows = coalesce(${scrubRows ?? null}::integer, scrub_rows),
         refill = coalesce(${refill ?? null}::boolean, refill),
-        reopen = coalesce(${reopen ?? null}::boolean, reopen),
+        walk_wanted = coalesce(${walkWanted ?? null}::bigint, walk_wanted),
         paused = coalesce(${paused ?? null}::boolean, paused),
         replay_window = coalesce(make_interval(secs => ${
         replayWindowMs === undefined ? null : replayWindowMs / 1000
@@ -161,6 +161,9 @@ function textOf(statement: UserStatement): string {
       return `delete from ${table} where ${where(statement.keys)}`;
     case "truncate":
       return `truncate ${table}`;
+    // One message of several statements is one transaction.
+    case "reload":
+      return `truncate ${table}; ${textOf({ ...statement, kind: "insert" })}`;
     case "touch":
       throw new Error("needs a trigger of the user's");
   }
@@ -168,19 +171,17 @@ function textOf(statement: UserStatement): string {
 
 const STANDING = `
 select json_build_object(
-  'chain', (select json_build_object('epoch', epoch, 'position', position, 'batch', batch, 'lease', lease,
-    'scrub_rows', scrub_rows, 'refill', refill, 'reopen', reopen, 'paused', paused,
+  'chain', (select json_build_object('epoch', epoch, 'position', position, 'batch', batch, 'handed', handed, 'lease', lease,
+    'scrub_rows', scrub_rows, 'refill', refill, 'asked', walk_wanted > walk_opened, 'paused', paused,
     'letters_closed', letters_closed, 'floor', floor, 'floor_next', floor_next, 'floor_awaits', coalesce(cardinality(floor_awaits), 0)) from libsql_sync.chain),
   'epochs', (select coalesce(json_agg(json_build_object('epoch', epoch, 'wipe', wipe, 'reason', reason)
     order by generation), '[]') from libsql_sync.epochs),
-  'batches', (select coalesce(json_agg(json_build_object('epoch', b.epoch, 'position', b.position, 'batch', b.batch,
-      'prev', b.prev, 'version', b.version,
+  'batches', (select coalesce(json_agg(json_build_object('position', b.position, 'batch', b.batch, 'prev', b.prev,
       'msg_ids', (select coalesce(json_agg(i order by i), '[]') from unnest(b.msg_ids) r
         cross join lateral generate_series(lower(r), upper(r) - 1) i),
-      'messages', b.messages, 'drained', b.drained, 'ahead', b.ahead, 'dead_letters', b.dead_letters, 'parked', b.parked,
-      'state', b.state, 'reopen', b.reopen) order by e.generation, b.position, b.version), '[]')
-    from libsql_sync.batches b join libsql_sync.epochs e using (epoch) cross join libsql_sync.chain c
-    where b.epoch = c.epoch or b.state = 'acked'),
+      'cut', case when b.cut_id is not null then json_build_object('msg_id', b.cut_id, 'keys', b.cut_count) end, 'messages', b.messages, 'drained', b.drained, 'dead_letters', b.dead_letters, 'parked', b.parked,
+      'opens', b.opens is not null, 'upto', b.upto, 'state', b.state) order by b.position, b.handed_at), '[]')
+    from libsql_sync.batches b join libsql_sync.chain c using (epoch)),
   'walks', (select coalesce(json_agg(json_build_object('walk_gen', walk_gen, 'kind', kind, 'tables', tables,
     'keys', keys, 'repair', repair, 'closes', closes, 'ended', ended_at is not null, 'found', found)
     order by walk_gen), '[]') from libsql_sync.walks),

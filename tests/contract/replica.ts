@@ -13,7 +13,6 @@ import type { Step } from "../../lib/plan/step.ts";
 import { createReplica, type Replica } from "../../lib/replica/replica.ts";
 import { bare, type Database, type Statement } from "../../lib/replica/sql.ts";
 import { HASHES, SCHEMAS, walkAfterBatch } from "./source.ts";
-import type { Fields } from "../sim/source_state.ts";
 
 /** A libSQL with nothing in it. */
 export interface LibsqlUnderTest {
@@ -26,10 +25,13 @@ export interface LibsqlUnderTest {
 const EPOCH = "11111111-1111-4111-8111-111111111111";
 
 /** A batch of items that follows a row. */
-function batchAfter(row: ReplicaRow, messages: readonly Fields[]): Batch {
+function batchAfter(
+  row: ReplicaRow,
+  rows: readonly (string | null)[][],
+  columns = ["id", "name", "size"],
+): Batch {
   return {
     do: "batch",
-    kind: "new",
     epoch: row.epoch,
     position: row.position + 1,
     batch: `batch ${row.position + 1}`,
@@ -38,26 +40,32 @@ function batchAfter(row: ReplicaRow, messages: readonly Fields[]): Batch {
     snapshot: "1:1:",
     sourceTime: "2026-01-01T00:00:00Z",
     deadLetters: 0,
-    parked: [],
     reopen: false,
+    messages: 1,
+    tables: [{
+      table: "item",
+      truncate: false,
+      columns,
+      // Planning converts them in place.
+      rows: rows.map((cells) => [...cells]),
+      gone: [],
+      broken: [],
+    }],
+    unusable: [],
     page: null,
-    messages: messages.map((message, at) => [String(at), message]),
-    messageCount: messages.length,
   };
 }
 
-/** Rows of items as a message. */
-function items(...rows: (string | null)[][]): Fields {
-  return { v: 1, table: "item", columns: ["id", "name", "size"], rows };
+/** The steps of a batch. */
+function stepsOf({ tables, unusable }: Batch, schema = 0): readonly Step[] {
+  return createPlanner(SCHEMAS[schema]!)(tables, unusable).steps;
 }
-
-const planOf = createPlanner(SCHEMAS[0]!);
 
 async function apply(
   replica: Replica,
   batch: Batch,
   before: ReplicaRow,
-  steps: readonly Step[] = planOf(batch).steps,
+  steps: readonly Step[] = stepsOf(batch),
 ): Promise<ReplicaRow> {
   const walk = {
     before,
@@ -118,13 +126,11 @@ export function testReplica(
   test(
     "apply() lands once, on exactly the batch before it",
     async (replica, start, { read }) => {
-      const first = batchAfter(start, [items(["1", "a", "5"])]);
+      const first = batchAfter(start, [["1", "a", "5"]]);
       const row = await apply(replica, first, start);
       assertEquals([row.position, row.batch, row.drained], [1, first.batch, 1]);
       assertEquals(await read(READ), [[1, "a", 5]]);
-      const second = batchAfter(row, [
-        items(["1", "b", null], ["2", "c", "7"]),
-      ]);
+      const second = batchAfter(row, [["1", "b", null], ["2", "c", "7"]]);
       for (
         const wrong of [
           first,
@@ -148,39 +154,30 @@ export function testReplica(
   );
 
   test(
-    "apply() changes what was updated of rows that are there, and makes none",
+    "apply() writes what differs of rows, with an index or without",
     async (_, start, libsql) => {
       const replica = replicaOf(libsql, 1);
       let row = await replica.alter({ from: start.schema_hash });
-      const write = async (...messages: Fields[]) => {
-        const batch = batchAfter(row, messages);
-        const { steps } = createPlanner(SCHEMAS[1]!)(batch);
-        row = await apply(replica, batch, row, steps);
-        return await libsql.read(READ);
+      const write = async (...rows: (string | null)[][]) => {
+        const columns = ["id", "name", "size", "extra"];
+        const batch = batchAfter(row, rows, columns);
+        row = await apply(replica, batch, row, stepsOf(batch, 1));
+        return await libsql.read(
+          "SELECT id, name, size, extra FROM item ORDER BY id",
+        );
       };
-      const update = (columns: string[], ...updates: (string | null)[][]) => ({
-        v: 1,
-        table: "item",
-        columns,
-        updates,
-      });
-      const sizes = (...rows: (string | null)[][]) =>
-        update(["id", "size"], ...rows);
-      await write(items(["1", "a", "5"], ["2", "b", null]));
-      assertEquals(
-        await write(sizes(["1", null], ["2", "7"], ["3", "8"])),
-        [[1, "a", null], [2, "b", 7]],
-      );
-      // What one row came to by several statements is one change of it.
+      await write(["1", "a", "5", null], ["2", "b", null, "e"]);
       assertEquals(
         await write(
-          update(["id", "name"], ["1", "a 1"], ["2", "b 1"], ["3", "c"]),
-          sizes(["1", "6"]),
-          items(["3", "c", "9"]),
-          sizes(["3", "10"]),
-          update(["id", "name"], ["2", null]),
+          ["1", "a", "6", "f"],
+          ["2", "b 1", null, null],
+          ["3", "c", "8", null],
         ),
-        [[1, "a 1", 6], [2, null, 7], [3, "c", 10]],
+        [[1, "a", 6, "f"], [2, "b 1", null, null], [3, "c", 8, null]],
+      );
+      assertEquals(
+        await write(["1", null, "6", "f"], ["3", "c", null, null]),
+        [[1, null, 6, "f"], [2, "b 1", null, null], [3, "c", null, null]],
       );
       assertEquals((await replica.probe())!.position, row.position);
     },
@@ -192,7 +189,7 @@ export function testReplica(
       const newer = replicaOf(libsql, 1);
       const altered = await newer.alter({ from: HASHES[0]! });
       assertEquals([altered.schema_hash, altered.walk_done], [HASHES[1], 0]);
-      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      const batch = batchAfter(start, [["1", "a", "5"]]);
       assertEquals(await codeOf(apply(replica, batch, start)), "replica_moved");
       assertEquals(
         await codeOf(newer.alter({ from: HASHES[0]! })),
@@ -204,7 +201,7 @@ export function testReplica(
   test(
     "adopt() follows from the epoch it names alone",
     async (replica, start, { read }) => {
-      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      const batch = batchAfter(start, [["1", "a", "5"]]);
       await apply(replica, batch, start);
       const other = { epoch: "new", from: "other", wipe: true };
       assertEquals(await codeOf(replica.adopt(other)), "replica_moved");
@@ -220,10 +217,9 @@ export function testReplica(
     async (replica, start, { database, read }) => {
       await database.write([bare(`CREATE TRIGGER strict BEFORE INSERT ON item
 WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
-      const batch = batchAfter(start, [
-        items(["1", "a", "5"], ["2", "bad", "6"], ["3", "c", "7"]),
-      ]);
-      const { steps } = planOf(batch);
+      const rows = [["1", "a", "5"], ["2", "bad", "6"], ["3", "c", "7"]];
+      const batch = batchAfter(start, rows);
+      const steps = stepsOf(batch);
       const error = await assertRejects(
         () => apply(replica, batch, start, steps),
         SyncError,
@@ -234,7 +230,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
         code: "SQLITE_CONSTRAINT",
       });
       assertEquals(await replica.refusedOf(steps, []), 0);
-      const good = planOf(batchAfter(start, [items(["1", "a", "5"])])).steps;
+      const good = stepsOf(batchAfter(start, [["1", "a", "5"]]));
       assertEquals(await replica.refusedOf(good, []), null);
       assertEquals(await read(READ), []);
       assertEquals((await replica.probe())!.position, 0);
@@ -245,7 +241,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
     "a table that is missing is the schema's fault",
     async (replica, start, { database }) => {
       await database.write([bare("DROP TABLE item")]);
-      const batch = batchAfter(start, [items(["1", "a", "5"])]);
+      const batch = batchAfter(start, [["1", "a", "5"]]);
       assertEquals(
         await codeOf(apply(replica, batch, start)),
         "replica_schema",
@@ -274,7 +270,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
       const rows = ["1", "2", "3"].map((id) => [id, null, null]);
       const row = await apply(
         replica,
-        batchAfter(start, [items(...rows)]),
+        batchAfter(start, rows),
         start,
       );
       assert(row !== null);
@@ -354,7 +350,7 @@ WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END`)]);
       const replica = replicaOf({ ...libsql, database: noted });
       const start = await replica.bootstrap({ epoch: EPOCH, wipe: false });
       assertEquals(start.rebuilding, '["item"]');
-      const first = batchAfter(start, [items(["1", "a", "5"])]);
+      const first = batchAfter(start, [["1", "a", "5"]]);
       const row = await apply(replica, first, start);
       const bootstrap = sent.find((statements) => statements.length > 5)!;
       await assertRejects(() => database.write(bootstrap), Error);

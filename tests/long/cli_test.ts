@@ -299,17 +299,15 @@ Deno.test("dlq lists, shows, redrives and discards", async () => {
     (await command(env, "dlq", "list")).out,
     "There are no dead letters.\n",
   );
+  await stack.client.execute(
+    "CREATE TRIGGER by_hand BEFORE INSERT ON stripe_info BEGIN SELECT RAISE(ABORT, 'by hand'); END",
+  );
   await stack.sql`select pgmq.send('replicate_data_libsql',
     '{"v": 1, "table": "nowhere", "columns": ["id"], "rows": [["hunter1"]]}'::jsonb)`;
-  await stack.sql`select pgmq.send('replicate_data_libsql', ${
-    stack.sql.json({
-      v: 1,
-      table: "stripe_info",
-      columns: ["id", "customer_id", "is_good_plan"],
-      rows: [["77", "hunter1", "perhaps"]],
-    })
-  })`;
+  await stack
+    .sql`insert into stripe_info (id, customer_id) values (77, 'hunter1')`;
   await stack.drain();
+  await stack.client.execute("DROP TRIGGER by_hand");
 
   const listed = await command(env, "dlq", "list");
   assertEquals([listed.code, listed.err], [0, ""]);
@@ -322,13 +320,21 @@ Deno.test("dlq lists, shows, redrives and discards", async () => {
   const letters: { id: string }[] = JSON.parse(
     (await command(env, "dlq", "list", "--json")).out,
   );
-  const [nowhere, perhaps] = letters.map(({ id }) => id) as [string, string];
+  const [nowhere, refused] = letters.map(({ id }) => id) as [string, string];
   const shown = await command(env, "dlq", "show", nowhere);
   assertEquals(shown.code, 0);
-  assertMatch(shown.out, /^message +.*hunter1/m);
+  assertMatch(shown.out, /^row now +-$/m);
+  assert(!shown.out.includes("hunter1"));
+  // As it is now, not as it was.
+  await stack.sql`alter table stripe_info disable trigger user`;
+  await stack.sql`update stripe_info set customer_id = 'another' where id = 77`;
+  await stack.sql`alter table stripe_info enable trigger user`;
+  assertMatch(
+    (await command(env, "dlq", "show", refused)).out,
+    /^row now +.*"customer_id":"another"/m,
+  );
 
-  // The row is not there at the source: tried again, there is nothing to hold.
-  const redriven = await command(env, "dlq", "redrive", perhaps);
+  const redriven = await command(env, "dlq", "redrive", refused);
   assertEquals([redriven.code, redriven.err], [0, ""]);
   await stack.drain();
   assertEquals((await stack.deadLetters()).length, 1);

@@ -17,7 +17,7 @@ const STEPS = 40;
 /** What a run must have compared at least once. */
 const ANSWERS = [
   ...["granted", "busy", "other_version", "bootstrap", "adopt", "alter"],
-  ...["batch new", "batch again", "batch replay", "idle", "settled", "none"],
+  ...["batch", "reopen", "put back", "truncate", "idle", "settled", "none"],
   ...["stop replica_foreign", "stop replica_ahead", "stop schema_outdated"],
   ...["stop schema_unknown", "parked", "gone", "begun", "moved"],
   ...["requested", "unknown_table", "page forward", "page back", "page keys"],

@@ -246,6 +246,8 @@ Deno.test("names of tables and columns stay names, from the trigger to the repli
   await each(({ name, key }) =>
     `insert into public.${ident(name)} (${ident(key)}, part) values (7, '')`
   );
+  // A table that has rows again is walked.
+  await stack.walk();
   await stack.settle();
   assertEquals((await stack.post("/nuke")).status, 200);
   await stack.walk();
@@ -253,16 +255,27 @@ Deno.test("names of tables and columns stay names, from the trigger to the repli
   await sql`select from public.victim`;
 
   // What is set aside, and tried again, by name.
-  await each(({ name, key }) =>
-    `select pgmq.send('replicate_data_libsql'::text, jsonb_build_object('v', 1, 'table', ${
-      literal(name)
-    }::text,
-      'key', jsonb_build_array(${
-      literal(key)
-    }::text, 'part'), 'deletes', '[["x", "y"]]'::jsonb))`
+  const rule = (at: number) => `refuses_${at}`;
+  await stack.client.batch(
+    listed.map(({ name, other }, at) =>
+      `CREATE TRIGGER ${rule(at)} BEFORE UPDATE ON ${ident(name)} WHEN NEW.${
+        ident(other)
+      } = 'refused' BEGIN SELECT RAISE(ABORT, 'by hand'); END`
+    ),
+    "write",
+  );
+  await each(({ name, other }) =>
+    `update public.${ident(name)} set ${ident(other)} = 'refused'`
   );
   await stack.drain();
-  assertEquals((await stack.deadLetters()).length, listed.length);
+  await stack.client.batch(
+    listed.map((_, at) => `DROP TRIGGER ${rule(at)}`),
+    "write",
+  );
+  assertEquals(
+    (await stack.deadLetters()).map(({ table, key }) => [table, key]).sort(),
+    listed.map(({ name }) => [name, ["7", ""]]).sort(),
+  );
   const [tried] = await sql`select libsql_sync.redrive() as letters`;
   assertEquals(Number(tried!.letters), listed.length);
   await stack.drain();

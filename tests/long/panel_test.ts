@@ -56,15 +56,12 @@ async function startBusy(): Promise<Stack> {
   await stack.walk();
   await stack.client.execute("DELETE FROM orgs WHERE name < 'o13'");
   await stack.finish("/verify?repair=true");
-  await sql`select pgmq.send('replicate_data_libsql', ${
-    sql.json({
-      v: 1,
-      table: "stripe_info",
-      columns: ["id", "is_good_plan"],
-      rows: [["77", "<b>perhaps</b>"]],
-    })
-  }::jsonb)`;
+  await stack.client.execute(
+    "CREATE TRIGGER by_hand BEFORE UPDATE ON orgs WHEN NEW.name = 'refused' BEGIN SELECT RAISE(ABORT, 'by hand'); END",
+  );
+  await sql`update orgs set name = 'refused' where name = 'o13'`;
   await stack.drain();
+  await stack.client.execute("DROP TRIGGER by_hand");
   await sql`insert into libsql_sync.minutes (slot, minute, syncs, failed, processed, lag_ms)
     select m % 180, m, 1, 0, (900 + 700 * sin(m / 9.0) + 131 * (m % 5))::int,
       (4000 + 3000 * cos(m / 7.0) + case when m % 60 between 20 and 24 then 30000 else 0 end)::int
@@ -75,6 +72,9 @@ async function startBusy(): Promise<Stack> {
 
 Deno.test("the page asks for the secret, keeps it in its tab alone, and shows what the worker reports", async () => {
   await using stack = await startBusy();
+  await stack
+    .sql`select pgmq.send('replicate_data_libsql', '{"table": "<b>perhaps</b>"}'::jsonb)`;
+  await stack.drain();
   const { page, context, troubles } = await open(stack);
   assertEquals(await page.title(), "LibSQL Sync");
   // The keyboard is where it is needed.
@@ -104,13 +104,14 @@ Deno.test("the page asks for the secret, keeps it in its tab alone, and shows wh
   assert(drift > 0);
   const letters = page.getByRole("region", { name: "Parked changes" });
   assertMatch(
-    await letters.getByRole("row", { name: /stripe_info/ }).innerText(),
-    /stripe_info\s+\["77"\]\s+column is_good_plan: expected true or false/,
+    await letters.getByRole("row", { name: /orgs/ }).innerText(),
+    /orgs\s+\["[0-9a-f-]{36}"\]\s+libSQL refused the row with SQLITE_CONSTRAINT/,
   );
+  await letters.getByRole("row", { name: /<b>perhaps<\/b>/ }).waitFor();
   assertEquals(await page.locator("#all b").count(), 0, "no markup of theirs");
   assertMatch(
     await page.locator("#warnings").innerText(),
-    /Parked changes: 1\./,
+    /Parked changes: 2\./,
   );
   for (const name of [/^Lag over three hours/, /^Messages a minute over/]) {
     const plot = page.getByRole("img", { name });

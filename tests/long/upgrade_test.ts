@@ -6,9 +6,8 @@
 import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
 import { findLastBuild, readNames } from "../../lib/cli/migration_files.ts";
-import { CONTRACT } from "../../lib/chain/claim.ts";
-import { parseSchema, schemaHash } from "../../lib/schema.ts";
-import schemaJson from "../../schema.json" with { type: "json" };
+import { expireLease, saveReplica } from "../db/support/chain.ts";
+import { OldWorker } from "../db/support/old_worker.ts";
 import { Servers, Stack } from "../db/support/stack.ts";
 import { readRelease, readReleases } from "../db/support/releases.ts";
 import { shape } from "../db/support/shape.ts";
@@ -27,9 +26,9 @@ const OLDER = `
   create function libsql_sync.obsolete(integer) returns integer language sql as 'select 1';
   drop trigger if exists replicate_orgs_libsql_truncate on orgs;
 `;
-/** The function that a line of a shape is of. */
+/** The function that a line of a shape is of, with its arguments. */
 const functionIn = (line: string) =>
-  /^(?:function|comment on) (libsql_sync\.\w+\()/.exec(line)?.[1];
+  /^(?:function|comment on) libsql_sync\.\S+?\([^)]*\)/.exec(line)?.[0];
 
 /** The migrations that a database with the releases before has not run. */
 async function presentMigrations(): Promise<string[]> {
@@ -56,14 +55,6 @@ async function install(release: string): Promise<string> {
   return database;
 }
 
-/** Whether this worker works with the release's functions and its schema. */
-async function canSync({ sql }: Stack): Promise<boolean> {
-  const [found] = await sql`select libsql_sync.version() as contract,
-    (select hash from libsql_sync.schemas order by generation desc limit 1) as hash`;
-  const hash = await schemaHash(parseSchema(schemaJson));
-  return found!.contract === CONTRACT && found!.hash === hash;
-}
-
 const insertOrgs = (name: string) =>
   `insert into orgs (created_by, name, management_email)
    select gen_random_uuid(), '${name}', 'b' from generate_series(1, 3);`;
@@ -83,6 +74,32 @@ async function readKept(sql: postgres.Sql): Promise<Kept> {
     (select jsonb_build_array(epoch, position, batch) from libsql_sync.chain) as chain`;
   return kept as Kept;
 }
+
+/** Runs the present migrations. */
+async function upgrade(
+  { server, database }: Stack,
+  run: (sql: postgres.Sql, text: string) => Promise<void>,
+): Promise<void> {
+  const owner = postgres(server.url({ database }), {
+    max: 1,
+    onnotice: () => {},
+  });
+  try {
+    for (const text of await presentMigrations()) await run(owner, text);
+  } finally {
+    await owner.end({ timeout: 5 });
+  }
+}
+
+/** One that the worker of 0.1.0 filed: a whole message was kept in it. */
+const OLD_LETTER = {
+  table: "nowhere",
+  key: null,
+  reason: "expected a table of schema.json, found nowhere",
+  msg_id: "1",
+  message: { v: 1, table: "nowhere", columns: ["id"], rows: [["private"]] },
+  parked_at: "2026-11-20T00:00:00+00:00",
+};
 
 const releases = await readReleases();
 Deno.test("each release has its migration kept", () => {
@@ -105,24 +122,13 @@ for (const release of releases) {
 
       const database = await install(release);
       await using stack = await Stack.start(servers, { database });
-      await stack.run(`${insertOrgs("arrived")}
-        insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), '{"table": "unknown"}');`);
-      const isSynced = await canSync(stack);
-      if (isSynced) await stack.drain();
       await stack.run(
-        `${insertOrgs("queued")} update orgs set name = name || '!';`,
+        `${insertOrgs("queued")} update orgs set name = name || '!';
+        insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), '{"table": "unknown"}');`,
       );
       await stack.run(OLDER);
       const kept = await readKept(stack.sql);
-      assertEquals(kept.letters?.length, isSynced ? 1 : undefined);
-
-      const url = stack.server.url({ database });
-      const owner = postgres(url, { max: 1, onnotice: () => {} });
-      try {
-        for (const text of await presentMigrations()) await run(owner, text);
-      } finally {
-        await owner.end({ timeout: 5 });
-      }
+      await upgrade(stack, run);
       const found = await shape(stack.sql);
       // Only within one transaction the migration knows what it did not make: else
       // functions of the release that are gone now stay, and no other line.
@@ -137,11 +143,90 @@ for (const release of releases) {
       assertEquals(await readKept(stack.sql), kept);
 
       await stack.drain();
-      assertEquals(await stack.assertEqual(), 6);
+      assertEquals(await stack.assertEqual(), 3);
       const letters = await stack.deadLetters();
-      assertEquals(letters.map(({ message }) => message), [
-        { table: "unknown" },
+      assertEquals(letters.map(({ table, key }) => [table, key]), [
+        [null, null],
       ]);
     });
   }
+}
+
+/** Position, state and message count of what is on record. */
+async function onRecord({ sql }: Stack) {
+  const rows = await sql`
+    select position::int, state, messages from libsql_sync.batches order by position`;
+  return rows.map(({ position, state, messages }) => [
+    position,
+    state,
+    messages,
+  ]);
+}
+
+/** What befell the replica between the last call of the old worker and the first of the new one. */
+const FATES = {
+  "its pending batch landed": {
+    lands: true,
+    isLost: false,
+    record: [[1, "settled", 1], [2, "settled", 1]],
+    putBack: undefined,
+  },
+  "its pending batch did not land": {
+    lands: false,
+    isLost: false,
+    record: [[1, "settled", 1], [2, "handed", 1]],
+    putBack: undefined,
+  },
+  "a failover lost its acked batch": {
+    lands: false,
+    isLost: true,
+    record: [[1, "handed", 1], [2, "handed", 1]],
+    putBack: 1,
+  },
+};
+for (
+  const [fate, { lands, isLost, record, putBack }] of Object.entries(FATES)
+) {
+  Deno.test(`the worker of 0.1.0 was in the midst of it, ${fate}: the new one goes on with its epoch, and its letters keep no message`, async () => {
+    const database = await install("0.1.0");
+    await using stack = await Stack.start(servers, { database });
+    const { sql } = stack;
+    await sql`update libsql_sync.chain set refill = false, reopen = false, scrub_rows = 0`;
+    await stack.withParts(async ({ replica }) => {
+      const old = await OldWorker.start(sql, replica);
+      await stack.run(insertOrgs("acked"));
+      const first = await old.batch();
+      const failOver = await saveReplica(stack);
+      await old.apply(first);
+      await stack.run(`update orgs set name = 'pending' where name = 'acked';`);
+      const second = await old.batch();
+      if (lands) await old.apply(second);
+      if (isLost) await failOver();
+    });
+    await sql`insert into pgmq.q_replicate_data_libsql_dlq (vt, message) values (now(), ${
+      sql.json(OLD_LETTER)
+    })`;
+    await stack.run(insertOrgs("queued"));
+    await upgrade(stack, WAYS["in one transaction"]);
+    await expireLease(stack);
+
+    await stack.withParts(async ({ source, replica }) => {
+      const lease = crypto.randomUUID();
+      await source.lease(lease);
+      const claim = await source.claim({
+        lease,
+        row: await replica.probe(),
+        size: { rows: 0, bytes: 0 },
+      });
+      assertEquals([claim.do, claim.putBack], ["settled", putBack ?? 0]);
+    });
+    assertEquals(await onRecord(stack), record);
+    await stack.drain();
+    assertEquals(await stack.assertEqual(), 6);
+    const { message: _, msg_id: __, ...letter } = OLD_LETTER;
+    assertEquals(await stack.deadLetters(), [letter]);
+    const [epochs] =
+      await sql`select count(*)::int as n from libsql_sync.epochs`;
+    assertEquals(epochs!.n, 1);
+  });
 }

@@ -237,7 +237,7 @@ Deno.test("a page follows the key's index and sorts nothing, for any type and co
   await stack.run(FILL);
   for (const table of Object.keys(KEYS)) {
     const [query] = await stack
-      .sql`select libsql_sync.rows_sql(${table}::regclass, ${table}) as text`;
+      .sql`select libsql_sync.rows_sql(${table}::regclass, ${table}, true) as text`;
     const place = table === "pairs"
       ? "array['7', 'k57']"
       : table === "uuids"

@@ -32,6 +32,18 @@ const MALFORMED = [
   "[1, 2]",
   '{"v": 1, "table": "hot", "rows": "none"}',
   '{"v": 9, "table": "hot"}',
+  '{"v": 2, "table": "hot", "keys": "none"}',
+  '{"v": 2, "table": "hot", "keys": []}',
+  '{"v": 2, "table": "hot", "keys": [[1], "2", null, ["3", "4"]]}',
+];
+/** They say nothing of the rows there are: whatever the source has then is right. */
+const UNASKED = [
+  '{"v": 2, "table": "hot", "keys": [["1"], ["01"], ["no number"], ["99999999999999999999"]]}',
+  '{"v": 2, "table": "pair", "keys": [["1", "nobody"], ["x", "y"]]}',
+  '{"v": 2, "table": "swap", "truncate": true}',
+  '{"v": 2, "table": "fat", "walk": "by hand"}',
+  '{"type": "UPDATE", "table": "tree", "record": {"id": 3}, "old_record": {"id": 4, "n": 77}}',
+  '{"v": 1, "table": "touch", "columns": ["id", "n"], "rows": [["2", "never"]]}',
 ];
 /** Each leaves older snapshots an empty table. */
 const REWRITES = [
@@ -217,6 +229,14 @@ export class Faults {
           }::text::jsonb)`,
       ],
       [
+        3,
+        "message of somebody's",
+        () =>
+          sql`select pgmq.send('replicate_data_libsql'::text, ${
+            random.pick(UNASKED)
+          }::text::jsonb)`,
+      ],
+      [
         2,
         "scrub set",
         () => sql`select libsql_sync.scrub(${random.pick([0, 3, 50])})`,
@@ -238,7 +258,10 @@ export class Faults {
         () =>
           sql`delete from pgmq.a_replicate_data_libsql where msg_id % 5 = 0`,
       ],
-      [1, "positions forgotten", () => sql`select libsql_sync.forget(3, 1000)`],
+      [1, "versions forgotten", () =>
+        sql`
+          delete from libsql_sync.batches b using libsql_sync.chain c
+          where b.position <= c.position and b.batch <> c.batch`],
       [2, "migration run again", () => this.#migrateAgain()],
       [1, "queue over its cap", () => this.#flood()],
       [
@@ -317,7 +340,7 @@ export class Faults {
     await sql.unsafe(`set local statement_timeout = '20s';
       do $$ begin
         for i in 1..10050 loop
-          perform pgmq.send('replicate_data_libsql'::text, '{"v": 1, "table": "nowhere"}'::jsonb);
+          perform pgmq.send('replicate_data_libsql'::text, '{"v": 2, "table": "nowhere"}'::jsonb);
         end loop;
       end $$`).simple();
     await sql`update libsql_sync.chain set queue_mb_max = 0`;

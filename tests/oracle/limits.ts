@@ -17,8 +17,11 @@ declare
   asked jsonb := request::jsonb;
   less constant integer := 1 + random(0, 40);
 begin
-  if (asked ->> 'messages_max')::integer > less and random() < 0.7 then
-    asked := jsonb_set(asked, '{messages_max}', to_jsonb(less));
+  if (asked ->> 'rows_max')::integer > less and random() < 0.7 then
+    asked := jsonb_set(asked, '{rows_max}', to_jsonb(less));
+  end if;
+  if (asked ->> 'bytes_max')::integer > 200 * less and random() < 0.3 then
+    asked := jsonb_set(asked, '{bytes_max}', to_jsonb(200 * less));
   end if;
   if (asked #>> '{page,rows}')::integer > 20 + 3 * less and random() < 0.5 then
     asked := jsonb_set(asked, '{page,rows}', to_jsonb(20 + 3 * less));

@@ -2,9 +2,9 @@
  * Ring 3. Looks at one replica's states in their order: a row may lag behind the
  * source, but it only ever goes on.
  *
- * Promise: a row of the replica is at each position one that the source had, and
- * none that is older than it was a position before, nor than a transaction that
- * the replica contains left it.
+ * Promise: a row of the replica is at each position one that the source had, whole,
+ * and none that is older than it was a position before, nor than a transaction that
+ * the replica contains left it. So it is walked or not.
  *
  * @module
  */
@@ -53,9 +53,8 @@ export class Order {
   /** How many failovers there were: each may take the replica back. */
   failovers = 0;
 
-  /** Keeps a state of a replica that was walked, after so many failovers. */
+  /** Keeps a state, after so many failovers. */
   note({ schema, row, tables }: ReplicaState, failovers: number): void {
-    if (Number(row.walk_done) !== 1) return;
     this.#looks.push({
       schema,
       chain: `${row.epoch} ${row.schema_hash} ${failovers}`,
@@ -111,6 +110,9 @@ export class Order {
             const what = follow(chain, { table, key, entries });
             if (what !== null) found.push({ table, key, what });
           }
+          for (const [key, what] of unknownRows(chain, table, keys)) {
+            if (!isExcused(table, key)) found.push({ table, key, what });
+          }
         }
       }
     }
@@ -122,6 +124,22 @@ export class Order {
 function isRefused({ cells }: Entry): boolean {
   return cells !== null &&
     Object.values(cells).some(({ type }) => type === "refused");
+}
+
+/** Rows of a table whose key the source never had. */
+function unknownRows(
+  looks: readonly Look[],
+  table: string,
+  keys: ReadonlyMap<string, unknown>,
+): Map<string, string> {
+  const unknown = new Map<string, string>();
+  for (const { position, tables } of looks) {
+    for (const [key, text] of tables.get(table)!) {
+      if (keys.has(key) || unknown.has(key)) continue;
+      unknown.set(key, `at position ${position} a row that never was: ${text}`);
+    }
+  }
+  return unknown;
 }
 
 /** Follows a row through the states; what is wrong with it, if anything. */
@@ -138,8 +156,8 @@ function follow(
   for (const { position, tables, contains } of looks) {
     const text = tables.get(table)!.get(key) ?? null;
     const seen = row.entries.findLastIndex(({ xid }) => contains(xid));
-    // What the replica cannot hold was set aside, until the whole row came again.
-    if (!row.entries.slice(at, seen + 1).some(isRefused)) {
+    // What the replica could not hold when it was read was set aside, until it came again.
+    if (!row.entries.slice(Math.max(seen, 0)).some(isRefused)) {
       at = Math.max(at, seen + 1);
     }
     const next = texts.indexOf(text, at);

@@ -17,7 +17,7 @@ const FORGOTTEN =
   /^the replica at position \d+ holds a batch that is not on record$/;
 /** Reasons for a new epoch that faults give. */
 const EPOCHS =
-  /^(installed|nuke|position \d+ cannot be repeated: messages of it are gone|the queue of \d+ MB was over its cap of 0 MB.*)$/;
+  /^(installed|nuke|position \d+ cannot be put back: messages of it are gone|the queue of \d+ MB was over its cap of 0 MB.*)$/;
 
 /**
  * Stops the faults, drains, and compares.
@@ -64,8 +64,10 @@ export async function settle(session: Session, faults: Faults): Promise<void> {
   await letters(session);
   const epochs = await stack.sql`select reason from libsql_sync.epochs`;
   for (const { reason } of epochs) {
+    const { faults: befell } = session.counts;
     const isForgotten = FORGOTTEN.test(reason) &&
-      session.counts.faults["positions forgotten"] !== undefined;
+      (befell["versions forgotten"] ?? befell["replay window set"]) !==
+        undefined;
     assert(
       EPOCHS.test(reason) || isForgotten,
       `an epoch was begun: ${reason}`,

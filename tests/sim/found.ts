@@ -143,7 +143,8 @@ export function nameOf(table: string, key: string): string {
 /** The number of the write that made a row; null where none of ours did. */
 export function stampOf(cells: readonly unknown[]): number | null {
   for (const cell of cells) {
-    const stamp = typeof cell === "string" && /^(?:bad |torn )?v(\d+)$/.exec(cell);
+    const stamp = typeof cell === "string" &&
+      /^(?:bad |torn )?v(\d+)$/.exec(cell);
     if (stamp) return Number(stamp[1]);
   }
   return null;

@@ -123,7 +123,9 @@ export class Invariants {
     const sent = tables.flatMap(({ table, columns, rows, gone }) => {
       const { key } = USER_TABLES[table as string]!;
       const at = key.map((name) => (columns as string[]).indexOf(name));
-      const keys = (rows as string[][]).map((row) => at.map((one) => row[one]!));
+      const keys = (rows as string[][]).map((row) =>
+        at.map((one) => row[one]!)
+      );
       return [...keys, ...gone as string[][]].map((key) =>
         nameOf(table as string, JSON.stringify(key))
       );
@@ -131,7 +133,9 @@ export class Invariants {
     this.#handed.set(version.batch, {
       version,
       msgIds: version.msgIds,
-      letters: new Set(state.letters.flatMap(({ message }) => namesOf(message))),
+      letters: new Set(
+        state.letters.flatMap(({ message }) => namesOf(message)),
+      ),
       sent: new Set(sent),
       emptied: version.emptied,
     });

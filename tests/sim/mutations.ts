@@ -76,7 +76,12 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "rows counted although changes are on their way",
     mutation: { source: { countedEarly: true } },
-    profile: { drift: 8, operate: 6, write: 30 },
+    phases: [
+      [4, { drift: 1 }],
+      [1, { mend: 1 }],
+      [60, { step: 4, write: 1 }],
+    ],
+    setup: { isFilled: true, pageMax: 100 },
   },
   {
     name: "settled before it is applied",
@@ -90,7 +95,12 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "a sibling's messages settled",
     mutation: { source: { settleSibling: true } },
-    profile: { stall: 12, land: 6, write: 30 },
+    phases: [
+      [2, { write: 1 }],
+      [1, { sync: 1 }],
+      [60, { step: 6, stall: 2, write: 2, land: 2 }],
+    ],
+    setup: { faultsAt: "apply" },
   },
   {
     name: "walk progress stored at the source",
@@ -100,36 +110,37 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "everything read before the lock of the chain",
     mutation: { source: { snapshotBeforeLock: true } },
-    profile: { hold: 8, twice: 12, land: 8 },
+    phases: [
+      [4, { write: 1 }],
+      [1, { sync: 1 }],
+      [80, { step: 6, stall: 2, land: 2, ungrip: 1, write: 2 }],
+    ],
+    setup: { faultsAt: "claim", isFilled: true },
   },
   {
     name: "rows read in an earlier snapshot than the queue",
     mutation: { source: { rowsEarlier: true } },
-    profile: { hold: 12, twice: 12, land: 8, write: 30 },
+    profile: { grip: 12, ungrip: 12, write: 40 },
   },
   {
     name: "rows read in a later snapshot than the queue",
     mutation: { source: { queueEarlier: true } },
-    profile: { hold: 12, twice: 12, land: 8, write: 30 },
+    profile: { grip: 12, ungrip: 12, write: 40 },
   },
   {
     name: "rows read without the lock of their table",
     mutation: { source: { unlocked: true } },
-    profile: { begin: 8, write: 30 },
-  },
-  {
-    name: "source read before the probe",
-    mutation: { source: { sourceBeforeProbe: true } },
+    profile: { lock: 8, write: 40 },
   },
   {
     name: "drained although a message of a locked table is left",
     mutation: { source: { leftDrained: true } },
-    profile: { begin: 8, write: 30 },
+    profile: { lock: 8, write: 40 },
   },
   {
     name: "drained ahead although a message was left before it",
     mutation: { source: { aheadDrained: true } },
-    profile: { begin: 8, write: 40 },
+    profile: { lock: 8, write: 40 },
     setup: { batchMax: 2 },
   },
   {
@@ -140,11 +151,17 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "put back although messages are gone",
     mutation: { source: { archiveUnchecked: true } },
+    profile: { purge: 8, rewind: 8 },
   },
   {
     name: "the floor stays where it is when messages are put back",
     mutation: { source: { floorKept: true } },
     profile: { rewind: 8, write: 30 },
+  },
+  {
+    name: "the floor rises past messages of a locked table",
+    mutation: { source: { floorSkips: true } },
+    profile: { lock: 8, write: 40 },
   },
   {
     name: "a row's absence is not sent",
@@ -157,12 +174,18 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "a row set aside late",
     mutation: { source: { parkLate: true } },
-    profile: { stall: 8, land: 8, strict: 3 },
+    phases: [
+      [1, { strict: 1 }],
+      [4, { bad: 1 }],
+      [1, { sync: 1 }],
+      [80, { step: 4, stall: 3, land: 1, later: 1 }],
+    ],
+    setup: { faultsAt: "park" },
   },
   {
     name: "a truncate that always empties the table",
     mutation: { source: { truncateWipes: true } },
-    profile: { begin: 6, write: 30 },
+    profile: { begin: 8, lock: 8, end: 12, write: 60 },
   },
   {
     name: "a truncate of a table with rows that opens no walk",
@@ -172,7 +195,19 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "a dead letter that stays closed when its version is put back",
     mutation: { source: { letterLost: true } },
-    profile: { rewind: 8, write: 30 },
+    phases: [
+      [1, { strict: 1 }],
+      [3, { bad: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [40, { step: 1 }],
+      [8, { write: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [40, { step: 1 }],
+      [1, { rewind: 1 }],
+    ],
+    setup: { isFilled: true, scrubRows: 0, rewindMax: 2 },
   },
   {
     name: "a dead letter that stays filed when its version is put back",
@@ -182,7 +217,24 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "a walk that closed dead letters is not repeated when it is lost",
     mutation: { source: { closingForgotten: true } },
-    profile: { rewind: 8, strict: 3, lenient: 3, operate: 6 },
+    phases: [
+      [1, { strict: 1 }],
+      [3, { bad: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [40, { step: 1 }],
+      [1, { lenient: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [40, { step: 1 }],
+      [1, { rewind: 1 }],
+      // The walk cannot go on at once.
+      [1, { lock: 1 }],
+      [3, { write: 1 }],
+      [1, { sync: 1 }],
+      [20, { step: 1 }],
+    ],
+    setup: { isFilled: true, scrubRows: 0, rewindMax: 2 },
   },
   {
     name: "a version trimmed that the replica can reach",
@@ -204,7 +256,13 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "a walk is not opened again when that is put back",
     mutation: { source: { opensForgotten: true } },
-    profile: { detach: 4, rewind: 8 },
+    phases: [
+      [3, { detach: 1 }],
+      [1, { sync: 1 }],
+      [40, { step: 1 }],
+      [2, { rewind: 1 }],
+    ],
+    setup: { isFilled: true },
   },
   {
     name: "a walk counts as opened when that is handed out",

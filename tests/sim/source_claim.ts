@@ -8,7 +8,8 @@
 import { parsePlace } from "../../lib/chain/walk_place.ts";
 import { adoptAnswer, beginEpoch } from "./source_epochs.ts";
 import type { Early, SourceModel } from "./source_model.ts";
-import { moveHead, settle, trim } from "./source_move.ts";
+import { heldLetters } from "./source_letters.ts";
+import { coveredBy, moveHead, settle, trim } from "./source_move.ts";
 import { floorOf, keepFloor, readHead, type Reading } from "./source_queue.ts";
 import type { Fields, Upto, Version } from "./source_state.ts";
 import { holdPage, nextWalk, noteWalked, page } from "./source_walks.ts";
@@ -79,7 +80,7 @@ export function claim(
   const head = state.batches.find(({ batch }) => batch === chain.batch);
   // We were restored to before something was set aside.
   if (
-    head !== undefined &&
+    head !== undefined && moved.isSettled &&
     Number(at.dead_letters) > head.deadLetters + head.parked.length
   ) chain.walkWanted += 1;
   trim(source);
@@ -134,9 +135,7 @@ function claimNew(
   const sourceTime = source.clock();
   const mayPage = request.page !== undefined && !isAsked(source) &&
     (before === null || before.upto !== null);
-  const walkedAt = faults.progressAtSource
-    ? { ...at, ...source.progress }
-    : at;
+  const walkedAt = faults.progressAtSource ? { ...at, ...source.progress } : at;
   const next = mayPage
     ? nextWalk(source, walkedAt, (request.page as Fields).scrub === true)
     : null;
@@ -148,7 +147,8 @@ function claimNew(
     early,
   });
   const { msgIds, cut, drained } = reading;
-  const messages = msgIds.length + (cut === null ? 0 : 1);
+  const messages = msgIds.length;
+  const isEmpty = messages === 0 && cut === null;
   if (reading.asksWalk) {
     if (before !== null) return { do: "none" };
     chain.walkWanted += 1;
@@ -158,11 +158,11 @@ function claimNew(
     ? page(source, walk, {
       at: walkedAt,
       request: request.page as Fields,
-      isCountable: drained && messages === 0 || !!faults.countedEarly,
+      isCountable: drained && isEmpty || !!faults.countedEarly,
     })
     : null;
-  keepFloor(source, floor);
-  if (messages === 0 && paged === null && opens === null) {
+  keepFloor(source, floor, msgIds);
+  if (isEmpty && paged === null && opens === null) {
     if (before !== null) return { do: "none" };
     if (at.drained === 1 || !drained) {
       return { do: "idle", ...source.release(request) };
@@ -238,7 +238,11 @@ function record(
     drained,
     snapshot: drained ? now.snapshot : stands?.snapshot ?? "3:3:",
     sourceTime,
-    deadLetters: state.letters.length + (before?.parked.length ?? 0),
+    deadLetters: before === null
+      ? state.letters.length -
+        heldLetters(source, { parked: [], emptied }, coveredBy(source, reading))
+          .length
+      : before.deadLetters + before.parked.length,
     parked: [],
     emptied,
     opens,

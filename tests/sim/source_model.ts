@@ -31,6 +31,7 @@ export interface SourceFaults {
   cursor?: boolean;
   cutKeysLost?: boolean;
   floorKept?: boolean;
+  floorSkips?: boolean;
   leftDrained?: boolean;
   letterKept?: boolean;
   letterLost?: boolean;
@@ -46,7 +47,6 @@ export interface SourceFaults {
   settleByPosition?: boolean;
   settleSibling?: boolean;
   snapshotBeforeLock?: boolean;
-  sourceBeforeProbe?: boolean;
   trimReachable?: boolean;
   truncateUntold?: boolean;
   truncateWipes?: boolean;
@@ -91,8 +91,6 @@ export class SourceModel {
   progress: { walk_gen: Json; walk_at: Json } | null = null;
   /** Pages by batch, for the same. */
   readonly uptos = new Map<string, { walk_gen: Json; walk_at: Json }>();
-  /** What each lease has seen before its probe, for a bug. */
-  readonly seenEarly = new Map<string, ReadonlySet<string>>();
   #tick = 0;
 
   constructor(
@@ -238,7 +236,7 @@ export class SourceModel {
       case "release":
         return this.release(request);
       case "claim":
-        return this.#claim(request, early);
+        return claim(this, request, early);
       case "park":
         return this.#park(request);
       case "reset":
@@ -293,7 +291,6 @@ export class SourceModel {
     if (scrub) chain.scrubbedAt = this.clock();
     chain.lease = request.lease as string;
     chain.leaseUntil = this.clock() + Number(request.seconds) * 1000;
-    this.#see(chain.lease);
     return {
       do: "granted",
       epoch: chain.epoch,
@@ -310,18 +307,6 @@ export class SourceModel {
       chain.leaseUntil = 0;
     }
     return this.queued();
-  }
-
-  #claim(request: Fields, early: Early | null): Fields {
-    const answer = claim(this, request, early);
-    this.#see(request.lease as string);
-    return answer;
-  }
-
-  /** Notes what a lease has seen. */
-  #see(lease: string): void {
-    const { batches } = this.state;
-    this.seenEarly.set(lease, new Set(batches.map(({ batch }) => batch)));
   }
 
   #park(request: Fields): Fields {

@@ -14,7 +14,7 @@ import type { Message } from "./tables.ts";
 
 /** What moving the head came to; or why it stays where it is. */
 export type Moved =
-  | { acked: number; putBack: number }
+  | { acked: number; putBack: number; isSettled: boolean }
   /** It stands where nothing was handed out yet. */
   | "ahead"
   /** Why a new epoch has to begin. */
@@ -22,66 +22,54 @@ export type Moved =
 
 /** libsql_sync.move_head */
 export function moveHead(source: SourceModel, at: Fields): Moved {
-  const { state: { chain }, faults } = source;
-  const find = (batch: Json) =>
-    seenBy(source).find((other) => other.batch === batch);
+  const { state: { chain, batches }, faults } = source;
+  const versions = batches.filter(({ epoch }) => epoch === chain.epoch);
+  const find = (batch: Json) => versions.find((other) => other.batch === batch);
   let from = { position: chain.position, batch: chain.batch };
   let to = { position: at.position as number, batch: at.batch as string };
   if (faults.settleByPosition) {
-    const newest = seenBy(source).findLast(({ position }) =>
+    const newest = versions.findLast(({ position }) =>
       position === to.position
     );
     to = newest ?? to;
   }
   const isOnRecord = to.batch === chain.epoch && to.position === 0 ||
     find(to.batch)?.position === to.position;
-  if (!isOnRecord) {
-    return to.position > chain.handed ? "ahead" : {
-      lost:
-        `the replica at position ${to.position} holds a batch that is not on record`,
-    };
-  }
+  const unknown = {
+    lost:
+      `the replica at position ${at.position} holds a batch that is not on record, or whose past is not`,
+  };
+  if (!isOnRecord) return to.position > chain.handed ? "ahead" : unknown;
   const back: Version[] = [];
   const forth: Version[] = [];
   while (from.batch !== to.batch) {
     const [down, up] = [from.position, to.position];
     if (down >= up) {
       const version = find(from.batch);
-      if (version === undefined) return cannotMove(down);
+      if (version === undefined) return unknown;
       back.push(version);
       from = before(version);
     }
     if (up >= down) {
       const version = find(to.batch);
-      if (version === undefined) return cannotMove(up);
+      if (version === undefined) return unknown;
       forth.unshift(version);
       to = before(version);
     }
   }
   const gone = back.find((version) => !isKept(source, version));
   if (gone !== undefined && !faults.archiveUnchecked) {
-    return cannotMove(gone.position);
+    return {
+      lost:
+        `messages of position ${gone.position}, which the replica lost, are gone`,
+    };
   }
   for (const version of back) putBack(source, version);
   let acked = 0;
   for (const version of faults.aheadAlone ? forth.slice(-1) : forth) {
     acked += settle(source, version);
   }
-  return { acked, putBack: back.length };
-}
-
-function cannotMove(position: number): Moved {
-  return { lost: `what position ${position} held is not on record any more` };
-}
-
-/** The versions of the chain; to a bug, those that were there before. */
-function seenBy(source: SourceModel): readonly Version[] {
-  const { state, faults, seenEarly } = source;
-  const { epoch, lease } = state.chain;
-  const seen = faults.sourceBeforeProbe ? seenEarly.get(lease!) : undefined;
-  return state.batches.filter((version) =>
-    version.epoch === epoch && (seen?.has(version.batch) ?? true)
-  );
+  return { acked, putBack: back.length, isSettled: forth.length > 0 };
 }
 
 function before({ position, prev }: Version) {
@@ -111,7 +99,9 @@ export function settle(source: SourceModel, version: Version): number {
     user.queue.delete(id);
   }
   const { cut } = version;
-  if (cut !== null && user.queue.has(cut.msgId)) takeFirst(source, version, cut);
+  if (cut !== null && user.queue.has(cut.msgId)) {
+    takeFirst(source, version, cut);
+  }
   version.state = "settled";
   version.settledAt = source.clock();
   chain.position = version.position;
@@ -127,9 +117,9 @@ export function settle(source: SourceModel, version: Version): number {
 }
 
 /** The keys that a version covers, by table. */
-function coveredBy(
+export function coveredBy(
   source: SourceModel,
-  { msgIds, cut }: Version,
+  { msgIds, cut }: Pick<Version, "msgIds" | "cut">,
 ): { table: string; key: Key }[] {
   const keysOf = (id: number, many = Infinity) => {
     const message = source.user.queue.get(id);
@@ -213,7 +203,7 @@ export function trim(source: SourceModel): void {
     .toSorted((a, b) =>
       generationOf(a.epoch) - generationOf(b.epoch) || a.position - b.position
     )
-    .slice(0, 4);
+    .slice(0, 8);
   for (const version of old) {
     options.events.trimmed(version);
     if (version.state !== "settled") continue;

@@ -8,7 +8,7 @@
 import type { Json } from "../../lib/chain/json.ts";
 import { type Key, type Said, said } from "./source_messages.ts";
 import type { Early, SourceModel } from "./source_model.ts";
-import type { Cut, Fields, Version } from "./source_state.ts";
+import { type Cut, type Fields, isSame, type Version } from "./source_state.ts";
 import { isUnreadable, type Rows, UNREADABLE } from "./tables.ts";
 
 /** libsql_sync.floor */
@@ -34,13 +34,16 @@ export function floorOf(source: SourceModel): {
 export function keepFloor(
   source: SourceModel,
   { lowest, settled }: ReturnType<typeof floorOf>,
+  covered: readonly number[],
 ): void {
-  const { state: { chain }, user } = source;
+  const { state: { chain }, user, faults } = source;
   const isKept = settled === null && lowest === chain.floor &&
     chain.floorNext !== null;
   if (isKept) return;
   const first = Math.min(
-    ...[...user.queue.keys()].filter((id) => id >= lowest),
+    ...faults.floorSkips
+      ? covered
+      : [...user.queue.keys()].filter((id) => id >= lowest),
     Infinity,
   );
   chain.floor = settled === null
@@ -99,14 +102,14 @@ export function readHead(
   return {
     msgIds: whole.map(({ id }) => id),
     cut,
-    drained: whole.length === waiting.length && (isWhole || !!faults.leftDrained),
+    drained: whole.length === waiting.length &&
+      (isWhole || !!faults.leftDrained),
     asksWalk: whole.some(({ walk }) => walk && !faults.walkDropped) ||
       !faults.truncateWipes && !faults.truncateUntold &&
         truncatedIn(whole).some((name) => !emptied.includes(name)),
     emptied,
     tables: tablesOf(source, { keys, emptied, rows }),
-    unusable: whole.filter(({ unusable }) => unusable !== null)
-      .map(({ table, unusable }) => ({ table, reason: unusable! })),
+    unusable: unusableIn(whole),
   };
 }
 
@@ -212,6 +215,15 @@ function coveredOf(
   return { whole, cut: null, keys: [...keys.values()] };
 }
 
+/** What messages have no usable key, once for each table. */
+function unusableIn(messages: readonly Said[]): Fields[] {
+  const found = messages.filter(({ unusable }) => unusable !== null)
+    .map(({ table, unusable }) => ({ table, reason: unusable! }));
+  return found.filter((one, at) =>
+    found.findIndex((other) => isSame(other, one)) === at
+  );
+}
+
 /** The tables of truncates, each once. */
 function truncatedIn(messages: readonly Said[]): string[] {
   const names = messages.filter(({ truncate }) => truncate)
@@ -229,7 +241,7 @@ function tablesOf(
   },
 ): Fields[] {
   const names = new Set([...emptied, ...keys.map(({ table }) => table)]);
-  return [...names].sort().map((name) => {
+  return [...names].map((name) => {
     const listed = source.tables().find((table) => table.name === name)!;
     const columns = listed.columns.map((column) => column.name);
     const cells: Json[] = [];
@@ -238,7 +250,8 @@ function tablesOf(
     for (const { key } of keys.filter(({ table }) => table === name)) {
       const row = rows[name]!.get(JSON.stringify(key));
       if (row === undefined) {
-        if (!source.faults.absenceUnsent) gone.push(key);
+        const isSent = !emptied.includes(name) && !source.faults.absenceUnsent;
+        if (isSent) gone.push(key);
       } else if (isUnreadable(row)) {
         if (!source.faults.brokenUnsent) {
           broken.push({ key, reason: UNREADABLE });

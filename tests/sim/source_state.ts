@@ -80,7 +80,7 @@ export interface Version {
   cut: Cut | null;
   /** The keys that were taken out of the cut message, while it is settled. */
   cutKeys: readonly Key[];
-  /** How many messages it covers, whole or in part. */
+  /** How many messages that is. */
   messages: number;
   readonly drained: boolean;
   readonly snapshot: string;

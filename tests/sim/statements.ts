@@ -53,13 +53,14 @@ export function makeStatement(
       ? { extra: oneOf(random, ["e", "f", null]) }
       : {}),
   });
-  const rows = () => keys.map((key) => {
-    const cells = JSON.parse(key) as string[];
-    const row: Record<string, string | null> = {};
-    for (const name of USER_TABLES[table]!.columns) row[name] = null;
-    USER_TABLES[table]!.key.forEach((name, at) => row[name] = cells[at]!);
-    return { ...row, ...stamped() };
-  });
+  const rows = () =>
+    keys.map((key) => {
+      const cells = JSON.parse(key) as string[];
+      const row: Record<string, string | null> = {};
+      for (const name of USER_TABLES[table]!.columns) row[name] = null;
+      USER_TABLES[table]!.key.forEach((name, at) => row[name] = cells[at]!);
+      return { ...row, ...stamped() };
+    });
   const isThere = user.rows[table]!.has(first);
   switch (random(isThere ? 12 : 4)) {
     case 0:

@@ -72,6 +72,8 @@ export class Servers {
       settings?: Record<string, string>;
       /** Whether the server offers TLS, by the certificate of this run. */
       tls?: boolean;
+      /** Takes each line of the server's log. */
+      log?: (line: string) => void;
     } = {},
   ) {}
 
@@ -85,6 +87,7 @@ export class Servers {
       root: fileURLToPath(new URL("../../../.dev", import.meta.url)),
       dataDir: `${await this.#ownRoot()}/pg`,
       version: this.options.version,
+      log: this.options.log,
       ...(this.options.tls || TRANSPORT === "tls"
         ? { tls: await ownCertificate() }
         : {}),
