@@ -159,7 +159,7 @@ Deno.test("a batch claimed before the replica's tables were repaired is refused 
     const stalled = new Hand(parts);
     const batch = await stalled.batch();
     const before = (await stalled.replica.probe())!;
-    const { steps } = parts.plan(batch);
+    const { steps } = parts.plan(batch.tables, batch.unusable);
     await stack.client.execute("DROP TABLE item");
     await parts.replica.alter({ from: before.schema_hash });
     const late = await parts.replica.apply(batch, steps, {
@@ -191,13 +191,12 @@ Deno.test("a row deleted past the queue before a nuke does not come back as a gh
 });
 
 for (
-  const { how, messages } of [
-    { how: "was handed out", messages: undefined },
-    { how: "was not handed out whole", messages: 1 },
-    { how: "was split", messages: 2 },
+  const { how, rows } of [
+    { how: "was handed out", rows: undefined },
+    { how: "was applied in part", rows: 1 },
   ]
 ) {
-  Deno.test(`a row deleted past the queue does not come back when a nuke finds that what reopens ${how}`, async () => {
+  Deno.test(`a row deleted past the queue does not come back when a nuke finds that what opens the walk ${how}`, async () => {
     await using stack = await start();
     await stack.walk();
     await stack.sql`insert into item values (776, 'stays', 1)`;
@@ -207,21 +206,13 @@ for (
     await stack.sql`select libsql_sync.attach()`;
     await stack.withParts(async (parts) => {
       const hand = new Hand(parts);
-      const batch = await hand.batch({ messages });
-      assertEquals(batch.reopen, true);
-      if (messages === 2) {
-        const split = { batch: batch.batch, messages: 1 };
-        assertEquals(
-          await hand.apply(await hand.batch({ split })),
-          "applied",
-        );
-      } else if (messages === 1) {
-        assertEquals(await hand.apply(batch), "applied");
-      }
+      const batch = await hand.batch(rows === undefined ? {} : { rows });
+      assertEquals([batch.reopen, batch.page], [true, null]);
+      if (rows !== undefined) assertEquals(await hand.apply(batch), "applied");
       await parts.source.claim({
         lease: hand.lease,
         row: await parts.replica.probe(),
-        size: { messages: 0, bytes: 0 },
+        size: { rows: 0, bytes: 0 },
       });
     }, SCHEMA);
     assertEquals((await stack.post("/nuke")).status, 200);
