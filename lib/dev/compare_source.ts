@@ -47,8 +47,8 @@ export const SETTINGS = {
   lc_monetary: "C",
 };
 
-/** How a column is built: json or jsonb, an array or composite, or anything else; domains by what they rest on. */
-export type Shape = "json" | "nested" | "plain";
+/** How a column is built: json or jsonb, an array or composite, what JSON writes in its own way, or anything else; domains by what they rest on. */
+export type Shape = "json" | "nested" | "scalar" | "plain";
 
 /**
  * Reads how a table's columns are built.
@@ -77,6 +77,7 @@ export async function readShapes(
     select b.attname as name, case
         when t.typname in ('json', 'jsonb') then 'json'
         when t.typtype = 'c' or (t.typcategory = 'A' and t.typelem <> 0) then 'nested'
+        when t.oid in ('bool'::regtype, 'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype) then 'scalar'
         else 'plain'
       end as shape
     from base b join pg_catalog.pg_type t on t.oid = b.typid
@@ -99,7 +100,9 @@ export function cellSql(name: string, declared: string, shape: Shape): string {
   if (declared === "JSON") return `to_json(${name})::text`;
   if (shape === "json") return `${name}::text`;
   if (shape === "nested") return `to_json(${name})::text`;
-  return `to_json(${name}) #>> '{}'`;
+  if (shape === "scalar") return `to_json(${name}) #>> '{}'`;
+  // By the type's own output: its casts to json and text may write something else.
+  return `case when ${name} is not null then format('%s', ${name}) end`;
 }
 
 /** An exact integer, also written as 5.00 or 1e3, as its digits; null when it is none of 64 bits. */

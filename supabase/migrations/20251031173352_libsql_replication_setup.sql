@@ -543,7 +543,7 @@ as $$
       then format('to_json(%s) #>> ''{}''', expression)
     -- As the type itself writes it. Its casts are others' ideas of the value: PostGIS'
     -- cast to json rounds, and inet's cast to text adds a netmask.
-    else format('textin(%s(%s))', b.typoutput::oid::regproc, expression)
+    else format('case when %1$s is not null then format(''%%s'', %1$s) end', expression)
   end
   from pg_type b
   where b.oid = libsql_sync.base_type(type)
@@ -1734,7 +1734,7 @@ as $$
     where c.upto <= keys_max or c.upto = c.n
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
-      and not k.key @? '$[*] ? (@.type() != "string")' as usable
+      and not k.key @? 'strict $[*] ? (@.type() != "string")' as usable
     from (
       select c.table_name, c.key_length, k.key, min(c.number * 1000000 + k.n) as place
       from chosen c
@@ -1811,7 +1811,6 @@ begin
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
     -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
     until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
-    first := least(first, t.ids[1]);
     if t.unusable then
       unusable := unusable || jsonb_build_object(
         'table', case when t.is_listed then t.table_name end,
@@ -1879,6 +1878,9 @@ begin
       from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
       group by u.id - u.n
     ) i), '{}');
+  -- What is busy counts as well.
+  first := (
+    select m.msg_id from pgmq.q_replicate_data_libsql m where m.msg_id >= lowest order by m.msg_id limit 1);
   -- None is left: those that it covers are all there are.
   drained := messages = (
     select count(*) from (
@@ -1890,7 +1892,7 @@ $$;
 comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
 $$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
 "pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
-"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id it met.$$;
+"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id in the queue.$$;
 
 -- supabase/sql/40_walk.sql
 
@@ -3507,7 +3509,7 @@ begin
   end if;
   if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-      else greatest(f.lowest, least(f.settled, h.first, lower(ahead.msg_ids), ahead.cut_id)) end);
+      else greatest(f.lowest, least(f.settled, h.first)) end);
   end if;
   if h.messages = 0 and h.cut_id is null and h.page is null and c.walk_wanted = c.walk_opened then
     if ahead.batch is not null then

@@ -43,7 +43,7 @@ as $$
       then format('to_json(%s) #>> ''{}''', expression)
     -- As the type itself writes it. Its casts are others' ideas of the value: PostGIS'
     -- cast to json rounds, and inet's cast to text adds a netmask.
-    else format('textin(%s(%s))', b.typoutput::oid::regproc, expression)
+    else format('case when %1$s is not null then format(''%%s'', %1$s) end', expression)
   end
   from pg_type b
   where b.oid = libsql_sync.base_type(type)

@@ -120,7 +120,7 @@ begin
   end if;
   if f.settled is not null or f.lowest <> c.floor or c.floor_next is null then
     perform libsql_sync.keep_floor(case when f.settled is null then f.lowest
-      else greatest(f.lowest, least(f.settled, h.first, lower(ahead.msg_ids), ahead.cut_id)) end);
+      else greatest(f.lowest, least(f.settled, h.first)) end);
   end if;
   if h.messages = 0 and h.cut_id is null and h.page is null and c.walk_wanted = c.walk_opened then
     if ahead.batch is not null then

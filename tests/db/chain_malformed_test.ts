@@ -1,75 +1,95 @@
-/** Messages that cannot be read are set aside, and the rest goes on. */
+/** Messages that name no row are set aside, and the rest goes on. */
 
 import { assert, assertEquals } from "@std/assert";
-import { insertItems, send, standing, startChain } from "./support/chain.ts";
+import {
+  insertItems,
+  rowsOf,
+  send,
+  standing,
+  startChain,
+} from "./support/chain.ts";
 import { Servers } from "./support/stack.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
-const ITEM = { v: 1, table: "item" };
-const ROWS = { ...ITEM, columns: ["id", "name"] };
+const ITEM = { v: 2, table: "item" };
+/** Of release 0.1.0. */
+const OLD = { v: 1, table: "item" };
+const ROWS = { ...OLD, columns: ["id", "name"] };
 const CLASSIC = { table: "item", type: "INSERT" };
 
-/** Messages nobody should send, and what is said of each. */
-const MALFORMED: [message: unknown, reason: string][] = [
-  [null, "expected an object, found null"],
-  [true, "found a boolean"],
-  [7, "found a number"],
-  ["text", "found a string"],
-  [[ITEM], "found an array"],
-  [{}, `expected a table's name in "table", found nothing`],
-  [{ table: 5 }, `in "table", found a number`],
-  [{ table: ["item"] }, `in "table", found an array`],
-  [{ v: 1, table: "nowhere", truncate: true }, `table "nowhere" is not in`],
-  [{ v: 1, table: "😀".repeat(80), truncate: true }, "is not in schema.json"],
-  [{ v: 1, table: "constructor", truncate: true }, "is not in schema.json"],
-  [{ ...ITEM, v: 2, truncate: true }, `expected "v": 1`],
-  [{ ...ITEM, v: "1", truncate: true }, `expected "v": 1`],
-  [ITEM, "found none"],
-  [{ ...ITEM, row: [["1"]] }, "found none"],
-  [{ ...ITEM, truncate: false }, `expected true in "truncate"`],
-  [{ ...ITEM, truncate: "yes" }, `expected true in "truncate"`],
-  [{ ...ITEM, deletes: [["1"]] }, `expected the key (id) in "key"`],
-  [{ ...ITEM, key: ["name"], deletes: [["1"]] }, "expected the key (id)"],
-  [{ ...ITEM, key: "id", deletes: [["1"]] }, "expected the key (id)"],
-  [{ ...ITEM, key: ["id"], deletes: null }, "expected keys of 1 text(s)"],
-  [{ ...ITEM, key: ["id"], deletes: "1" }, "expected keys of 1 text(s)"],
-  [{ ...ITEM, key: ["id"], deletes: [[1]] }, "expected keys of 1 text(s)"],
-  [{ ...ITEM, key: ["id"], deletes: [["1", "2"]] }, "expected keys of 1"],
-  [{ ...ITEM, key: ["id"], oversize: [{}] }, "expected keys of 1 text(s)"],
-  [
-    { v: 1, table: "part", key: ["item"], deletes: [["1"]] },
-    "expected the key (item, code)",
-  ],
-  [{ ...ITEM, rows: [["1"]] }, `expected column names in "columns"`],
-  [{ ...ROWS, columns: ["id", "id"], rows: [["1", "1"]] }, "column names"],
-  [{ ...ROWS, columns: ["id", 5], rows: [["1", "1"]] }, "column names"],
-  [{ ...ROWS, columns: ["id", "secret"], rows: [["1", "x"]] }, "1 other(s)"],
-  [{ ...ROWS, columns: ["name"], rows: [["x"]] }, "expected the key (id)"],
-  [{ ...ROWS, rows: [["1"]] }, "expected rows of 2 text(s)"],
-  [{ ...ROWS, rows: [["1", 5]] }, "expected rows of 2 text(s)"],
-  [{ ...ROWS, rows: [["1", { a: 1 }]] }, "expected rows of 2 text(s)"],
-  [{ ...ROWS, rows: { "0": ["1", "x"] } }, "expected rows of 2 text(s)"],
-  [{ ...ROWS, rows: "rows" }, "expected rows of 2 text(s)"],
-  [{ ...ITEM, updates: [["1"]] }, `expected column names in "columns"`],
-  [{ ...ROWS, columns: ["name"], updates: [["x"]] }, "expected the key (id)"],
-  [{ ...ROWS, columns: ["id"], updates: [["1"]] }, "a column beside the key"],
-  [{ ...ROWS, updates: [["1", 5]] }, "expected rows of 2 text(s)"],
-  [{ ...ROWS, updates: { "0": ["1", "x"] } }, "expected rows of 2 text(s)"],
-  [{ ...ROWS, rows: [["1", "x"]], updates: 5 }, "expected rows of 2 text(s)"],
-  [{ ...ITEM, failed: "42P01 and more" }, "SQLSTATE 42P01: run"],
-  [CLASSIC, "classic message with type, record and the whole key"],
-  [{ ...CLASSIC, record: 5 }, "classic message"],
-  [{ ...CLASSIC, record: [1] }, "classic message"],
-  [{ ...CLASSIC, record: { name: "no key" } }, "classic message"],
-  [{ ...CLASSIC, type: "UPSERT", record: { id: 1 } }, "classic message"],
-  [{ ...CLASSIC, type: "DELETE", old_record: null }, "classic message"],
-  [{ ...CLASSIC, type: "DELETE", old_record: {} }, "classic message"],
-  [{ ...CLASSIC, type: 5, record: { id: 1 } }, "classic message"],
+/** Messages nobody should send, and the table that their letter names. */
+const MALFORMED: [message: unknown, table: string | null][] = [
+  [null, null],
+  [true, null],
+  [7, null],
+  ["secret", null],
+  [[ITEM], null],
+  [{}, null],
+  [{ table: "nowhere", v: 2, keys: [["1"]] }, "nowhere"],
+  [{ table: "nowhere", v: 2, truncate: true }, "nowhere"],
+  [{ table: "nowhere", v: 2, walk: "secret" }, "nowhere"],
+  [{ table: "constructor", v: 2, keys: [["1"]] }, "constructor"],
+  [{ table: "😀".repeat(80), v: 2, keys: [["1"]] }, null],
+  [ITEM, "item"],
+  [{ ...ITEM, v: 3, keys: [["1"]] }, "item"],
+  [{ ...ITEM, v: "2", keys: [["1"]] }, "item"],
+  [{ ...ITEM, keys: null }, "item"],
+  [{ ...ITEM, keys: [] }, "item"],
+  [{ ...ITEM, keys: "secret" }, "item"],
+  [{ ...ITEM, keys: { "0": ["1"] } }, "item"],
+  [{ ...ITEM, keys: ["secret"] }, "item"],
+  [{ ...ITEM, keys: [[]] }, "item"],
+  [{ ...ITEM, keys: [[1]] }, "item"],
+  [{ ...ITEM, keys: [[null]] }, "item"],
+  [{ ...ITEM, keys: [[["1"]]] }, "item"],
+  [{ ...ITEM, keys: [["1", "secret"]] }, "item"],
+  [{ ...ITEM, table: "part", keys: [["1"]] }, "part"],
+  [{ ...ITEM, truncate: false }, "item"],
+  [{ ...ITEM, truncate: "yes" }, "item"],
+  [OLD, "item"],
+  [{ ...OLD, deletes: [["1"]] }, "item"],
+  [{ ...OLD, key: ["name"], deletes: [["1"]] }, "item"],
+  [{ ...OLD, key: "id", deletes: [["1"]] }, "item"],
+  [{ ...OLD, key: ["id"], deletes: null }, "item"],
+  [{ ...OLD, key: ["id"], deletes: "1" }, "item"],
+  [{ ...OLD, key: ["id"], deletes: [[1]] }, "item"],
+  [{ ...OLD, key: ["id"], oversize: [{}] }, "item"],
+  [{ v: 1, table: "part", key: ["item"], deletes: [["1"]] }, "part"],
+  [{ ...OLD, rows: [["1"]] }, "item"],
+  [{ ...ROWS, columns: ["id", "id"], rows: [["1", "1"]] }, "item"],
+  [{ ...ROWS, columns: ["name"], rows: [["secret"]] }, "item"],
+  [{ ...ROWS, rows: { "0": ["1", "x"] } }, "item"],
+  [{ ...ROWS, rows: "secret" }, "item"],
+  [{ ...ROWS, updates: "secret" }, "item"],
+  [CLASSIC, "item"],
+  [{ ...CLASSIC, record: 5 }, "item"],
+  [{ ...CLASSIC, record: [1] }, "item"],
+  [{ ...CLASSIC, record: { name: "secret" } }, "item"],
+  [{ ...CLASSIC, record: { id: null } }, "item"],
+  [{ ...CLASSIC, type: "DELETE", old_record: null }, "item"],
+  [{ ...CLASSIC, type: "DELETE", old_record: {} }, "item"],
 ];
 
-Deno.test("sync() parks whole messages that it cannot read and applies the rest", async () => {
+/** Messages that are odd, and name the row 1 all the same. */
+const ODD: unknown[] = [
+  { ...ITEM, keys: [["1"], ["1"]], more: "secret" },
+  { ...ITEM, keys: [["1"], ["x"], ["1.0"], [" 1"], ["9".repeat(40)]] },
+  { ...OLD, key: ["id"], deletes: [["1", "secret"]] },
+  { ...ROWS, rows: [["1"]] },
+  { ...ROWS, rows: [["1", 5]], updates: 5 },
+  { ...ROWS, columns: ["secret", "id", 5], updates: [["x", "1"]] },
+  { ...CLASSIC, type: "UPSERT", record: { id: 1, name: { a: 1 } } },
+  { ...CLASSIC, type: 5, record: { id: "1" }, old_record: "x" },
+];
+
+const reasonOf = (table: string | null) =>
+  table === "item" || table === "part"
+    ? 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
+    : "a message of a table that schema.json does not list";
+
+Deno.test("sync() parks messages that name no row, a letter for each table, and applies the rest", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 2);
   for (const [message] of MALFORMED) await send(stack, message);
@@ -77,32 +97,62 @@ Deno.test("sync() parks whole messages that it cannot read and applies the rest"
     .sql`insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), null)`;
   await insertItems(stack, 3, 4);
   const count = MALFORMED.length + 1;
+  const tables = [...new Set(MALFORMED.map(([, table]) => table))];
   const result = await stack.drain();
   assertEquals(
     [result.processed, result.parked, result.batches],
-    [count + 4, count, 1],
+    [count + 4, tables.length, 1],
   );
   assertEquals(await stack.assertEqual(), 4);
 
-  const letters = await stack.deadLetters();
-  assertEquals(letters.length, count);
   const row = await stack.row();
-  for (const [at, [message, reason]] of MALFORMED.entries()) {
-    const letter = letters[at]!;
-    assert(
-      (letter.reason as string).includes(reason),
-      `${JSON.stringify(message)}: ${letter.reason}`,
-    );
-    assertEquals(letter.message, message);
-    assertEquals(letter.key, null);
-    assertEquals(
-      [letter.epoch, letter.position, letter.batch],
-      [row.epoch, row.position, row.batch],
-    );
-    assert(Number(letter.msg_id) > 0 && letter.parked_at);
-  }
-  assertEquals(letters.at(-1)!.message, null);
-  assertEquals(row.dead_letters, count);
-  // The archive has them too: a replay parks them again, and no second letter.
+  const letters = await stack.deadLetters();
+  assertEquals(
+    letters.map(({ parked_at, ...letter }) => {
+      assert(parked_at);
+      return letter;
+    }).sort((a, b) => String(a.table) < String(b.table) ? -1 : 1),
+    tables.sort((a, b) => String(a) < String(b) ? -1 : 1).map((table) => ({
+      table,
+      key: null,
+      reason: reasonOf(table),
+      epoch: row.epoch,
+      position: row.position,
+      batch: row.batch,
+    })),
+  );
+  assertEquals(row.dead_letters, tables.length);
   assertEquals((await standing(stack)).archive.length, count + 4);
+  assert(!JSON.stringify([letters, stack.log]).includes("secret"));
+});
+
+Deno.test("sync() parks each message that names no row when it comes alone", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 2);
+  await stack.drain();
+  for (const [message, table] of MALFORMED) {
+    await send(stack, message);
+    const what = JSON.stringify(message);
+    assertEquals((await stack.drain()).parked, 1, what);
+    // It takes the place of an earlier one of its table.
+    const newest = (await stack.deadLetters()).at(-1);
+    assertEquals([newest?.table, newest?.reason], [table, reasonOf(table)]);
+  }
+  const tables = new Set(MALFORMED.map(([, table]) => table));
+  assertEquals((await stack.deadLetters()).length, tables.size);
+  await stack.sql`select libsql_sync.discard()`;
+
+  for (const message of ODD) {
+    // Only a message that names it can bring it.
+    await stack.client.execute("DELETE FROM item WHERE id = 1");
+    await send(stack, message);
+    const what = JSON.stringify(message);
+    assertEquals((await stack.drain()).parked, 0, what);
+    assertEquals((await rowsOf(stack)).length, 2, what);
+  }
+  // What such a message names beside is read.
+  await stack.client.execute("DELETE FROM item WHERE id = 1");
+  await send(stack, { ...ITEM, keys: [["1"], [2]] });
+  assertEquals((await stack.drain()).parked, 1);
+  assertEquals(await stack.assertEqual(), 2);
 });

@@ -1,14 +1,16 @@
 /** The failure table of the chain: what happens, and what becomes of it. */
 
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import type { Batch } from "../../lib/chain/claim.ts";
+import type { BatchHead } from "../../lib/chain/claim.ts";
 import {
+  batchOf,
   dieAt,
   expireLease,
   Hand,
   insertItems,
   rowsOf,
   saveReplica,
+  send,
   standing,
   startChain,
   syncWith,
@@ -18,20 +20,19 @@ import { Servers } from "./support/stack.ts";
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
 
-Deno.test("sync() applies the same batch when a worker died before its apply", async () => {
+Deno.test("sync() applies a new version when a worker died before its apply", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 5);
   await dieAt(stack, "apply", { when: "before" });
   const before = await standing(stack);
-  assertEquals(before.batches.map((b) => [b.position, b.state]), [[
-    1,
-    "pending",
-  ]]);
+  assertEquals(before.batches.map((b) => [b.position, b.state, b.messages]), [
+    [1, "handed", 5],
+  ]);
   assertEquals((await stack.row()).position, 0);
 
-  // What came meanwhile is not in it: a position keeps what it contains.
+  // What came meanwhile is in it: it is read again.
   await insertItems(stack, 6, 8);
-  const seen: Omit<Batch, "messages" | "page">[] = [];
+  const seen: BatchHead[] = [];
   const result = await syncWith(stack, ({ replica }) => ({
     replica: {
       apply(batch, ...rest) {
@@ -40,15 +41,17 @@ Deno.test("sync() applies the same batch when a worker died before its apply", a
       },
     },
   }));
-  assertEquals(seen.map((b) => [b.kind, b.position, b.messageCount]), [
-    ["again", 1, 5],
-    ["new", 2, 3],
+  assertEquals(seen.map((b) => [b.position, b.messages, b.drained]), [
+    [1, 8, true],
   ]);
-  assertEquals(seen[0]!.batch, before.batches[0]!.batch);
-  assertEquals(seen[0]!.drained, true);
   assertEquals(result.processed, 8);
-  assertEquals((await standing(stack)).queue, []);
-  assertEquals((await standing(stack)).archive, [1, 2, 3, 4, 5, 6, 7, 8]);
+  const after = await standing(stack);
+  // The one that was lost may still land: it stays on record.
+  assertEquals(after.batches.map((b) => [b.batch, b.prev, b.state]), [
+    [before.batches[0]!.batch, before.batch, "handed"],
+    [seen[0]!.batch, before.batch, "settled"],
+  ]);
+  assertEquals([after.queue, after.archive], [[], [1, 2, 3, 4, 5, 6, 7, 8]]);
   assertEquals(await stack.assertEqual(), 8);
 });
 
@@ -92,46 +95,136 @@ Deno.test("apply() is refused and rolled back when a stalled request lands later
   assertEquals(await stack.assertEqual(), 3);
 });
 
-Deno.test("claim() keeps the version before ackable when a split batch lands late", async () => {
+Deno.test("claim() settles whichever version of a position landed", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
-  for (const lands of ["before", "after"] as const) {
-    const from = lands === "before" ? 1 : 101;
+  for (const lands of ["whole", "part"] as const) {
+    await stack.sql`truncate item`;
+    await stack.drain();
     await stack.withParts(async (parts) => {
       const hand = new Hand(parts);
-      await insertItems(stack, from, from + 9);
+      await insertItems(stack, 1, 10);
       const whole = await hand.batch();
-      const half = await hand.batch({
-        split: { batch: whole.batch, messages: 4 },
-      });
-      assertEquals([half.kind, half.messageCount], ["again", 4]);
-      assertEquals([half.position, half.prev, half.drained], [
-        whole.position,
-        whole.prev,
-        false,
-      ]);
-      assertNotEquals(half.batch, whole.batch);
-      assertEquals(
-        half.messages.flatMap(([ids]) => ids),
-        whole.messages.flatMap(([ids]) => ids).slice(0, 4),
-      );
-      // Asked again it stays as it was cut, whoever asks.
-      assertEquals((await hand.batch()).batch, half.batch);
+      const part = await hand.batch({ rows: 4 });
+      assertEquals([whole.messages, part.messages], [10, 4]);
+      assertEquals([whole.drained, part.drained], [true, false]);
+      assertEquals([part.position, part.prev], [whole.position, whole.prev]);
+      assertNotEquals(part.batch, whole.batch);
 
-      const first = lands === "before" ? whole : half;
-      const second = lands === "before" ? half : whole;
+      const [first, second] = lands === "whole" ? [whole, part] : [part, whole];
       assertEquals(await hand.apply(first), "applied");
       assertEquals(await hand.apply(second), "replica_moved");
       const next = await hand.again();
-      assertEquals(next.acked, first.messageCount);
+      assertEquals([next.acked, next.putBack], [first.messages, 0]);
+      const { batches, batch } = await standing(stack);
+      assertEquals(batch, first.batch);
+      assertEquals(
+        batches.filter(({ position }) => position === first.position)
+          .map(({ batch, state }) => [batch, state]),
+        [whole, part].map(({ batch }) => [
+          batch,
+          batch === first.batch ? "settled" : "handed",
+        ]),
+      );
       await hand.source.release(hand.lease);
     });
     await stack.drain();
-    assertEquals(await stack.assertEqual(), lands === "before" ? 10 : 20);
+    assertEquals(await stack.assertEqual(), 10);
     assertEquals((await standing(stack)).queue, []);
   }
-  const versions = (await standing(stack)).batches.map((b) => b.position);
-  assertEquals(versions, [...new Set(versions)]);
+});
+
+Deno.test("claim() moves to another branch when a stalled version lands after a failover", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  const failOver = await saveReplica(stack);
+  await stack.withParts(async (parts) => {
+    const [stalled, other] = [new Hand(parts), new Hand(parts)];
+    await insertItems(stack, 1, 6);
+    const late = await stalled.batch({ rows: 2 });
+    await expireLease(stack);
+    const first = await other.batch({ rows: 4 });
+    assertEquals(await other.apply(first), "applied");
+    const second = batchOf(await other.again());
+    assertEquals(await other.apply(second), "applied");
+    assertEquals((await other.again()).do, "idle");
+    const before = await standing(stack);
+    assertEquals([before.queue, before.archive], [[], [1, 2, 3, 4, 5, 6]]);
+
+    await failOver();
+    assertEquals(await stalled.apply(late), "applied");
+    const next = await other.batch();
+    assertEquals([next.putBack, next.acked, next.prev], [2, 2, late.batch]);
+    assertEquals([next.position, next.messages], [late.position + 1, 4]);
+    const after = await standing(stack);
+    assertEquals([after.epoch, after.batch], [before.epoch, late.batch]);
+    assertEquals([after.queue, after.archive], [[3, 4, 5, 6], [1, 2]]);
+    assertEquals(
+      Object.fromEntries(
+        after.batches.filter(({ prev }) => prev !== after.epoch)
+          .map(({ batch, state }) => [batch, state]),
+      ),
+      {
+        [late.batch]: "settled",
+        [first.batch]: "handed",
+        [second.batch]: "handed",
+        [next.batch]: "handed",
+      },
+    );
+    assertEquals(await other.apply(next), "applied");
+    assertEquals((await other.again()).do, "idle");
+  });
+  assertEquals(await stack.assertEqual(), 6);
+});
+
+Deno.test("claim() covers the first keys of a message that has more, and puts them back in front", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  const keys = (from: number, to: number) =>
+    Array.from({ length: to - from + 1 }, (_, i) => [String(from + i)]);
+  await stack
+    .sql`insert into item select i, 'item ' || i, i from generate_series(1, 10) i`;
+  await stack.sql`delete from pgmq.q_replicate_data_libsql`;
+  await send(stack, { v: 2, table: "item", keys: keys(1, 10) });
+  const [id] = (await standing(stack)).queue;
+  const failOver = await saveReplica(stack);
+  await stack.withParts(async (parts) => {
+    const hand = new Hand(parts);
+    const first = await hand.batch({ rows: 4 });
+    assertEquals([first.messages, first.drained], [0, false]);
+    assertEquals(first.tables.map(({ rows }) => rows.length), [4]);
+    // On top of it, and on top of that: each goes on where the one before ends.
+    const second = await hand.ahead(first, 4);
+    assertEquals(second.tables[0]!.rows.map(([id]) => id), [
+      "5",
+      "6",
+      "7",
+      "8",
+    ]);
+    assertEquals(await hand.apply(first), "applied");
+    assertEquals(await hand.apply(second), "applied");
+    const third = await hand.batch({ rows: 4 });
+    assertEquals([third.acked, third.messages, third.drained], [0, 1, true]);
+    assertEquals(await stack.messages(), [
+      { v: 2, table: "item", keys: keys(9, 10) },
+    ]);
+    assertEquals(await hand.apply(third), "applied");
+    const idle = await hand.again();
+    assertEquals([idle.do, idle.acked], ["idle", 1]);
+    assertEquals((await standing(stack)).archive.at(-1), id);
+
+    await failOver();
+    const again = await hand.batch();
+    assertEquals([again.putBack, again.acked], [3, 0]);
+    assertEquals((await standing(stack)).queue, [id]);
+    assertEquals(await stack.messages(), [
+      { v: 2, table: "item", keys: keys(1, 10) },
+    ]);
+    assertEquals([again.messages, again.drained], [1, true]);
+    assertEquals(await hand.apply(again), "applied");
+    assertEquals((await hand.again()).do, "idle");
+  });
+  assertEquals(await stack.assertEqual(), 10);
 });
 
 Deno.test("sync() lets one of two workers win when a lease has run out", async () => {
@@ -144,14 +237,13 @@ Deno.test("sync() lets one of two workers win when a lease has run out", async (
       const batch = await first.batch();
       assertEquals((await second.claim()).do, "busy");
       await expireLease(stack);
-      const same = await second.batch();
-      assertEquals([same.kind, same.batch], ["again", batch.batch]);
-      const { plan } = two;
-      assertEquals(same.messageCount, batch.messageCount);
-      assertEquals(plan(same).steps[0]!.json, plan(batch).steps[0]!.json);
+      const other = await second.batch();
+      assertNotEquals(other.batch, batch.batch);
+      assertEquals([other.position, other.prev], [batch.position, batch.prev]);
+      assertEquals(other.tables, batch.tables);
       const outcomes = await Promise.all([
         first.apply(batch),
-        second.apply(same),
+        second.apply(other),
       ]);
       assertEquals(outcomes.sort(), ["applied", "replica_moved"]);
       // The one without the lease is told so, whoever of them won.
@@ -169,56 +261,69 @@ Deno.test("sync() lets one of two workers win when a lease has run out", async (
   assertEquals(await stack.assertEqual(), 10);
 });
 
-Deno.test("sync() replays from the archive when a failover lost commits", async () => {
+Deno.test("sync() puts back and applies again what a failover lost", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 3);
   await stack.drain();
-  const failOver = await saveReplica(stack);
-  const positions: Record<string, unknown>[] = [];
-  const remember = async () => {
-    positions.push(await stack.row());
+  const saved: { kept: number; restore: () => Promise<void> }[] = [];
+  const save = async () => {
+    const kept = (await standing(stack)).archive.length;
+    saved.unshift({ kept, restore: await saveReplica(stack) });
   };
-  await remember();
+  await save();
   await stack.sql`insert into item values (10, 'ten', 1), (11, 'eleven', 2)`;
   await stack.drain();
-  await remember();
+  await save();
   await stack.sql`update item set id = id + 1000 where id < 3`;
   await stack.sql`insert into part values (1, 'a', 'x'), (1, 'b', null)`;
-  // Parked: the replay must know it as the first apply did.
   await stack.sql`insert into item values (12, 'twelve', 0.5)`;
   await stack.drain();
-  await remember();
+  const letters = () =>
+    stack.sql`select msg_id, message from pgmq.q_replicate_data_libsql_dlq`;
+  const parked = [...await letters()];
+  assertEquals(parked.map(({ message }) => message.key), [["12"]]);
+  await save();
   await stack.sql`truncate part`;
   await stack.sql`update item set id = 13, size = 13 where id = 12`;
   await stack.sql`delete from item where id = 10`;
   await stack.drain();
-  await remember();
+  assertEquals([...await letters()], []);
   const before = await standing(stack);
+  assertEquals(before.queue, []);
 
-  await failOver();
-  assertEquals((await stack.row()).position, positions[0]!.position);
-  const replayed: Record<string, unknown>[] = [];
-  const kinds: string[] = [];
-  const result = await syncWith(stack, ({ replica }) => ({
-    replica: {
-      async apply(batch, ...rest) {
-        kinds.push(batch.kind);
-        const applied = await replica.apply(batch, ...rest);
-        const { bytes: _, ...row } = applied.row;
-        replayed.push({ id: 1, ...row });
-        return applied;
-      },
-    },
-  }));
-  // Every row as it was: ids, drained, snapshot, source_time, dead letters.
-  assertEquals(replayed, positions.slice(1));
-  assertEquals(kinds, ["replay", "replay", "replay"]);
-  assertEquals([result.processed, result.parked], [0, 0]);
-  assertEquals(await standing(stack), before);
-  assertEquals(await stack.assertEqual(), 5);
+  for (const [at, { kept, restore }] of saved.entries()) {
+    const head = (await standing(stack)).position;
+    await restore();
+    const position = Number((await stack.row()).position);
+    // A claim alone: the messages are back under their ids, and the letters are
+    // as they were.
+    await stack.withParts(async (parts) => {
+      const hand = new Hand(parts);
+      const batch = await hand.batch();
+      assertEquals([batch.putBack, batch.position], [
+        head - position,
+        position + 1,
+      ]);
+      await hand.source.release(hand.lease);
+    });
+    const back = await standing(stack);
+    assertEquals(back.archive, before.archive.slice(0, kept));
+    assertEquals(back.queue, before.archive.slice(kept));
+    assertEquals([...await letters()], at === 0 ? parked : []);
+    const result = await stack.drain();
+    assertEquals(
+      [result.processed, result.parked, result.position],
+      [back.queue.length, 0, position + 1],
+    );
+    const after = await standing(stack);
+    assertEquals([after.epoch, after.queue], [before.epoch, []]);
+    assertEquals(after.archive, before.archive);
+    assertEquals([...await letters()], []);
+    assertEquals(await stack.assertEqual(), 5);
+  }
 });
 
-Deno.test("sync() replays and goes on when commits are lost under a pending batch", async () => {
+Deno.test("sync() puts back and goes on when commits are lost under a version that was handed out", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   const failOver = await saveReplica(stack);
@@ -229,12 +334,12 @@ Deno.test("sync() replays and goes on when commits are lost under a pending batc
   const { position } = await stack.row();
   await failOver();
   const result = await stack.drain();
-  assertEquals(result.processed, 1);
-  assertEquals(result.position, Number(position) + 1);
+  assertEquals(result.processed, 4);
+  assertEquals(result.position, Number(position));
   assertEquals(await stack.assertEqual(), 3);
 });
 
-Deno.test("sync() starts a new epoch without a wipe when a lost batch cannot be replayed", async () => {
+Deno.test("sync() starts a new epoch without a wipe when a lost batch cannot be put back", async () => {
   for (const loss of ["trimmed", "message gone"] as const) {
     await using stack = await startChain(servers);
     await insertItems(stack, 1, 3);
@@ -248,12 +353,10 @@ Deno.test("sync() starts a new epoch without a wipe when a lost batch cannot be 
         await insertItems(stack, id, id);
         await stack.drain();
       }
-      const { batches, archive } = await standing(stack);
-      assertEquals(
-        batches.map((b) => b.state),
-        ["trimmed", "trimmed", "trimmed", "trimmed"],
-      );
-      assertEquals(archive, []);
+      // The head stays.
+      const { batches, batch, archive } = await standing(stack);
+      assertEquals(batches.map((b) => b.batch), [batch]);
+      assertEquals(archive, [8]);
     } else {
       await stack
         .sql`delete from pgmq.a_replicate_data_libsql where msg_id = 5`;
@@ -290,4 +393,49 @@ Deno.test("sync() takes a message whose id appears late", async () => {
   assert(late! < (await standing(stack)).archive[0]!);
   assertEquals((await stack.drain()).processed, 1);
   assertEquals(await stack.assertEqual(), 2);
+});
+
+Deno.test("claim() leaves the messages of a locked table queued, and says nothing of being level", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  await insertItems(stack, 1, 2);
+  await stack.sql`insert into part values (1, 'a', 'x')`;
+  const locker = await stack.sql.reserve();
+  await locker`begin`;
+  await locker`lock table item in access exclusive mode`;
+  try {
+    const body = await stack.sync();
+    assertEquals([body.processed, body.queued, body.drained], [1, 2, false]);
+    assertEquals((await rowsOf(stack)).length, 1);
+    assertEquals((await standing(stack)).queue.length, 2);
+  } finally {
+    await locker`rollback`;
+    locker.release();
+  }
+  assertEquals((await stack.drain()).processed, 2);
+  assertEquals(await stack.assertEqual(), 3);
+});
+
+Deno.test("sync() starts a new epoch without a wipe when the queue is another one", async () => {
+  for (const how of ["made again", "restored without its rows"] as const) {
+    await using stack = await startChain(servers);
+    await insertItems(stack, 1, 6);
+    const { epoch } = await stack.drain();
+    await insertItems(stack, 7, 8);
+    await stack.sql`update libsql_sync.chain set refill = true`;
+    await stack.run(
+      how === "made again"
+        ? `select pgmq.drop_queue('replicate_data_libsql'); select pgmq.create('replicate_data_libsql')`
+        : `truncate pgmq.q_replicate_data_libsql restart identity`,
+    );
+    await insertItems(stack, 9, 9);
+    const kept = await rowsOf(stack);
+    await dieAt(stack, "adopt", { when: "after" });
+    assertEquals(await rowsOf(stack), kept, "readers see an emptied replica");
+    const row = await stack.row();
+    assertEquals([row.from_epoch, row.drained, row.walk_done], [epoch, 0, 0]);
+    // Nothing is called equal before the walk came through.
+    await stack.walk();
+    assertEquals(await stack.assertEqual(), 9, how);
+  }
 });

@@ -174,7 +174,8 @@ Deno.test("the alert webhook is notified of a chain that was broken, and that th
     await post("/sync");
     assertEquals(hook.take(), [], "a nuke is meant");
     // The source was restored: it knows nothing of what the replica has.
-    await stack.sql`update libsql_sync.chain set position = 0, batch = epoch`;
+    await stack
+      .sql`update libsql_sync.chain set position = 0, batch = epoch, handed = 0`;
     await stack.sql`delete from libsql_sync.batches`;
     assertEquals((await post("/sync")).status, 409);
     assertMatch(hook.told[0]!.text, /the chain was broken: replica_ahead/);

@@ -209,17 +209,15 @@ Deno.test("a batch that leaves messages in the queue contains what the last drai
   const none = written.map(() => false);
   await stack.withParts(async (parts) => {
     const hand = new Hand(parts);
-    const first = await hand.batch({ messages: 3 });
-    assertEquals([first.drained, first.messageCount], [false, 3]);
+    const first = await hand.batch({ rows: 3 });
+    assertEquals([first.drained, first.messages], [false, 3]);
     assertEquals(await hand.apply(first), "applied");
     assertEquals(await all(), [true, ...none]);
 
-    // One that was drained, until it was split.
+    // Another version of the same position is drained, and does not land.
     const whole = await hand.batch();
     assertEquals(whole.drained, true);
-    const half = await hand.batch({
-      split: { batch: whole.batch, messages: 2 },
-    });
+    const half = await hand.batch({ rows: 2 });
     assertEquals(half.drained, false);
     assertEquals(await hand.apply(half), "applied");
     assertEquals(await all(), [true, ...none]);
@@ -243,7 +241,7 @@ Deno.test("a batch that leaves messages in the queue contains what the last drai
       from: String((await stack.row()).epoch),
       wipe: false,
     });
-    const first = await hand.batch({ messages: 2 });
+    const first = await hand.batch({ rows: 2 });
     assertEquals([first.drained, first.snapshot], [false, "3:3:"]);
     assertEquals(await hand.apply(first), "applied");
     await hand.source.release(hand.lease);
@@ -380,7 +378,7 @@ Deno.test(`no bookmark is contained before its rows, under writers with long tra
       const hand = new Hand(parts);
       while (isWriting) {
         const claim = await hand.claim({
-          messages: random(3) === 0 ? 100 : 1 + random(4),
+          rows: random(3) === 0 ? 100 : 1 + random(4),
         });
         if (claim.do !== "batch") continue;
         assertEquals(await hand.apply(claim), "applied");

@@ -154,7 +154,7 @@ Deno.test("cap_queue() goes ahead when a batch is in flight, which is followed b
   await sql`delete from item where id <= 50`;
   await stack.withParts(async (parts) => {
     const hand = new Hand(parts, stack.schema);
-    const batch = await hand.batch({ messages: 500 });
+    const batch = await hand.batch({ rows: 500 });
     assertEquals(await call(stack, "libsql_sync.cap_queue()"), true);
     assertEquals((await standing(stack)).queue, []);
     // It lands on the epoch it was made for, and that one has ended.
@@ -424,7 +424,7 @@ Deno.test("process_libsql_replication_batch() trims the runs of our own job, 1,0
   assert(await tick(stack) !== null);
 });
 
-Deno.test("trim() takes away more than syncs add, and forgets all but the newest positions", async () => {
+Deno.test("trim_versions() takes away more than syncs add, and not the head", async () => {
   await using stack = await startChain(servers);
   const { sql } = stack;
   await sql`update libsql_sync.chain set replay_window = '0'`;
@@ -433,48 +433,47 @@ Deno.test("trim() takes away more than syncs add, and forgets all but the newest
     await stack.drain();
   }
   const { position, batches, archive } = await standing(stack);
-  const acked = batches.filter(({ state }) => state === "acked");
-  assert(position >= 15 && acked.length <= 2, `${acked.length} of ${position}`);
+  assertEquals(position, 16);
+  // The head, and those that the last claim of each sync settled after it trimmed.
+  assert(batches.length <= 2, `${batches.length} of ${position}`);
   assert(archive.length <= 2);
 
-  // Backlog of an hour: gone within a few syncs, four at a time.
+  // Backlog of an hour: gone within a few syncs, eight at a time.
   await sql`update libsql_sync.chain set replay_window = '1 hour'`;
   for (let i = 16; i <= 35; i++) {
     await insertItems(stack, i, i);
     await stack.drain();
   }
-  const ackedNow = () =>
-    count(stack, "libsql_sync.batches where state = 'acked'");
-  const backlog = await ackedNow();
+  const kept = () => count(stack, "libsql_sync.batches");
+  const backlog = await kept();
   assert(backlog >= 20);
   await sql`update libsql_sync.chain set replay_window = '0'`;
   await insertItems(stack, 36, 36);
   await stack.drain();
-  assert(await ackedNow() <= backlog - 3);
-  // And by ticks alone.
+  assert(await kept() <= backlog - 7);
+  // And by ticks alone; the head is never trimmed, nor what it may lose.
   await tick(stack);
-  assertEquals(await ackedNow(), 0);
-  assertEquals((await standing(stack)).archive, []);
+  const left = await standing(stack);
+  assertEquals(left.batches.map(({ batch }) => batch), [left.batch]);
+  assertEquals(left.archive.length, 1);
 
-  // Positions, and those of epochs before, which nobody asks for.
-  await sql`insert into libsql_sync.batches (epoch, position, batch, prev, version, msg_ids, messages, drained, snapshot, source_time, dead_letters, state)
-    select e, i, gen_random_uuid(), '', 1, '{}', 0, true, '', now(), 0, 'trimmed'
-    from unnest(array['00000000-old', 'ffffffff-old']) e, generate_series(1, 1500) i`;
-  const trimmed = () =>
-    count(stack, "libsql_sync.batches where state = 'trimmed'");
-  const before = await trimmed();
-  assert(before > 3_000);
-  assertEquals(await call(stack, "libsql_sync.forget()"), 16);
-  await tick(stack);
-  await tick(stack);
-  const at = (await standing(stack)).position;
-  assertEquals(await trimmed(), before - 3_000);
-  assertEquals(await call(stack, "libsql_sync.forget(10, 1000)"), at - 10);
-  assertEquals(await trimmed(), 10);
-  assertEquals(await call(stack, "libsql_sync.forget(10, 1000)"), 0);
+  // Versions of epochs before, and what was handed out and never landed.
+  await sql`insert into libsql_sync.batches (epoch, position, batch, prev, msg_ids, messages, drained, snapshot, source_time, dead_letters)
+    select e, i, gen_random_uuid(), '', '{}', 0, true, '', now(), 0
+    from unnest(array['00000000-old', 'ffffffff-old', ${left.epoch}]) e, generate_series(1, 15) i`;
+  // What is above the head may still land.
+  await sql`insert into libsql_sync.batches (epoch, position, batch, prev, msg_ids, messages, drained, snapshot, source_time, dead_letters, handed_at)
+    values (${left.epoch}, ${left.position + 1}, 'above', ${left.batch}, '{}', 0, true, '', now(), 0, now() - interval '2 days')`;
+  const trim = (most: number) =>
+    call<number>(stack, `libsql_sync.trim_versions(${most})`);
+  assertEquals([await trim(8), await trim(1_000), await trim(8)], [8, 37, 0]);
+  assertEquals(
+    (await standing(stack)).batches.map(({ batch }) => batch),
+    [left.batch, "above"],
+  );
 });
 
-Deno.test("sync() begins a new epoch without a wipe when the replica stands at a forgotten position", async () => {
+Deno.test("sync() begins a new epoch without a wipe when the replica stands at a trimmed position", async () => {
   await using stack = await start();
   const { sql } = stack;
   await insertItems(stack, 1, 100);
@@ -489,7 +488,7 @@ Deno.test("sync() begins a new epoch without a wipe when the replica stands at a
     await stack.drain();
   }
   await tick(stack);
-  assert(await call<number>(stack, "libsql_sync.forget(3, 1000)") > 5);
+  assertEquals((await standing(stack)).batches.length, 1);
   await rewind();
   const body = await stack.sync();
   const { reason, wipe } = (await standing(stack)).epochs.at(-1)!;
@@ -554,9 +553,9 @@ Deno.test("tidy() bounds walks, discarded dead letters and what lies in the arch
     full,
   );
 
-  // What a batch needs to be replayed is there as long as the batch is.
+  // What a batch needs to be put back is there as long as the batch is.
   await sql`update pgmq.a_replicate_data_libsql set archived_at = archived_at - '2 hours'::interval where msg_id < 1000000`;
-  await sql`update libsql_sync.batches set acked_at = acked_at - '2 hours'::interval`;
+  await sql`update libsql_sync.batches set settled_at = settled_at - '2 hours'::interval`;
   await sql`update libsql_sync.chain set replay_window = '3 hours'`;
   assertEquals(await call(stack, "libsql_sync.tidy()"), 0);
   // A claim may be reading it.
@@ -569,6 +568,6 @@ Deno.test("tidy() bounds walks, discarded dead letters and what lies in the arch
     await worker.unsafe("commit");
   });
   await sql`select libsql_sync.tidy()`;
-  // But for what may belong to a batch that is being acked.
+  // But for what may belong to a batch that is being settled.
   assertEquals((await standing(stack)).archive, [2_000_000]);
 });

@@ -8,6 +8,7 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { Batch, Claim } from "../../lib/chain/claim.ts";
 import { SyncError } from "../../lib/errors.ts";
 import {
+  batchOf,
   expireLease,
   Hand,
   insertItems,
@@ -29,21 +30,22 @@ async function start(): Promise<Stack> {
   return stack;
 }
 
-const idsOf = (batch: Batch) =>
-  batch.messages.flatMap(([ids]) => ids).map(Number);
+/** The first cells of a batch's rows: their keys. */
+const keysOf = ({ tables }: Batch) =>
+  tables.flatMap(({ rows }) => rows).map(([key]) => Number(key));
 
 Deno.test("sync() makes one apply and one claim a batch when the queue is long", async () => {
   await using stack = await start();
   await insertItems(stack, 1, 3_000);
   const calls: string[] = [];
-  const size = { messages: 500, bytes: 1_000_000 };
+  const size = { rows: 500, bytes: 1_000_000 };
   const result = await syncWith(stack, ({ source, replica }) => ({
     source: {
       claim: (request) => {
         calls.push("claim");
         return source.claim({
           ...request,
-          ...(request.size.messages === 0 ? {} : { size }),
+          ...(request.size.rows === 0 ? {} : { size }),
         });
       },
     },
@@ -67,14 +69,14 @@ Deno.test("claim() hands out ahead what the batch before does not have", async (
   await insertItems(stack, 1, 6);
   await stack.withParts(async (parts) => {
     const hand = new Hand(parts);
-    const first = await hand.batch({ messages: 4 });
+    const first = await hand.batch({ rows: 4 });
     const second = await hand.ahead(first, 1);
     assertEquals([second.position, second.prev, second.drained], [
       first.position + 1,
       first.batch,
       false,
     ]);
-    assertEquals(idsOf(second), [idsOf(first).at(-1)! + 1]);
+    assertEquals([keysOf(first), keysOf(second)], [[1, 2, 3, 4], [5]]);
     assertEquals(await hand.apply(first), "applied");
     const third = await hand.ahead(second);
     assertEquals([third.acked, third.prev, third.drained], [
@@ -91,7 +93,7 @@ Deno.test("claim() hands out ahead what the batch before does not have", async (
   });
   const { queue, archive, batches } = await standing(stack);
   assertEquals([queue, archive.length], [[], 6]);
-  assert(batches.every(({ state }) => state === "acked"));
+  assert(batches.every(({ state }) => state === "settled"));
   assertEquals(await stack.assertEqual(), 6);
 });
 
@@ -103,22 +105,25 @@ Deno.test("claim() hands out another batch when the one ahead was lost with its 
     await stack.withParts((one) =>
       stack.withParts(async (two) => {
         const [dead, heir] = [new Hand(one), new Hand(two)];
-        const first = await dead.batch({ messages: 2 });
+        const first = await dead.batch({ rows: 2 });
         const lost = await dead.ahead(first, 2);
         assertEquals(await dead.apply(first), "applied");
         await expireLease(stack);
         await insertItems(stack, from + 6, from + 6);
         const fresh = await heir.batch();
-        assertEquals([fresh.kind, fresh.position], ["new", lost.position]);
+        assertEquals([fresh.position, fresh.prev], [
+          lost.position,
+          lost.prev,
+        ]);
         assertNotEquals(fresh.batch, lost.batch);
-        assertEquals(fresh.messageCount, 5);
+        assertEquals(fresh.messages, 5);
         // The dead one's request may still land, and then it is what counts.
         const [winner, loser] = lands === "lost"
           ? [lost, fresh]
           : [fresh, lost];
         assertEquals(await heir.apply(winner), "applied");
         assertEquals(await heir.apply(loser), "replica_moved");
-        assertEquals((await heir.again()).acked, winner.messageCount);
+        assertEquals((await heir.again()).acked, winner.messages);
         await heir.source.release(heir.lease);
       })
     );
@@ -127,7 +132,7 @@ Deno.test("claim() hands out another batch when the one ahead was lost with its 
   }
 });
 
-Deno.test("sync() applies no page ahead of one that another worker left out", async () => {
+Deno.test("sync() applies no page ahead of one that another worker took its place with", async () => {
   await using stack = await start();
   await insertItems(stack, 1, 9_000);
   await stack.drain();
@@ -141,19 +146,25 @@ Deno.test("sync() applies no page ahead of one that another worker left out", as
           return await replica.apply(batch, ...rest);
         }
         isFirst = false;
-        // Its request is lost, and it is taken for dead: the same batch is issued
-        // again, without its page.
+        // Its request is lost, and it is taken for dead: another batch lands in
+        // its place, without a page.
+        await insertItems(stack, 9_001, 9_001);
         await stack.withParts(async (parts) => {
           const heir = new Hand(parts);
           // What it claims ahead meanwhile holds the lease for longer.
-          let claim: Claim = { do: "busy", acked: 0 };
+          let claim: Claim = { do: "busy", acked: 0, putBack: 0 };
           for (let tries = 0; claim.do === "busy" && tries < 100; tries++) {
             await expireLease(stack);
             claim = await heir.claim();
           }
-          const again = claim as Claim & Batch;
-          assertEquals([again.batch, again.page], [batch.batch, null]);
-          assertEquals(await heir.apply(again), "applied");
+          const other = batchOf(claim);
+          assertEquals([other.position, other.prev, other.page], [
+            batch.position,
+            batch.prev,
+            null,
+          ]);
+          assertNotEquals(other.batch, batch.batch);
+          assertEquals(await heir.apply(other), "applied");
           await heir.source.release(heir.lease);
         });
         throw new SyncError("replica_unreachable", "lost");
@@ -162,40 +173,41 @@ Deno.test("sync() applies no page ahead of one that another worker left out", as
   }));
   assert(!isFirst);
   await stack.walk();
-  assertEquals(await stack.assertEqual(), 9_000);
+  assertEquals(await stack.assertEqual(), 9_001);
 });
 
-Deno.test("claim() forgets what was handed out ahead of a batch that was cut", async () => {
+Deno.test("claim() hands out nothing ahead on a branch that the replica left", async () => {
   await using stack = await start();
   await insertItems(stack, 1, 8);
   await stack.withParts(async (parts) => {
     const hand = new Hand(parts);
-    const whole = await hand.batch({ messages: 4 });
-    const ahead = await hand.ahead(whole);
-    const half = await hand.batch({
-      split: { batch: whole.batch, messages: 2 },
-    });
-    assertEquals(half.messageCount, 2);
-    assertEquals((await hand.again({ ahead: whole.batch })).do, "none");
-    assertEquals(await hand.apply(half), "applied");
+    const large = await hand.batch({ rows: 4 });
+    const ahead = await hand.ahead(large);
+    const small = await hand.batch({ rows: 2 });
+    assertEquals([small.position, small.messages], [large.position, 2]);
+    // Either may land until one has.
+    assertEquals(keysOf(await hand.ahead(small, 2)), [3, 4]);
+    assertEquals(await hand.apply(small), "applied");
     assertEquals(await hand.apply(ahead), "replica_moved");
+    assertEquals((await hand.again({ ahead: large.batch })).do, "none");
     const next = await hand.batch();
-    assertEquals([next.kind, next.messageCount, next.prev], [
-      "new",
-      6,
-      half.batch,
-    ]);
+    assertEquals([next.messages, next.prev], [6, small.batch]);
     assertEquals(await hand.apply(next), "applied");
     await hand.again();
     await hand.source.release(hand.lease);
   });
   await stack.drain();
-  const { batches } = await standing(stack);
-  assert(batches.every(({ state }) => state === "acked"));
+  const { batches, queue, archive } = await standing(stack);
+  assertEquals(
+    batches.filter(({ state }) => state === "settled")
+      .map(({ messages }) => messages),
+    [0, 2, 6],
+  );
+  assertEquals([queue, archive.length], [[], 8]);
   assertEquals(await stack.assertEqual(), 8);
 });
 
-Deno.test("claim() hands out nothing ahead of a batch that drains, is not pending, or has a newer version", async () => {
+Deno.test("claim() hands out nothing ahead of a batch that drains, is not on record, or is settled", async () => {
   await using stack = await start();
   await insertItems(stack, 1, 4);
   await stack.withParts(async (parts) => {
@@ -222,9 +234,9 @@ Deno.test("sync() drops what it claimed ahead when the batch before parked somet
       claim: (request) =>
         source.claim({
           ...request,
-          ...(request.size.messages === 0
+          ...(request.size.rows === 0
             ? {}
-            : { size: { messages: 4, bytes: 1_000_000 } }),
+            : { size: { rows: 4, bytes: 1_000_000 } }),
         }),
     },
     replica: {
@@ -241,13 +253,13 @@ Deno.test("sync() drops what it claimed ahead when the batch before parked somet
   assertEquals(await stack.assertEqual(), 6);
 });
 
-Deno.test("sync() replays both batches when a failover loses one that was claimed ahead", async () => {
+Deno.test("sync() puts back both batches when a failover loses one that was claimed ahead", async () => {
   await using stack = await start();
   const restore = await saveReplica(stack);
   await insertItems(stack, 1, 6);
   await stack.withParts(async (parts) => {
     const hand = new Hand(parts);
-    const first = await hand.batch({ messages: 3 });
+    const first = await hand.batch({ rows: 3 });
     const second = await hand.ahead(first);
     assertEquals(await hand.apply(first), "applied");
     assertEquals(await hand.apply(second), "applied");
@@ -255,6 +267,8 @@ Deno.test("sync() replays both batches when a failover loses one that was claime
     await hand.source.release(hand.lease);
   });
   await restore();
-  assertEquals((await stack.drain()).batches, 2);
+  // What they brought is claimed again, and fits into one.
+  const { batches, processed } = await stack.drain();
+  assertEquals([batches, processed], [1, 6]);
   assertEquals(await stack.assertEqual(), 6);
 });

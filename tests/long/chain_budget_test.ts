@@ -146,7 +146,7 @@ async function sizesFarAway(
           return replica.probe();
         },
         apply: (batch, ...rest) => {
-          sizes.push(batch.messageCount);
+          sizes.push(batch.messages);
           ms += 3_000;
           if (failing.includes(sizes.length)) {
             throw new SyncError("replica_unreachable", "no answer");
@@ -335,9 +335,9 @@ Deno.test("sync() leaves a slow search for a refused row to the next sync, in sm
         budget: { msLeft: () => 8_000 - ms },
         replica: {
           async apply(batch, ...rest) {
-            sizes.push(batch.messageCount);
+            sizes.push(batch.messages);
             // As slow as rows are many: 4 s for 1,000.
-            ms += batch.messageCount * 4;
+            ms += batch.messages * 4;
             return await replica.apply(batch, ...rest);
           },
         },

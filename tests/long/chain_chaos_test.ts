@@ -89,9 +89,9 @@ function chaotic(
         }
         const claim = await source.claim({
           ...request,
-          size: request.size.messages === 0
+          size: request.size.rows === 0
             ? request.size
-            : { messages: 1 + random(6), bytes: 1e6 },
+            : { rows: 1 + random(6), bytes: 1e6 },
         });
         // The answer is lost.
         if (random(25) === 0) {

@@ -67,28 +67,34 @@ Deno.test("bootstrap() never replaces what another worker started meanwhile", as
   }
 });
 
-Deno.test("sync() bootstraps and replays when the replica is new or empty", async () => {
+Deno.test("sync() bootstraps, and puts back what is on record, when the replica is new or empty", async () => {
   await using stack = await startChain(servers);
   for (const id of [1, 2, 3]) {
     await insertItems(stack, id, id);
     await stack.drain();
   }
-  const before = await stack.row();
+  const { epoch } = await standing(stack);
   // Another database altogether.
   await stack.sqld.kill();
   await Deno.remove(`${stack.folder}/sqld`, { recursive: true });
   await Deno.mkdir(`${stack.folder}/sqld`);
   await stack.sqld.start();
+  // Three positions come back, and fit into one.
   const result = await stack.drain();
-  assertEquals([result.processed, result.batches], [0, 3]);
-  assertEquals(await stack.row(), before);
+  assertEquals([result.processed, result.batches], [3, 1]);
+  const { batch, ...row } = await stack.row();
+  assertEquals([row.epoch, row.position, row.drained], [epoch, 1, 1]);
   assertEquals(await stack.assertEqual(), 3);
 
   // The bookkeeping is gone, the tables are there.
   await stack.client.execute("DROP TABLE _libsql_sync");
   await stack.drain();
-  assertEquals((await stack.row()).batch, before.batch);
+  const again = await stack.row();
+  assertEquals([again.epoch, again.position], [epoch, 1]);
+  assertNotEquals(again.batch, batch);
   assertEquals(await stack.assertEqual(), 3);
+  const { queue, archive } = await standing(stack);
+  assertEquals([queue, archive.length], [[], 3]);
 });
 
 /** Copies the source as it is now, as a restore or a clone would. */

@@ -81,10 +81,10 @@ Deno.test("sync() answers 409 version_mismatch when the source's functions are o
   await using stack = await startChain(servers);
   await stack
     .sql`create or replace function libsql_sync.version() returns integer
-    language sql immutable set search_path = pg_catalog, pg_temp as 'select 5'`;
+    language sql immutable set search_path = pg_catalog, pg_temp as 'select 6'`;
   const { status, body } = await stack.post("/sync");
   assertEquals([status, body.error], [409, "version_mismatch"]);
-  assert((body.message as string).includes("version 4, found 5"));
+  assert((body.message as string).includes("version 5, found 6"));
 });
 
 Deno.test("sync() answers 409 schema_outdated when a newer schema.json is in force", async () => {

@@ -49,6 +49,9 @@ const WRITES = [
   "truncate parts_1",
   "insert into parts_1 values (103, 1, 'after')",
   "merge into notes n using (values (1), (500)) v (id) on n.id = v.id when matched then delete when not matched then insert values (v.id, 'merged')",
+  "insert into notes select i, 'bulk' from generate_series(3001, 5000) i",
+  "update notes set body = 'changed in bulk' where id > 3000",
+  "delete from notes where id > 3900",
   "begin isolation level serializable; insert into notes values (601, 'serializable'); commit",
   "begin isolation level repeatable read; update notes set body = 'repeatable' where id = 101; commit",
 ];
@@ -173,7 +176,7 @@ Deno.test("nothing is called equal while a transaction is open whose change coul
   await stack.assertEqual();
 });
 
-Deno.test("what a failed capture left out is walked at once", async () => {
+Deno.test("what capture could not name is walked at once", async () => {
   await using stack = await Stack.start(servers, {
     schema: SCHEMA,
     setup: SETUP,
@@ -183,7 +186,7 @@ Deno.test("what a failed capture left out is walked at once", async () => {
   await stack.run(
     `set session_replication_role = replica;
      insert into notes select i, 'past the triggers' from generate_series(1001, 9000) i;
-     insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), '{"v": 1, "table": "notes", "failed": "54000"}')`,
+     insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), '{"v": 2, "table": "notes", "walk": "54000"}')`,
     { user: SUPERUSER },
   );
   for (let tries = 0; tries < 30; tries++) {
@@ -196,8 +199,164 @@ Deno.test("what a failed capture left out is walked at once", async () => {
   throw new Error("not walked after 30 syncs");
 });
 
-/** What one session keeps of PL/pgSQL after it wrote to so many listed tables. */
-async function compiled(tables: number): Promise<{ each: number; n: number }> {
+/** A connection of one's own to a new database that has these tables. */
+async function connect(
+  setup: string,
+): Promise<{ url: string; sql: postgres.Sql }> {
+  const database = await servers.database();
+  const url = (await servers.postgres()).url({ database });
+  const sql = open(url);
+  await sql.unsafe(setup).simple();
+  return { url, sql };
+}
+
+const open = (url: string) =>
+  postgres(url, { max: 1, prepare: false, onnotice: () => {} });
+
+/** The most memory of its own that a session has while a statement runs, less what it had; MB. */
+async function growth(sql: postgres.Sql, statement: string): Promise<number> {
+  const [session] = await sql`select pg_backend_pid() as pid`;
+  const own = async () => {
+    const status = await Deno.readTextFile(`/proc/${session!.pid}/status`);
+    return Number(/RssAnon:\s+(\d+)/.exec(status)![1]) / 1024;
+  };
+  const before = await own();
+  let most = before;
+  let ended = false;
+  const run = sql.unsafe(statement).simple().finally(() => ended = true);
+  while (!ended) {
+    most = Math.max(most, await own());
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await run;
+  return most - before;
+}
+
+/** Ways to make 400 partitions, and the statement that writes their DDL. */
+const SCHEMES = {
+  range:
+    "partition by range (d); select format('create table p_%s partition of p for values from (%1$s) to (%s)', i, i + 1) from generate_series(0, 399) i",
+  list:
+    "partition by list (d); select format('create table p_%s partition of p for values in (%1$s)', i) from generate_series(0, 399) i",
+  hash:
+    "partition by hash (d); select format('create table p_%s partition of p for values with (modulus 400, remainder %1$s)', i) from generate_series(0, 399) i",
+  "two levels":
+    "partition by range (d); select format('create table p_%s partition of p for values from (%s) to (%s) partition by hash (id)', i, i * 20, i * 20 + 20) from generate_series(0, 19) i union all select format('create table p_%s_%s partition of p_%1$s for values with (modulus 20, remainder %2$s)', i, j) from generate_series(0, 19) i, generate_series(0, 19) j",
+};
+
+for (const [scheme, ddl] of Object.entries(SCHEMES)) {
+  Deno.test(`capture locks no partition that a statement did not touch: ${scheme}`, async () => {
+    const [by, parts] = ddl.split("; ");
+    const { sql } = await connect(
+      `create table p (id bigint, d int, a text, primary key (id, d)) ${by}`,
+    );
+    for (const { format } of await sql.unsafe(parts!)) await sql.unsafe(format);
+    const locks = async () => {
+      await sql.unsafe(`begin;
+        insert into p values (1, 7, 'a'), (2, 7, 'a');
+        update p set a = 'b' where d = 7 and id in (1, 2);
+        delete from p where d = 7 and id in (1, 2)`).simple();
+      const [held] = await sql`
+        select count(*)::int as n from pg_locks where pid = pg_backend_pid()`;
+      await sql.unsafe("commit");
+      return held!.n;
+    };
+    const bare = await locks();
+    await configure(sql, {
+      tables: {
+        p: {
+          key: ["id", "d"],
+          columns: { id: "INTEGER", d: "INTEGER", a: "TEXT" },
+          indexes: [],
+        },
+      },
+    });
+    const captured = await locks();
+    assert(captured - bare <= 12, `${captured} locks, ${bare} without capture`);
+    assertEquals(
+      [...await sql`select message -> 'keys' as keys from pgmq.q_replicate_data_libsql`],
+      Array(3).fill({ keys: [["1", "7"], ["2", "7"]] }),
+    );
+    await sql.end();
+  });
+}
+
+Deno.test("serializable transactions that insert other rows do not fail", async () => {
+  const { url, sql } = await connect("create table x (id bigint primary key)");
+  await configure(sql, {
+    tables: { x: { key: "id", columns: { id: "INTEGER" }, indexes: [] } },
+  });
+  for (let pair = 0; pair < 10; pair++) {
+    const sessions = [open(url), open(url)];
+    for (const session of sessions) {
+      await session.unsafe("begin isolation level serializable");
+    }
+    for (const id of [1, 2]) {
+      for (const [who, session] of sessions.entries()) {
+        await session.unsafe(
+          `insert into x values (${pair * 10 + id * 2 + who})`,
+        );
+      }
+    }
+    for (const session of sessions) await session.unsafe("commit");
+    for (const session of sessions) await session.end();
+  }
+  const [found] = await sql`
+    select (select count(*)::int from x) as rows,
+      (select count(*)::int from pgmq.q_replicate_data_libsql) as messages`;
+  assertEquals({ ...found }, { rows: 40, messages: 40 });
+  await sql.end();
+});
+
+Deno.test("a large statement takes no more memory for being captured", async (t) => {
+  const { url, sql } = await connect(
+    `create table wide (id bigint primary key, a text);
+     alter table wide alter a set storage external;
+     create table small (id bigint primary key, n int)`,
+  );
+  await configure(sql, {
+    tables: {
+      wide: { key: "id", columns: { id: "INTEGER", a: "TEXT" }, indexes: [] },
+      small: {
+        key: "id",
+        columns: { id: "INTEGER", n: "INTEGER" },
+        indexes: [],
+      },
+    },
+  });
+  await sql.end();
+  for (
+    const [statement, keys] of [
+      [
+        "insert into wide select i, (select string_agg(md5(i::text || j), '') from generate_series(1, 94) j) from generate_series(1, 60000) i",
+        60_000,
+      ],
+      ["update wide set a = a || 'x'", 60_000],
+      ["delete from wide", 60_000],
+      ["insert into small select i from generate_series(1, 500000) i", 500_000],
+      ["update small set n = 1", 500_000],
+      ["update small set id = -id", 1_000_000],
+    ] as const
+  ) {
+    await t.step(statement, async () => {
+      const session = open(url);
+      await session`truncate pgmq.q_replicate_data_libsql`;
+      const grown = await growth(session, statement);
+      assert(grown < 30, `${Math.round(grown)} MB`);
+      const [queued] = await session`
+        select sum(jsonb_array_length(message -> 'keys'))::int as keys,
+          max(jsonb_array_length(message -> 'keys')) as most
+        from pgmq.q_replicate_data_libsql`;
+      assertEquals({ ...queued }, { keys, most: 1000 });
+      await session.end();
+    });
+  }
+});
+
+/** What one session keeps of PL/pgSQL, and in all, after it wrote to so many listed tables. */
+async function compiled(
+  tables: number,
+): Promise<{ each: number; n: number; megabytes: number }> {
   const names = Array.from({ length: tables }, (_, i) => `wide_${i}`);
   const columns = Array.from({ length: 29 }, (_, i) => `c${i}`);
   const database = await servers.database();
@@ -234,7 +393,13 @@ async function compiled(tables: number): Promise<{ each: number; n: number }> {
       select count(*)::int as n, sum(total_bytes)::float8 as bytes
       from pg_backend_memory_contexts where name = 'PL/pgSQL function'
         and ident ~ 'replicate_|trigger_http'`;
-    return { each: kept!.bytes / tables, n: kept!.n / tables };
+    const [all] = await sql`
+      select sum(total_bytes)::float8 as bytes from pg_backend_memory_contexts`;
+    return {
+      each: kept!.bytes / tables,
+      n: kept!.n / tables,
+      megabytes: all!.bytes / 1048576,
+    };
   } finally {
     await sql.end({ timeout: 5 });
   }
@@ -242,11 +407,12 @@ async function compiled(tables: number): Promise<{ each: number; n: number }> {
 
 Deno.test("what a session keeps for a table does not depend on how many are listed", async () => {
   const few = await compiled(3);
-  const many = await compiled(20);
+  const many = await compiled(40);
   assertEquals(many.n, few.n);
+  assert(many.megabytes < 60, `${Math.round(many.megabytes)} MB`);
   assert(
     many.each < few.each * 1.2,
-    `${Math.round(many.each)} bytes a table of 20, ${
+    `${Math.round(many.each)} bytes a table of 40, ${
       Math.round(few.each)
     } of 3`,
   );

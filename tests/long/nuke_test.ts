@@ -152,7 +152,7 @@ Deno.test("nuke() repairs a replica that is ahead of its source", async () => {
   await stack.drain();
   // As a restore to an earlier time leaves it.
   await stack
-    .sql`update libsql_sync.chain set position = 0, batch = epoch`;
+    .sql`update libsql_sync.chain set position = 0, batch = epoch, handed = 0`;
   await stack.sql`delete from libsql_sync.batches`;
   const refused = await stack.post("/sync");
   assertEquals([refused.status, refused.body.error], [409, "replica_ahead"]);
@@ -193,13 +193,13 @@ Deno.test("nuke() while a sync runs lets no batch of the old epoch land after", 
   assertEquals((await stack.row()).epoch, after.epoch);
   assertEquals((await stack.row()).from_epoch, before.epoch);
   await stack.drain();
-  // Rows of the batch that was acked before are gone until a walk brings them;
+  // Rows of the batch that was settled before are gone until a walk brings them;
   // nothing else is missing, and every message was counted once.
-  const acked = after.batches.filter((b) =>
-    b.epoch === before.epoch && b.state === "acked"
+  const settled = after.batches.filter((b) =>
+    b.epoch === before.epoch && b.state === "settled"
   ).reduce((sum, b) => sum + Number(b.messages), 0);
-  assertEquals((await rowsOf(stack)).length, 16_000 - acked);
-  assert(acked > 0 && acked < 16_000);
+  assertEquals((await rowsOf(stack)).length, 16_000 - settled);
+  assert(settled > 0 && settled < 16_000);
   await stack.sql`select libsql_sync.backfill()`;
   await stack.walk();
   assertEquals(await stack.assertEqual(), 16_000);
@@ -225,7 +225,7 @@ Deno.test("nuke() is carried out by the next sync when its worker died", async (
     ).then(() => "done", (error) => error.message);
     assertEquals(outcome, "died");
     const { batches } = await standing(stack);
-    assertEquals(batches.filter((b) => b.state === "pending"), []);
+    assertEquals(batches.filter((b) => b.state === "handed"), []);
     // The replica did not follow yet: the old batch may still land, and goes.
     assertEquals(await stalled.apply(batch), "applied");
     assertEquals((await rowsOf(stack)).length, 4);

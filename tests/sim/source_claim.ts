@@ -8,7 +8,8 @@
 import { parsePlace } from "../../lib/chain/walk_place.ts";
 import { adoptAnswer, beginEpoch } from "./source_epochs.ts";
 import type { Early, SourceModel } from "./source_model.ts";
-import { moveHead, settle, trim } from "./source_move.ts";
+import { heldLetters } from "./source_letters.ts";
+import { coveredBy, moveHead, settle, trim } from "./source_move.ts";
 import { floorOf, keepFloor, readHead, type Reading } from "./source_queue.ts";
 import type { Fields, Upto, Version } from "./source_state.ts";
 import { holdPage, nextWalk, noteWalked, page } from "./source_walks.ts";
@@ -237,7 +238,11 @@ function record(
     drained,
     snapshot: drained ? now.snapshot : stands?.snapshot ?? "3:3:",
     sourceTime,
-    deadLetters: state.letters.length + (before?.parked.length ?? 0),
+    deadLetters: before === null
+      ? state.letters.length -
+        heldLetters(source, { parked: [], emptied }, coveredBy(source, reading))
+          .length
+      : before.deadLetters + before.parked.length,
     parked: [],
     emptied,
     opens,

@@ -14,23 +14,37 @@ import {
   type Version,
 } from "./source_state.ts";
 
-/** libsql_sync.settle_letters: those of covered rows are closed, unless these
+/** libsql_sync.letters_held: of rows that a version covers, or parks again. */
+export function heldLetters(
+  { state }: SourceModel,
+  { parked, emptied }: Pick<Version, "parked" | "emptied">,
+  covered: readonly { table: string; key: Key }[],
+): Letter[] {
+  return state.letters.filter(({ message }) =>
+    Array.isArray(message.key)
+      ? emptied.includes(message.table as string) ||
+        [...covered, ...parked].some(({ table, key }) =>
+          isSame(table, message.table) &&
+          isSame(key as Fields[string], message.key)
+        )
+      : parked.some(({ table, key, reason }) =>
+        key === null && isSame(table, message.table) &&
+        reason === message.reason
+      )
+  );
+}
+
+/** libsql_sync.settle: those of covered rows are closed, unless these
  * were set aside again; what was set aside is filed. */
 export function settleLetters(
-  { state }: SourceModel,
+  source: SourceModel,
   version: Version,
   covered: readonly { table: string; key: Key }[],
 ): void {
-  const { epoch, position, batch, parked, emptied } = version;
+  const { state } = source;
+  const { epoch, position, batch, parked } = version;
   // One open letter a row: the newest reason stands.
-  const gone = state.letters.filter(({ message }) =>
-    Array.isArray(message.key) &&
-    (emptied.includes(message.table as string) ||
-      [...covered, ...parked].some(({ table, key }) =>
-        isSame(table, message.table) &&
-        isSame(key as Fields[string], message.key)
-      ))
-  );
+  const gone = heldLetters(source, version, covered);
   const filed = parked.map((row): Letter => ({
     id: state.nextLetter++,
     message: { ...row, epoch, position, batch },

@@ -32,20 +32,16 @@ const NOTHING: Said = {
   unusable: null,
 };
 
-/** libsql_sync.read_message */
+/** libsql_sync.head_keys, of one message */
 export function said(tables: readonly Table[], message: Message): Said {
-  if (
-    typeof message !== "object" || message === null || Array.isArray(message)
-  ) return unusable("malformed message: expected an object");
-  const fields = message as Fields;
+  const fields = (isFields(message) ? message : {}) as Fields;
   const { table: name } = fields;
-  if (typeof name !== "string") {
-    return unusable('malformed message: expected a table\'s name in "table"');
-  }
   const table = tables.find((listed) => listed.name === name);
-  if (table === undefined) {
-    const short = JSON.stringify(name.slice(0, 63));
-    return unusable(`table ${short} is not in schema.json`);
+  if (typeof name !== "string" || table === undefined) {
+    const reason = typeof name === "string"
+      ? `table ${JSON.stringify(name.slice(0, 63))} is not in schema.json`
+      : 'malformed message: expected a table\'s name in "table", found none';
+    return { ...NOTHING, unusable: reason };
   }
   if (fields.truncate === true || fields.type === "TRUNCATE") {
     return { ...NOTHING, table: name, truncate: true };
@@ -53,17 +49,13 @@ export function said(tables: readonly Table[], message: Message): Said {
   if (typeof fields.walk === "string" || typeof fields.failed === "string") {
     return { ...NOTHING, table: name, walk: true };
   }
-  const keys = keysOf(table, fields);
-  const isUsable = keys !== null && keys.length > 0 &&
-    keys.every((key) => isKey(key, table.key.length));
-  return isUsable ? { ...NOTHING, table: name, keys: keys as Key[] } : {
-    ...unusable("malformed message: expected its keys, a truncate or a walk"),
-    table: name,
-  };
-}
-
-function unusable(reason: string): Said {
-  return { ...NOTHING, unusable: reason };
+  const all = keysOf(table, fields) ?? [];
+  const keys = all.filter((key) => isKey(key, table.key.length)) as Key[];
+  const isUsable = all.length > 0 && keys.length === all.length;
+  const unusable = isUsable
+    ? null
+    : 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another';
+  return { ...NOTHING, table: name, keys, unusable };
 }
 
 /** The keys of any format; null where there are none. */
@@ -96,6 +88,11 @@ function keysOf(table: Table, fields: Fields): Json[] | null {
   return keys.filter((key, at) =>
     keys.findIndex((other) => other.join("\0") === key.join("\0")) === at
   );
+}
+
+function isFields(message: Message): boolean {
+  return typeof message === "object" && message !== null &&
+    !Array.isArray(message);
 }
 
 function isKey(key: Json, length: number): boolean {

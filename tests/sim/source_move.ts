@@ -117,9 +117,9 @@ export function settle(source: SourceModel, version: Version): number {
 }
 
 /** The keys that a version covers, by table. */
-function coveredBy(
+export function coveredBy(
   source: SourceModel,
-  { msgIds, cut }: Version,
+  { msgIds, cut }: Pick<Version, "msgIds" | "cut">,
 ): { table: string; key: Key }[] {
   const keysOf = (id: number, many = Infinity) => {
     const message = source.user.queue.get(id);

@@ -8,7 +8,7 @@
 import type { Json } from "../../lib/chain/json.ts";
 import { type Key, type Said, said } from "./source_messages.ts";
 import type { Early, SourceModel } from "./source_model.ts";
-import type { Cut, Fields, Version } from "./source_state.ts";
+import { type Cut, type Fields, isSame, type Version } from "./source_state.ts";
 import { isUnreadable, type Rows, UNREADABLE } from "./tables.ts";
 
 /** libsql_sync.floor */
@@ -109,8 +109,7 @@ export function readHead(
         truncatedIn(whole).some((name) => !emptied.includes(name)),
     emptied,
     tables: tablesOf(source, { keys, emptied, rows }),
-    unusable: whole.filter(({ unusable }) => unusable !== null)
-      .map(({ table, unusable }) => ({ table, reason: unusable! })),
+    unusable: unusableIn(whole),
   };
 }
 
@@ -214,6 +213,15 @@ function coveredOf(
     count += weight;
   }
   return { whole, cut: null, keys: [...keys.values()] };
+}
+
+/** What messages have no usable key, once for each table. */
+function unusableIn(messages: readonly Said[]): Fields[] {
+  const found = messages.filter(({ unusable }) => unusable !== null)
+    .map(({ table, unusable }) => ({ table, reason: unusable! }));
+  return found.filter((one, at) =>
+    found.findIndex((other) => isSame(other, one)) === at
+  );
 }
 
 /** The tables of truncates, each once. */

@@ -182,6 +182,15 @@ export async function dieAt(
   throw new Error(`the sync ended without ${verb}`);
 }
 
+/** A batch, with what its claim settled. */
+type ClaimedBatch = Extract<Claim, { do: "batch" }>;
+
+/** The batch that a claim must have answered. */
+export function batchOf(claim: Claim): ClaimedBatch {
+  assertEquals(claim.do, "batch", JSON.stringify(claim));
+  return claim as ClaimedBatch;
+}
+
 /** A worker driven by hand, one call at a time. */
 export class Hand {
   readonly lease = crypto.randomUUID();
@@ -196,9 +205,7 @@ export class Hand {
   }
 
   /** Takes the lease, probes and claims. */
-  async claim(
-    options: { rows?: number } = {},
-  ): Promise<Claim> {
+  async claim(options: { rows?: number } = {}): Promise<Claim> {
     await this.source.lease(this.lease);
     return await this.again(options);
   }
@@ -217,23 +224,20 @@ export class Hand {
   }
 
   /** Claims the batch on top of another. */
-  async ahead(
-    batch: Batch,
-    rows?: number,
-  ): Promise<Batch & { acked: number }> {
-    const claim = await this.again({
-      ahead: batch.batch,
-      ...(rows === undefined ? {} : { rows }),
-    });
-    assertEquals(claim.do, "batch", JSON.stringify(claim));
-    return claim as Batch & { acked: number };
+  async ahead(batch: Batch, rows?: number): Promise<ClaimedBatch> {
+    return batchOf(
+      await this.again({
+        ahead: batch.batch,
+        ...(rows === undefined ? {} : { rows }),
+      }),
+    );
   }
 
   /** Claims what must be a batch. */
-  async batch(options?: Parameters<Hand["claim"]>[0]): Promise<Batch> {
-    const claim = await this.claim(options);
-    assertEquals(claim.do, "batch", JSON.stringify(claim));
-    return claim as Batch & { acked: number };
+  async batch(
+    options?: Parameters<Hand["claim"]>[0],
+  ): Promise<ClaimedBatch> {
+    return batchOf(await this.claim(options));
   }
 
   /** Applies a batch; the code of what refused it. */
