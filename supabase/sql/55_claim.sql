@@ -5,7 +5,7 @@
 -- 4. the next version from one snapshot, recorded before 5. the answer. The chain's row is
 -- locked first; the steps are VOLATILE, so that each later statement takes a new snapshot.
 -- admit() is in 52_epoch, move_head() in 54_settle, held_walk() in 40_walk, read_page() in
--- 42_read_page, read_changes() in 31_queue_head.
+-- 42_read_page, read_changes() in 43_read_changes.
 
 create or replace function libsql_sync.require_read_committed()
 returns void
