@@ -8,6 +8,7 @@ import {
   testCases,
   until,
 } from "./support/capture_cases.ts";
+import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { configure, type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 // Deadlocks are on purpose here: they need not take a second each.
@@ -241,6 +242,49 @@ for (
     await sql.end();
   });
 }
+
+Deno.test("capture() has the table walked when a key cannot be rendered", async () => {
+  const database = await servers.database();
+  const server = await servers.postgres();
+  const sql = connect(server.url({ database, user: SUPERUSER }));
+  // Declared as JSON, a value is what its type's cast to json makes of it.
+  await sql.unsafe(`create extension if not exists cube with schema extensions;
+    create function public.cube_json(extensions.cube) returns json language plpgsql immutable as $$
+    begin
+      if extensions.cube_dim($1) = 3 then raise exception 'not supported'; end if;
+      return to_json($1::text);
+    end $$;
+    create cast (extensions.cube as json) with function public.cube_json(extensions.cube);
+    create table spaces (id extensions.cube primary key, n int);
+    alter table spaces owner to postgres;`).simple();
+  const owner = connect(server.url({ database }));
+  await configure(owner, {
+    tables: {
+      spaces: {
+        key: "id",
+        columns: { id: "JSON", n: "INTEGER" },
+        indexes: [],
+      },
+    },
+  });
+  const walk = 'spaces {"walk":"P0001"}';
+  for (
+    const [text, queued] of [
+      ["insert into spaces values ('(1,2)')", ['spaces: "(1, 2)"']],
+      ["insert into spaces values ('(1,2,3)')", [walk]],
+      ["insert into spaces values ('(4,5)'), ('(4,5,6)')", [walk]],
+      ["update spaces set n = 1", [walk]],
+      ["delete from spaces where id = '(1,2,3)'", [walk]],
+      ["update spaces set n = 2 where id = '(1,2)'", ['spaces: "(1, 2)"']],
+    ] as const
+  ) {
+    await owner.unsafe(`set search_path = public, extensions; ${text}`)
+      .simple();
+    assertEquals(await takeQueued(owner), [...queued]);
+  }
+  await owner.end();
+  await sql.end();
+});
 
 // ---------------------------------------------------------------------------
 // Partitions
@@ -606,7 +650,6 @@ Deno.test("capture() sees every row when a role that may not writes", async () =
       grant all on bulk, more to authenticated;
       create policy own on bulk to authenticated using (n = 1) with check (true);`,
   });
-  const { sql } = stack;
   await using sessions = new Sessions(stack);
   const user = sessions.connect();
   await user.unsafe("set role authenticated");
