@@ -8,13 +8,11 @@
 /** Its queue. */
 export const LEAST_QUEUE = "least";
 
-const MESSAGE =
-  '{"v": 1, "table": "app_versions", "columns": ["id", "checksum", "deleted"], "updates": [["1", "d41d8cd98f00b204e9800998ecf8427e", "true"]]}';
+const MESSAGE = '{"v": 2, "table": "app_versions", "keys": [["1"]]}';
 
 /**
  * Makes the queue and the trigger; run as role postgres. It reads the row as it was,
- * as the statement left it, and as it is: another may have changed it since, whose
- * message came first.
+ * and as the statement left it.
  */
 export const LEAST_CAPTURE = `
   create extension if not exists pgmq;
@@ -25,11 +23,9 @@ export const LEAST_CAPTURE = `
   declare
     old_row record;
     new_row record;
-    live_row record;
   begin
     select * into old_row from old_rows;
     select * into new_row from new_rows;
-    select * into live_row from public.app_versions l where l.id = new_row.id;
     insert into pgmq.q_${LEAST_QUEUE} (vt, message) values (now(), '${MESSAGE}');
     return null;
   end
