@@ -433,7 +433,7 @@ Deno.test("trim_versions() takes away more than syncs add, and not the head", as
     await stack.drain();
   }
   const { position, batches, archive } = await standing(stack);
-  assertEquals(position, 16);
+  assertEquals(position, 15);
   // The head, and those that the last claim of each sync settled after it trimmed.
   assert(batches.length <= 2, `${batches.length} of ${position}`);
   assert(archive.length <= 2);
