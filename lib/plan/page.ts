@@ -34,8 +34,8 @@ export interface PagePlan {
  * Makes the planner of a schema's pages.
  *
  * @param schema The tables that are replicated.
- * @returns A function of a page, which returns what its rows come to; it throws
- * `source_failed` if its table is not the schema's.
+ * @returns A function of a page, which returns what its rows come to: nothing if its
+ * table is not the schema's; it throws `source_failed` if its columns or keys are not.
  *
  * @example
  * ```ts
@@ -56,9 +56,14 @@ export interface PagePlan {
  */
 export function createPagePlanner(schema: Schema): (page: Page) => PagePlan {
   const tableOf = createTableFinder(schema);
+  const listed = new Set(schema.tables.map(({ name }) => name));
   return (page) => {
     // The cells are released: the steps hold their text.
     const { cells: rows, ...head } = page;
+    // A walk goes past a table that was taken out of schema.json since it was asked for.
+    if (!listed.has(head.table)) {
+      return { head, stepsFor: () => [], refusals: [] };
+    }
     const { columns, broken, ghosts: gone, open, repair } = head;
     const table = tableOf({ table: head.table, columns, rows, gone, broken });
     const skipped = open.filter(({ skip }) => skip).map(({ key }) => key);

@@ -5,7 +5,7 @@
 -- 4. the next version from one snapshot, recorded before 5. the answer. The chain's row is
 -- locked first; the steps are VOLATILE, so that each later statement takes a new snapshot.
 -- admit() is in 52_epoch, move_head() in 54_settle, held_walk() in 40_walk, read_page() in
--- 42_read_page, read_changes() in 31_queue_head.
+-- 42_read_page, read_changes() in 43_read_changes.
 
 create or replace function libsql_sync.require_read_committed()
 returns void
@@ -131,7 +131,7 @@ begin
     end if;
   end if;
   b := libsql_sync.record_next(c, ahead, h.msg_ids, h.messages, h.cut_id, h.cut_count, h.truncated,
-    h.drained, h.snapshot, source_time, h.page);
+    h.drained, h.snapshot, source_time, h.unusable, h.page);
 
   -- 5. "dead_letters" are those open now; what it parks comes on top.
   return array['{"page": '] || coalesce(h.page, array['null']) || array[', "tables": [']
@@ -164,7 +164,8 @@ comment on function libsql_sync.is_other_queue(libsql_sync.chain) is
 -- The record of step 4.
 create or replace function libsql_sync.record_next(
   c libsql_sync.chain, ahead libsql_sync.batches, msg_ids int8multirange, messages integer,
-  cut_id bigint, cut_count integer, truncated text[], drained boolean, snapshot text, source_time timestamptz, page text[]
+  cut_id bigint, cut_count integer, truncated text[], drained boolean, snapshot text, source_time timestamptz,
+  unusable jsonb, page text[]
 )
 returns libsql_sync.batches
 language plpgsql
@@ -189,6 +190,8 @@ begin
   b.snapshot := case when record_next.drained then record_next.snapshot
     else coalesce(ahead.snapshot, (libsql_sync.version_at(c.epoch, c.position, c.batch)).snapshot, '3:3:') end;
   b.source_time := record_next.source_time;
+  -- The worker parks these in any case, and their letters are filed anew.
+  b.parked := (select coalesce(jsonb_agg(u.said || '{"key": null}'), '[]') from jsonb_array_elements(record_next.unusable) u (said));
   b.dead_letters := coalesce(ahead.dead_letters + jsonb_array_length(ahead.parked), libsql_sync.letters_left(b));
   b.parked := '[]';
   b.opens := case when c.walk_wanted > c.walk_opened then c.walk_wanted end;
@@ -207,5 +210,5 @@ begin
   return b;
 end
 $$;
-comment on function libsql_sync.record_next(libsql_sync.chain, libsql_sync.batches, int8multirange, integer, bigint, integer, text[], boolean, text, timestamptz, text[]) is
+comment on function libsql_sync.record_next(libsql_sync.chain, libsql_sync.batches, int8multirange, integer, bigint, integer, text[], boolean, text, timestamptz, jsonb, text[]) is
   'Records a version, before it is handed out.';

@@ -1,8 +1,10 @@
 /** What cannot be applied is set aside with a reason, and the rest goes on. */
 
 import { assert, assertEquals } from "@std/assert";
+import type { Batch } from "../../lib/chain/claim.ts";
 import {
   dieAt,
+  Hand,
   insertItems,
   rowsOf,
   saveReplica,
@@ -50,8 +52,7 @@ Deno.test("sync() parks rows whose values the replica cannot hold until they cha
     ["item", ["4"]],
     ["item", ["6"]],
     ["item", ["8"]],
-    ["item", ["nine"]],
-    ["item", [null]],
+    ["item", null],
   ] as never);
   assertEquals(letters.map(([, , reason]) => reason.split(":")[0]), [
     "row too large",
@@ -60,15 +61,15 @@ Deno.test("sync() parks rows whose values the replica cannot hold until they cha
     "column size",
     "row too large",
     "column size",
-    "column id",
-    "column id",
+    "malformed message",
   ]);
   for (const letter of await stack.deadLetters()) {
     assert(!("message" in letter), "the row's values are in the source");
   }
-  assertEquals(parked, 8);
+  // What a message that is too large for one batch is about may come twice.
+  assert(Number(parked) >= 7);
   assertEquals(processed, (await standing(stack)).archive.length - 3);
-  assertEquals((await stack.row()).dead_letters, 8);
+  assertEquals((await stack.row()).dead_letters, 7);
   // What is parked stays as it was before, whole.
   const rows = await rowsOf(stack) as { id: number }[];
   assertEquals(rows.filter(({ id }) => id <= 2), before.slice(0, 2) as never);
@@ -78,10 +79,11 @@ Deno.test("sync() parks rows whose values the replica cannot hold until they cha
   await stack.sql`update item set size = 1, name = left(name, 100)`;
   await stack.sql`update part set note = 'short'`;
   assertEquals((await stack.drain()).parked, 0);
+  assertEquals((await stack.deadLetters()).map(({ key }) => key), [null]);
   assertEquals(await stack.assertEqual(), 10);
 });
 
-Deno.test("sync() leaves a parked row as it was, whole, until all of it comes", async () => {
+Deno.test("sync() leaves a parked row as it was, whole, until all of it can be held", async () => {
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 3);
   await stack.drain();
@@ -90,10 +92,10 @@ Deno.test("sync() leaves a parked row as it was, whole, until all of it comes", 
   assertEquals((await stack.drain()).parked, 2);
   // What else changes of it would make a row that never was.
   await stack.sql`update item set name = 'newer' where id <= 2`;
-  assertEquals((await stack.drain()).parked, 0);
+  assertEquals((await stack.drain()).parked, 2);
   assertEquals(await rowsOf(stack), before);
   assertEquals((await stack.row()).dead_letters, 2);
-  // Held again, it is tried by itself; a whole row needs no trial.
+  // It can be held again, under its key and under another.
   await stack.sql`update item set size = 7 where id = 1`;
   await stack.sql`update item set id = 5, size = 8 where id = 2`;
   const { position } = await stack.drain();
@@ -111,12 +113,16 @@ Deno.test("sync() closes the letters of rows that a truncate took", async () => 
   await stack.sql`insert into item values (1, 'half', 0.5), (2, 'half', 0.5)`;
   await stack.sql`insert into part values (1, 'a', repeat('x', 5100000))`;
   assertEquals((await stack.drain()).parked, 3);
+  await stack.sql`update libsql_sync.chain set refill = true`;
+  await stack.walk();
   await stack.sql`truncate item`;
   await stack.sql`insert into item values (2, 'half again', 0.5)`;
   await stack.drain();
+  // The table has rows again: the walk takes out what is gone.
+  await stack.walk();
   assertEquals(
     (await stack.deadLetters()).map(({ table, key }) => [table, key]),
-    [["part", ["1", "a"]], ["item", ["2"]]],
+    [["item", ["2"]], ["part", ["1", "a"]]],
   );
   await stack.sql`truncate item, part`;
   await stack.drain();
@@ -181,7 +187,7 @@ Deno.test("sync() finds and parks every row that the replica refuses", async () 
   }
 });
 
-Deno.test("sync() keeps what was parked when a worker died before its apply", async () => {
+Deno.test("sync() parks anew when a worker died before its apply", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   const [, trigger] = HAND[0]!;
@@ -191,35 +197,99 @@ Deno.test("sync() keeps what was parked when a worker died before its apply", as
   // The first apply is refused for row 7; the second never begins.
   await dieAt(stack, "apply", { when: "before", times: 2 });
   const { batches, dlq } = await standing(stack);
-  const [pending] = batches.filter((b) => b.state === "pending");
+  const [handed] = batches.filter(({ state }) => state === "handed");
   assertEquals(
-    (pending!.parked as { key: string[] }[]).map(({ key }) => key),
+    (handed!.parked as { key: string[] }[]).map(({ key }) => key),
     [["10"], ["7"]],
   );
   assertEquals(dlq, [], "filed before it was applied");
 
-  // Row 7 would pass now, yet the batch is what it was.
+  // Row 7 passes now.
   await stack.client.execute("DROP TRIGGER by_hand");
   const failOver = await saveReplica(stack);
   const result = await stack.drain();
-  assertEquals([result.processed, result.parked], [10, 0]);
-  assertEquals((await rowsOf(stack)).length, 8);
-  assertEquals((await stack.deadLetters()).map(({ key }) => key), [
-    ["10"],
-    ["7"],
-  ]);
-  assertEquals((await stack.row()).dead_letters, 2);
+  assertEquals([result.processed, result.parked], [10, 1]);
+  const keys = async () => (await stack.deadLetters()).map(({ key }) => key);
+  assertEquals([(await rowsOf(stack)).length, await keys()], [9, [["10"]]]);
+  assertEquals((await stack.row()).dead_letters, 1);
 
-  // Replayed: the same again, and no letter twice.
-  const row = await stack.row();
+  // Put back and applied again: no letter twice.
   await failOver();
   await stack.drain();
-  assertEquals(await stack.row(), row);
-  assertEquals((await rowsOf(stack)).length, 8);
-  assertEquals((await standing(stack)).dlq.length, 2);
+  assertEquals([(await rowsOf(stack)).length, await keys()], [9, [["10"]]]);
+  assertEquals((await stack.row()).dead_letters, 1);
 });
 
-Deno.test("sync() settles parked changes by the probe when a worker died after its apply", async () => {
+Deno.test("claim() files what the version that landed had parked, and not what another had", async () => {
+  await using stack = await startChain(servers);
+  await stack.drain();
+  const [one, two] = ["1", "2"].map((key) => ({
+    table: "item",
+    key: [key],
+    reason: `parked ${key}`,
+  }));
+  await insertItems(stack, 1, 3);
+  await stack.withParts(async (parts) => {
+    const hand = new Hand(parts);
+    const early = await hand.batch();
+    assert(await hand.source.park(early, [one!]));
+    const late = await hand.batch();
+    assert(await hand.source.park(late, [two!]));
+    assertEquals(await hand.apply(lacking(early, "1")), "applied");
+    assertEquals(await hand.apply(lacking(late, "2")), "replica_moved");
+    assertEquals((await hand.again()).acked, 3);
+    await hand.source.release(hand.lease);
+  });
+  assertEquals((await stack.deadLetters()).map(({ key }) => key), [["1"]]);
+  assertEquals(
+    (await rowsOf(stack)).map((row) => (row as { id: number }).id),
+    [2, 3],
+  );
+});
+
+/** A batch without the row of a key. */
+function lacking(batch: Batch, key: string): Batch {
+  const tables = batch.tables.map((of) => ({
+    ...of,
+    rows: of.rows.filter(([id]) => id !== key),
+  }));
+  return { ...batch, tables };
+}
+
+Deno.test("claim() files the letters again that a lost version had closed, under their old ids", async () => {
+  await using stack = await startChain(servers);
+  await stack.sql`insert into item values (1, 'half', 0.5), (2, 'half', 0.5)`;
+  await stack.drain();
+  const letters = async () =>
+    await stack
+      .sql`select msg_id::int, message -> 'key' as key from pgmq.q_replicate_data_libsql_dlq order by 1`
+      .then((rows) => rows.map((row) => ({ ...row })));
+  const before = await letters();
+  const failOver = await saveReplica(stack);
+  await stack.sqld.start();
+  // One is closed, one parked for another reason, one new.
+  await stack.sql.unsafe(`
+    update item set size = 1 where id = 1;
+    update item set size = 'NaN' where id = 2;
+    insert into item values (3, 'half', 0.5);`).simple();
+  await stack.drain();
+  assertEquals((await letters()).map(({ key }) => key), [["2"], ["3"]]);
+  await failOver();
+  await stack.withParts(async (parts) => {
+    const hand = new Hand(parts);
+    const { putBack } = await hand.batch();
+    assertEquals(putBack, 1);
+    await hand.source.release(hand.lease);
+  });
+  assertEquals(await letters(), before);
+  await stack.drain();
+  assertEquals((await letters()).map(({ key }) => key), [["2"], ["3"]]);
+  await stack.sql`update item set size = 1`;
+  await stack.drain();
+  assertEquals([await letters(), await stack.assertEqual()], [[], 3]);
+});
+
+Deno.test("sync() settles unusable messages by the probe when a worker died after its apply", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   await insertItems(stack, 1, 2);
@@ -227,8 +297,18 @@ Deno.test("sync() settles parked changes by the probe when a worker died after i
   await dieAt(stack, "apply", { when: "after" });
   assertEquals((await standing(stack)).dlq, []);
   await stack.drain();
-  const letters = await stack.deadLetters();
-  assertEquals(letters.map(({ message }) => message), [{ nonsense: true }]);
+  assertEquals(
+    (await stack.deadLetters()).map(({ table, key, reason }) => [
+      table,
+      key,
+      reason,
+    ]),
+    [[
+      null,
+      null,
+      'malformed message: expected a table\'s name in "table", found none',
+    ]],
+  );
   assertEquals(await stack.assertEqual(), 2);
 });
 
@@ -241,14 +321,14 @@ Deno.test("a source that was restored to before a change was parked finds it aga
   await dieAt(stack, "apply", { when: "after" });
   // The backup was made between the claim and what was set aside.
   await stack
-    .sql`update libsql_sync.batches set parked = '[]' where state = 'pending'`;
+    .sql`update libsql_sync.batches set parked = '[]' where state = 'handed'`;
   await stack.drain();
   await stack.walk();
   const [letter, ...others] = await stack.deadLetters();
   assertEquals([letter?.key, others], [["2"], []]);
 });
 
-Deno.test("sync() parks what the replica refuses of a batch that is replayed", async () => {
+Deno.test("sync() parks what the replica refuses of a batch that was put back", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   const failOver = await saveReplica(stack);
@@ -276,14 +356,13 @@ Deno.test("park() only adds to what is parked, and knows a batch that is gone", 
     position: number;
     batch: string;
   };
-  const one = { msgId: "1", table: "item", key: ["1"], reason: "first" };
+  const one = { table: "item", key: ["1"], reason: "first" };
   await stack.withParts(async ({ source }) => {
-    const of = { epoch, position, batch, kind: "again" as const };
+    const of = { epoch, position, batch };
     assert(await source.park(of, [one]));
     assert(await source.park(of, [{ ...one, reason: "second" }]));
     assert(await source.park(of, [{ ...one, key: ["2"] }]));
     assert(!await source.park({ ...of, batch: "other" }, [one]));
-    assert(!await source.park({ ...of, kind: "replay" }, [one]));
     const parked = (await standing(stack)).batches.at(-1)!.parked as {
       key: string[];
       reason: string;
@@ -295,5 +374,7 @@ Deno.test("park() only adds to what is parked, and knows a batch that is gone", 
     await stack.drain();
     assert(!await source.park(of, [{ ...one, key: ["3"] }]));
   });
-  assertEquals((await standing(stack)).dlq.length, 2);
+  // Another version landed, whole.
+  assertEquals((await standing(stack)).dlq, []);
+  assertEquals(await stack.assertEqual(), 3);
 });

@@ -2,6 +2,7 @@
 
 import { assertEquals } from "@std/assert";
 import { SyncError } from "../../lib/errors.ts";
+import { sync } from "../../lib/sync/sync.ts";
 import {
   insertItems,
   standing,
@@ -41,49 +42,55 @@ Deno.test("sync() halves a batch that libSQL takes too long for until it fits", 
   assertEquals(sizes.slice(0, 3), [800, 400, 200]);
   assertEquals(result.processed, 800);
   assertEquals(await stack.assertEqual(), 800);
-  const { batches } = await standing(stack);
-  assertEquals(batches.filter((b) => b.state === "handed" && b.messages === 200), []);
+  const { queue, archive } = await standing(stack);
+  assertEquals([queue, archive.length], [[], 800]);
 });
 
-Deno.test("sync() records a smaller batch when a slow one used up its time", async () => {
+Deno.test("sync() claims less after a slow batch used up its time, until one fits", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   await insertItems(stack, 1, 80);
   const sizes: number[] = [];
-  // Each sync has time for one apply that fails, as with a hung libSQL.
-  for (let syncs = 0; syncs < 10; syncs++) {
-    const outcome = await syncWith(stack, ({ replica, now }) => {
+  // One worker; each sync has time for one apply that fails, as with a hung libSQL.
+  await stack.withParts(async (parts) => {
+    for (let syncs = 0; syncs < 10; syncs++) {
       let ms = 0;
-      return {
-        now: (() => now() + ms) as never,
-        budget: { msLeft: () => 8_000 - ms },
+      const outcome = await sync({
+        ...parts,
+        now: () => parts.now() + ms,
+        budget: {
+          ...parts.budget,
+          msLeft: () => 8_000 - ms,
+          callsLeft: () => 45,
+        },
         replica: {
+          ...parts.replica,
           async apply(batch, ...rest) {
             sizes.push(batch.messages);
-            if (batch.messages <= 10) {
-              return await replica.apply(batch, ...rest);
+            if (batch.messages <= 16) {
+              return await parts.replica.apply(batch, ...rest);
             }
             ms += 10_000;
             throw new SyncError("replica_unreachable", "no answer");
           },
         },
-      };
-    }).then(() => "done", (error) => error.code);
-    if (outcome === "done") break;
-    assertEquals(outcome, "replica_unreachable");
-    assertEquals((await standing(stack)).lease, null);
-  }
-  assertEquals(sizes.slice(0, 4), [80, 40, 20, 10]);
+      }).then(() => "done", (error) => error.code);
+      if (outcome === "done") break;
+      assertEquals(outcome, "replica_unreachable");
+      assertEquals((await standing(stack)).lease, null);
+    }
+  });
+  assertEquals(sizes.slice(0, 4), [80, 40, 20, 16]);
   await stack.drain();
   assertEquals(await stack.assertEqual(), 80);
 });
 
-Deno.test("sync() acks the whole batch when it lands after it was split", async () => {
+Deno.test("sync() settles the whole batch when it lands after a smaller one was claimed", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   const before = await stack.row();
   await insertItems(stack, 1, 40);
-  // The apply times out, and is carried out all the same once it was split.
+  // The apply times out, and is carried out all the same once another was claimed.
   const result = await syncWith(stack, ({ replica, now }) => {
     let ms = 0;
     let late: (() => Promise<unknown>) | undefined;
@@ -106,18 +113,21 @@ Deno.test("sync() acks the whole batch when it lands after it was split", async 
   assertEquals(result.processed, 40);
   assertEquals((await stack.row()).position, Number(before.position) + 1);
   const { batches, queue } = await standing(stack);
+  // The third was claimed ahead of the second.
   assertEquals(
-    batches.map((b) => [b.position, b.messages, b.version, b.state]),
+    batches.map((b) => [b.position, b.messages, b.state]),
     [
-      [1, 0, 1, "acked"],
-      [2, 40, 1, "acked"],
+      [1, 0, "settled"],
+      [2, 40, "settled"],
+      [2, 20, "handed"],
+      [3, 20, "handed"],
     ],
   );
   assertEquals(queue, []);
   assertEquals(await stack.assertEqual(), 40);
 });
 
-Deno.test("sync() gives up on a libSQL that hangs, and has cut the batch by then", async () => {
+Deno.test("sync() gives up on a libSQL that hangs, and settles what lands after", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
   await insertItems(stack, 1, 100);
@@ -134,8 +144,8 @@ Deno.test("sync() gives up on a libSQL that hangs, and has cut the batch by then
     const { batches, lease } = await standing(stack);
     assertEquals(lease, null);
     assertEquals(
-      batches.filter((b) => b.state === "pending").map((b) => b.messages),
-      [100, 50],
+      batches.filter((b) => b.state === "handed").map((b) => b.messages),
+      [100],
     );
     // What hung is carried out at last, before the next sync.
     open.resolve();

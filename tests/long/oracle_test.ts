@@ -132,3 +132,49 @@ Deno.test("the oracle reports a row that went back to what it was", async () => 
   const found = await order.judge(stack.sql, nobody);
   assertEquals(found.map(({ table, key }) => [table, key]), [["swap", "3"]]);
 });
+
+Deno.test("the oracle reports a row that never was whole, and one of no key, though the replica is not walked", async () => {
+  await using session = await quiet();
+  const { order, stack } = session;
+  await stack.sql`update hot set name = 'new', size = 77 where id = 7`;
+  // One column of the row as it is, the others of the row as it was.
+  await stack.client.batch([
+    "UPDATE hot SET name = 'new' WHERE id = 7",
+    "INSERT INTO swap VALUES (9000, 'nobody''s')",
+  ], "write");
+  const state = (await session.read())!;
+  order.note({ ...state, row: { ...state.row, walk_done: 0 } }, 0);
+  const found = await order.judge(stack.sql, () => false);
+  assertEquals(
+    found.map(({ table, key, what }) => [
+      table,
+      key,
+      what.replace(/.*(a row that never was).*/, "$1"),
+    ]).sort(),
+    [
+      ["hot", "7", "a row that never was"],
+      ["swap", "9000", "a row that never was"],
+    ],
+  );
+});
+
+Deno.test("the oracle reports a row that cannot be held and has no letter, and one that can be and is not there", async () => {
+  await using session = await quiet();
+  const { stack, checker } = session;
+  await stack.sql`insert into strict values (1, 0.5, 'true'), (2, 2, 'true')`;
+  await stack.drain();
+  const state = (await session.read())!;
+  await checker.judge(state);
+  const row = { ...state.row, dead_letters: 0 };
+  const missing = await assertRejects(() => checker.judge({ ...state, row }));
+  assertEquals(
+    String(missing).replace(/.*: (\d+ rows)/, "$1"),
+    "1 rows cannot be held, and dead_letters is 0",
+  );
+  state.tables.get("strict")!.delete("2");
+  const wrong = await assertRejects(() => checker.judge(state));
+  assertEquals(
+    String(wrong).split("\n")[1],
+    "strict 2: missing in the replica",
+  );
+});

@@ -65,7 +65,7 @@ export class Wire {
   /** The next request is refused, and carried out all the same. */
   refuseAndDelay(): void {
     const { random } = this;
-    // Longer than an apply that is called slow: its batch is split.
+    // Longer than an apply that is called slow: the next batches are smaller.
     const slowMs = random.chance(0.4) ? 2_050 : random.below(200);
     this.#armed.push({ slowMs, laterMs: random.below(4_000) });
   }

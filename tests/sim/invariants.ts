@@ -263,7 +263,7 @@ export class Invariants {
   /** A new epoch began. */
   epoch(reason: string): void {
     this.world.count(`epoch: ${reason.replace(/\d+/g, "n")}`);
-    const isFalse = reason.includes("on record")
+    const isFalse = /on record|are gone/.test(reason)
       ? !this.hasOtherPast && this.#trimmed === 0
       : reason.includes("taken over") && !this.hasOtherPast;
     if (isFalse) this.#break("a new epoch began for nothing", reason);

@@ -49,7 +49,20 @@ export const EVERYTHING: Profile = {
 export const PROFILES: readonly Profile[] = [
   EVERYTHING,
   { ...EVERYTHING, rewind: 8, stall: 6, land: 5, kill: 4, later: 0.5 },
-  EVERYTHING,
+  // Many versions on many branches, and tables that cannot be locked.
+  {
+    ...EVERYTHING,
+    write: 40,
+    rewind: 8,
+    stall: 8,
+    land: 8,
+    twice: 4,
+    lock: 4,
+    bad: 3,
+    detach: 2,
+    restore: 0,
+    clone: 0,
+  },
   // Rows are set aside, come again, and the replica forgets.
   {
     ...EVERYTHING,

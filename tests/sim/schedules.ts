@@ -20,8 +20,8 @@ const SEEN = [
   ...["claim stop schema_outdated", "claim stop schema_unknown"],
   ...["park parked", "park gone", "reset begun", "reset moved"],
   ...["call try", "call keys", "call create index", "log index", "equal"],
-  "epoch: what position n held is not on record any more",
-  "epoch: the replica at position n holds a batch that is not on record",
+  "epoch: messages of position n, which the replica lost, are gone",
+  "epoch: the replica at position n holds a batch that is not on record, or whose past is not",
   "epoch: the replica of another source was taken over",
 ];
 /** Below it, chance decides what is seen. */

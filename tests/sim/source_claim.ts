@@ -221,7 +221,7 @@ function record(
   const { chain } = state;
   const stands = before ??
     state.batches.find(({ batch }) => batch === chain.batch);
-  const { msgIds, cut, drained, emptied } = reading;
+  const { msgIds, cut, drained, emptied, unusable } = reading;
   const isEarly = early !== null &&
     (faults.snapshotBeforeLock || faults.queueEarlier);
   const now = isEarly ? early : { snapshot: user.snapshot(), rows: user.rows };
@@ -240,8 +240,11 @@ function record(
     sourceTime,
     deadLetters: before === null
       ? state.letters.length -
-        heldLetters(source, { parked: [], emptied }, coveredBy(source, reading))
-          .length
+        heldLetters(
+          source,
+          { parked: unusable.map((row) => ({ ...row, key: null })), emptied },
+          coveredBy(source, reading),
+        ).length
       : before.deadLetters + before.parked.length,
     parked: [],
     emptied,
