@@ -969,27 +969,27 @@ begin
   end if;
   return libsql_sync.trigger_body(format('%L::text', table_name),
 $variables$  touched integer;
-  keys text[];
 $variables$, format(
     case operation when 'UPDATE' then
 $telling$    perform from old_rows limit 501;
     get diagnostics touched = row_count;
     if touched = 1 then
-      %3$s into keys;
+      select jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', k.keys) into message
+      from (%3$s) k (keys);
     elsif touched <= 500 then
-      keys := (select array_agg(k.key) from (%4$s) k (key));
+      select jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', array_agg(k.key)) into message
+      from (%4$s) k (key) having count(*) > 0;
     end if;
-    if keys is distinct from null then
-      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
-    elsif touched <= 500 then
+    if message is null and touched <= 500 then
       return null;
     end if;
 $telling$ else
-$telling$    select count(*), array_agg(k.key) into touched, keys from (%2$s limit 1001) k (key);
+$telling$    select count(*), jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', array_agg(k.key)) into touched, message
+    from (%2$s limit 1001) k (key);
     if touched = 0 then
       return null;
-    elsif touched <= 1000 then
-      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
+    elsif touched > 1000 then
+      message := null;
     end if;
 $telling$ end, table_name, touched_sql,
     libsql_sync.changed_row_sql(relation, table_name), libsql_sync.changed_sql(relation, table_name)),
@@ -3528,20 +3528,20 @@ begin
   b := libsql_sync.record_next(c, ahead, h.msg_ids, h.messages, h.cut_id, h.cut_count, h.truncated,
     h.drained, h.snapshot, source_time, h.unusable, h.page);
 
-  -- 5. "dead_letters" are those open now; what it parks comes on top.
+  -- 5. "dead_letters" are those it leaves open; what it parks comes on top.
   return array['{"page": '] || coalesce(h.page, array['null']) || array[', "tables": [']
     || h.pieces || array[concat('], ', substr(json_build_object(
       'do', 'batch', 'acked', head.acked, 'put_back', head.put_back,
       'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
       'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
       'dead_letters', b.dead_letters, 'reopen', b.opens is not null,
-      'messages', b.messages, 'unusable', h.unusable)::text, 2))];
+      'messages', b.messages, 'unusable', h.unusable, 'parked', b.parked)::text, 2))];
 end
 $$;
 comment on function libsql_sync.claim(json) is
 $$The next version for a replica that stands at "row", after the head was moved there.
 In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "rows_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "ahead": batch?, "take_over": boolean?}
-Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
+Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "parked", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
 "ahead" names the version that is being applied on top of "row": the answer is one after it, or none. "take_over" makes the replica of another source ours, emptied. With "rows_max" 0 it hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
 
 create or replace function libsql_sync.is_other_queue(c libsql_sync.chain)
@@ -3569,6 +3569,7 @@ as $$
 declare
   b libsql_sync.batches;
   page_head jsonb;
+  inherited jsonb;
 begin
   b.epoch := c.epoch;
   b.position := coalesce(ahead.position, c.position) + 1;
@@ -3585,10 +3586,11 @@ begin
   b.snapshot := case when record_next.drained then record_next.snapshot
     else coalesce(ahead.snapshot, (libsql_sync.version_at(c.epoch, c.position, c.batch)).snapshot, '3:3:') end;
   b.source_time := record_next.source_time;
-  -- The worker parks these in any case, and their letters are filed anew.
-  b.parked := (select coalesce(jsonb_agg(u.said || '{"key": null}'), '[]') from jsonb_array_elements(record_next.unusable) u (said));
+  inherited := libsql_sync.parked_before(b);
+  -- The worker parks the unusable in any case, and their letters are filed anew.
+  b.parked := inherited || (select coalesce(jsonb_agg(u.said || '{"key": null}'), '[]') from jsonb_array_elements(record_next.unusable) u (said));
   b.dead_letters := coalesce(ahead.dead_letters + jsonb_array_length(ahead.parked), libsql_sync.letters_left(b));
-  b.parked := '[]';
+  b.parked := inherited;
   b.opens := case when c.walk_wanted > c.walk_opened then c.walk_wanted end;
   -- The last piece of a page is its answer without cells.
   page_head := ('{' || substr(page[cardinality(page)], 3))::jsonb;
@@ -3647,6 +3649,34 @@ comment on function libsql_sync.park(json) is
 $$Records that rows are left out of a version.
 In: {"epoch", "position", "batch", "rows": [{"table", "key", "reason"}]}; the key is null for a message that names none.
 Out: {"do": "parked" | "gone"}; "gone" if the version cannot be the next one any more.$$;
+
+-- Or a sync that ends while it looks for what is refused would have looked for nothing.
+-- A row that changed since is tried again.
+create or replace function libsql_sync.parked_before(b libsql_sync.batches)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  last libsql_sync.batches;
+  newer libsql_sync.batches := b;
+begin
+  select * into last from libsql_sync.batches v
+  where v.epoch = b.epoch and v.position = b.position and v.prev = b.prev and v.parked <> '[]'
+  order by v.handed_at desc limit 1;
+  if not found then
+    return '[]';
+  end if;
+  newer.msg_ids := b.msg_ids - last.msg_ids;
+  return (
+    select coalesce(jsonb_agg(p.parked order by p.n), '[]')
+    from jsonb_array_elements(last.parked) with ordinality p (parked, n)
+    where p.parked -> 'key' <> 'null' and (p.parked ->> 'table', p.parked -> 'key') not in (
+      select k.table_name, k.key from libsql_sync.covered_keys(newer) k where k.table_name is distinct from null));
+end
+$$;
+comment on function libsql_sync.parked_before(libsql_sync.batches) is
+  'The rows that a version leaves out from the start: those that the last version of its position parked, if no message of them has come since.';
 
 -- supabase/sql/57_bookmark.sql
 
