@@ -125,7 +125,9 @@ function normal(value: Json | undefined, names: Map<string, string>): unknown {
       made[name] = normal(JSON.parse(field), names);
     } else if (UNORDERED.has(name) && Array.isArray(field)) {
       made[name] = normal(
-        [...field].sort((a, b) => canonical(a) < canonical(b) ? -1 : 1),
+        // Not by random ids: these are others on each side.
+        field.map((each) => ({ each, by: canonical(each).replace(UUID, "") }))
+          .sort((a, b) => a.by < b.by ? -1 : 1).map(({ each }) => each),
         names,
       );
     } else {
