@@ -398,6 +398,7 @@ const BATCH = {
   messages: 2,
   tables: TABLES,
   unusable: [{ table: null, reason: "r" }],
+  parked: [{ table: "item", key: ["2"], reason: "r" }],
 };
 const ROW = {
   epoch: "e",

@@ -6,7 +6,7 @@
 
 import type { Due } from "./alert.ts";
 import type { Json } from "./json.ts";
-import type { TableRows, Unusable } from "./message.ts";
+import type { Refusal, TableRows, Unusable } from "./message.ts";
 import type { Page, PageHead } from "./page.ts";
 
 /** The contract's version, which the worker and the source functions must share; not the release. */
@@ -107,6 +107,8 @@ export interface Batch {
   readonly tables: readonly TableRows[];
   /** Messages without a key that could be used. */
   readonly unusable: readonly Unusable[];
+  /** Rows to leave out: parked by an earlier batch of its position, and not changed since. */
+  readonly parked: readonly Refusal[];
   /** Rows of a walk that ride on it. */
   readonly page: Page | null;
 }

@@ -257,6 +257,11 @@ function batchOf(answer: Fields): Batch {
     reopen: answer.flag("reopen"),
     messages: answer.number("messages"),
     tables: answer.list("tables").map((of) => tableOf(readFields(of))),
+    parked: answer.list("parked").map(readFields).map((of) => ({
+      table: of.textOrNull("table"),
+      key: of.cells("key"),
+      reason: of.text("reason"),
+    })),
     unusable: answer.list("unusable").map(readFields).map((of) => ({
       table: of.textOrNull("table"),
       reason: of.text("reason"),

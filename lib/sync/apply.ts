@@ -11,7 +11,7 @@ import type { Refusal } from "../chain/message.ts";
 import type { Walked } from "../chain/page.ts";
 import { namesIn, walkAfter } from "../chain/walk_place.ts";
 import { SyncError } from "../errors.ts";
-import { type Step, without } from "../plan/step.ts";
+import { identityOf, type Step, without } from "../plan/step.ts";
 import { halfSize, nextSize, PAGE_MAX, SIZE_MIN } from "./batch_size.ts";
 import { findRefused } from "./find_refused.ts";
 import { park, withoutLetter } from "./park.ts";
@@ -46,13 +46,17 @@ export async function applyBatch(
   batch: PlannedBatch,
 ): Promise<void> {
   const { queued, paged } = batch;
-  const steps = [...queued.steps, ...paged?.stepsFor(progress.row!) ?? []];
-  let parked = distinct([...queued.refusals, ...paged?.refusals ?? []]);
+  const planned = [...queued.steps, ...paged?.stepsFor(progress.row!) ?? []];
+  const steps = without(planned, batch.parked);
+  const known = new Set(batch.parked.map(identityOf));
+  const found = distinct([...queued.refusals, ...paged?.refusals ?? []])
+    .filter((refusal) => !known.has(identityOf(refusal)));
   // Before the apply: another worker that finds the batch applied must know
   // what it lacks.
   const parks = (refusals: readonly Refusal[]) =>
     park(parts, progress, { batch, refusals });
-  if (parked.length > 0 && !await parks(parked)) return;
+  if (found.length > 0 && !await parks(found)) return;
+  let parked = [...batch.parked, ...found];
   for (let attempt: Attempt = { batch, steps, parked };;) {
     const refused = await tryWrite(parts, progress, attempt);
     if (refused.length === 0 || !await parks(refused)) return;

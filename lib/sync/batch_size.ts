@@ -44,8 +44,8 @@ const SIZE_MAX: BatchSize = { rows: 50_000, bytes: 5_500_000 };
 export const PAGE_MAX: BatchSize = { ...SIZE_MAX, bytes: 2_800_000 };
 /** A batch of this size that is slow is not slow for its size. */
 const SMALL: BatchSize = { rows: 1_000, bytes: 262_144 };
-/** A batch of this size is not halved, even if it fails. */
-export const SIZE_MIN: BatchSize = { rows: 16, bytes: 16_384 };
+/** A batch of this size is not halved, even if it fails: one sync can find a row in each of so many tables. */
+export const SIZE_MIN: BatchSize = { rows: 6, bytes: 16_384 };
 
 /**
  * The size after a batch that was applied.

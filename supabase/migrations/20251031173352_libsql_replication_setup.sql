@@ -40,7 +40,7 @@ select pg_advisory_xact_lock(hashtext('libsql_sync install'));
 
 -- The two queues, made by PGMQ: changes wait in replicate_data_libsql, dead letters in
 -- replicate_data_libsql_dlq. Triggers write to the first (21_capture), claim() takes from
--- it (55_claim); settled messages lie in its archive for the replay window (54_ack).
+-- it (55_claim); settled messages lie in its archive for the replay window (54_settle).
 
 create extension if not exists pgmq;
 
@@ -969,27 +969,27 @@ begin
   end if;
   return libsql_sync.trigger_body(format('%L::text', table_name),
 $variables$  touched integer;
-  keys text[];
 $variables$, format(
     case operation when 'UPDATE' then
 $telling$    perform from old_rows limit 501;
     get diagnostics touched = row_count;
     if touched = 1 then
-      %3$s into keys;
+      select jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', k.keys) into message
+      from (%3$s) k (keys);
     elsif touched <= 500 then
-      keys := (select array_agg(k.key) from (%4$s) k (key));
+      select jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', array_agg(k.key)) into message
+      from (%4$s) k (key) having count(*) > 0;
     end if;
-    if keys is distinct from null then
-      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
-    elsif touched <= 500 then
+    if message is null and touched <= 500 then
       return null;
     end if;
 $telling$ else
-$telling$    select count(*), array_agg(k.key) into touched, keys from (%2$s limit 1001) k (key);
+$telling$    select count(*), jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', array_agg(k.key)) into touched, message
+    from (%2$s limit 1001) k (key);
     if touched = 0 then
       return null;
-    elsif touched <= 1000 then
-      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
+    elsif touched > 1000 then
+      message := null;
     end if;
 $telling$ end, table_name, touched_sql,
     libsql_sync.changed_row_sql(relation, table_name), libsql_sync.changed_sql(relation, table_name)),
@@ -1483,7 +1483,7 @@ comment on function libsql_sync.note_shapes() is
 
 -- Which rows a message is about. Ours say it themselves, {"v": 2, "table", "keys"}; this is
 -- for those of an older release and of row triggers of other solutions. Their values are
--- never read. Used by read_changes() (31_queue_head) and settle() (54_settle).
+-- never read. Used by read_changes() (43_read_changes) and settle() (54_settle).
 
 create or replace function libsql_sync.message_keys(message jsonb)
 returns jsonb
@@ -1764,136 +1764,6 @@ comment on function libsql_sync.head_keys(bigint, libsql_sync.batches, text[], i
 $$What the head of the queue is about, in msg_id order from the floor, besides what the version "ahead" covers, and but for tables that are "busy". One row a table, by its first message:
 "ids" of its messages, and their "numbers" in the head; whether one empties the table, or could not name rows ("walk"); the distinct "keys", each with the "place" where it came first (number * 1,000,000 + place in the message); "cut_count", if the head is one message that has more keys than may be taken; and whether a message is "unusable".$$;
 
-create or replace function libsql_sync.changes_piece(
-  is_first boolean, relation oid, table_name text, truncated boolean, rows text[], gone jsonb, broken jsonb
-)
-returns text[]
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select array[concat(case when not is_first then ',' end, '{"table":', to_json(table_name), ',"truncate":', to_json(truncated), ',"columns":',
-      (select coalesce(json_agg(p.name), '[]') from libsql_sync.present_columns(relation, changes_piece.table_name) p), ',"rows":[')]
-    || rows
-    || array[concat('],"gone":', gone, ',"broken":', broken, '}')]
-$$;
-comment on function libsql_sync.changes_piece(boolean, oid, text, boolean, text[], jsonb, jsonb) is
-  'What a version does to one table, as pieces of JSON: {"table", "truncate", "columns", "rows", "gone", "broken"}.';
-
--- STABLE: every query of it sees the caller's one snapshot. So a key that comes in many
--- messages is read once, and the order of messages means nothing.
-create or replace function libsql_sync.read_changes(
-  lowest bigint, ahead libsql_sync.batches, busy text[], keys_max integer, bytes_max bigint,
-  out pieces text[], out unusable jsonb, out msg_ids int8multirange, out messages integer,
-  out cut_id bigint, out cut_count integer, out truncated text[], out drained boolean, out opens boolean,
-  out first bigint
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
-set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
-set row_security = off set enable_seqscan = off set jit = off
-as $$
-declare
-  until timestamptz;
-  t record;
-  r record;
-  relation oid;
-  key_columns text[];
-  is_empty boolean;
-  taken integer;
-  covered bigint[] := '{}';
-  unread bigint;
-begin
-  pieces := '{}';
-  unusable := '[]';
-  truncated := '{}';
-  opens := false;
-  for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
-    -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
-    until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
-    if t.unusable then
-      unusable := unusable || jsonb_build_object(
-        'table', case when t.is_listed then t.table_name end,
-        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
-          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
-          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
-    end if;
-    opens := opens or t.walk;
-    unread := null;
-    taken := 0;
-    relation := case when t.is_listed then to_regclass(format('public.%I', t.table_name)) end;
-    select l.key into key_columns from libsql_sync.tables l where l.name = t.table_name;
-    begin
-      if relation is null or libsql_sync.usable_key(relation, key_columns) is null then
-        -- It cannot be compared, and is left alone: the walk says so by name.
-        opens := opens or t.is_listed;
-      else
-        is_empty := false;
-        if t.truncated then
-          execute format('select not exists (select from %s)', relation::regclass) into is_empty;
-          -- If rows are there again, to empty the table would show one that never was:
-          -- the walk takes out what is gone.
-          opens := opens or not is_empty;
-        end if;
-        if is_empty then
-          truncated := truncated || t.table_name;
-          pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, true, '{}', '[]', '[]');
-        elsif t.keys is not null then
-          if bytes_max <= 0 or clock_timestamp() > until then
-            unread := t.places[1];
-          else
-            select * into r from libsql_sync.read_rows(relation, t.table_name, t.keys, true, bytes_max, until);
-            bytes_max := bytes_max - r.bytes;
-            taken := r.n;
-            unread := t.places[taken + 1];
-            pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, false, r.rows, r.gone, r.broken);
-          end if;
-        end if;
-      end if;
-    exception when others then
-      if libsql_sync.fault_of(sqlstate) = 'call' then raise; end if;
-      opens := true;
-      unread := null;
-    end;
-    -- Covered are those that come before the first key that was not read.
-    if unread is null and t.cut_count is null then
-      covered := covered || t.ids;
-    elsif cut_id is null and covered = '{}' and (t.cut_count is not null or unread / 1000000 = t.numbers[1]) then
-      cut_id := t.ids[1];
-      cut_count := case when unread is null then t.cut_count else unread % 1000000 - 1
-        - case when t.ids[1] = ahead.cut_id then ahead.cut_count else 0 end end;
-    else
-      covered := covered || array(
-        select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < unread / 1000000);
-    end if;
-  end loop;
-  messages := cardinality(covered);
-  if messages > 0 then
-    cut_id := null;
-    cut_count := null;
-  end if;
-  msg_ids := coalesce((
-    select range_agg(i.ids) from (
-      select int8range(min(u.id), max(u.id) + 1) as ids
-      from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
-      group by u.id - u.n
-    ) i), '{}');
-  -- What is busy counts as well.
-  first := (
-    select m.msg_id from pgmq.q_replicate_data_libsql m where m.msg_id >= lowest order by m.msg_id limit 1);
-  -- None is left: those that it covers are all there are.
-  drained := messages = (
-    select count(*) from (
-      select from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= lowest and not m.msg_id <@ coalesce(ahead.msg_ids, '{}')
-      order by m.msg_id limit messages + 1) v);
-end
-$$;
-comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
-$$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
-"pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
-"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id in the queue.$$;
-
 -- supabase/sql/40_walk.sql
 
 -- Which walk is next. A walk reads tables page by page; a page rides on a drained batch
@@ -1978,7 +1848,7 @@ $$;
 comment on function libsql_sync.held_walk(libsql_sync.chain, jsonb, boolean) is
   'The walk whose page may ride on the next batch, with the page''s table locked; null if there is no walk, or another transaction holds the table.';
 
--- supabase/sql/41_page_rows.sql
+-- supabase/sql/41_read_rows.sql
 
 -- Reading rows: those after a place in the order of the key's index, for pages, and those
 -- of some keys, for changes. Texts of SQL again, as in 20_render: every row is rendered
@@ -2571,7 +2441,143 @@ $$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees t
 In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; whether the replica stands at this very snapshot but for the page.
 Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "broken", "open", "upto", "closes", "failed"?}, or null: no page now.$$;
 
--- supabase/sql/43_walk_results.sql
+-- supabase/sql/43_read_changes.sql
+
+-- Which rows the head of the queue is about, as they are: what claim() hands out of changes.
+-- The messages come from head_keys() (31_queue_head), the rows from read_rows()
+-- (41_read_rows).
+
+create or replace function libsql_sync.changes_piece(
+  is_first boolean, relation oid, table_name text, truncated boolean, rows text[], gone jsonb, broken jsonb
+)
+returns text[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array[concat(case when not is_first then ',' end, '{"table":', to_json(table_name), ',"truncate":', to_json(truncated), ',"columns":',
+      (select coalesce(json_agg(p.name), '[]') from libsql_sync.present_columns(relation, changes_piece.table_name) p), ',"rows":[')]
+    || rows
+    || array[concat('],"gone":', gone, ',"broken":', broken, '}')]
+$$;
+comment on function libsql_sync.changes_piece(boolean, oid, text, boolean, text[], jsonb, jsonb) is
+  'What a version does to one table, as pieces of JSON: {"table", "truncate", "columns", "rows", "gone", "broken"}.';
+
+-- STABLE: every query of it sees the caller's one snapshot. So a key that comes in many
+-- messages is read once, and the order of messages means nothing.
+create or replace function libsql_sync.read_changes(
+  lowest bigint, ahead libsql_sync.batches, busy text[], keys_max integer, bytes_max bigint,
+  out pieces text[], out unusable jsonb, out msg_ids int8multirange, out messages integer,
+  out cut_id bigint, out cut_count integer, out truncated text[], out drained boolean, out opens boolean,
+  out first bigint
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'postgres'
+set bytea_output = 'hex' set extra_float_digits = 1 set lc_monetary = 'C'
+set row_security = off set enable_seqscan = off set jit = off
+as $$
+declare
+  until timestamptz;
+  t record;
+  r record;
+  relation oid;
+  key_columns text[];
+  is_empty boolean;
+  taken integer;
+  covered bigint[] := '{}';
+  unread bigint;
+begin
+  pieces := '{}';
+  unusable := '[]';
+  truncated := '{}';
+  opens := false;
+  for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
+    -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
+    until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
+    if t.unusable then
+      unusable := unusable || jsonb_build_object(
+        'table', case when t.is_listed then t.table_name end,
+        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
+          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
+          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
+    end if;
+    opens := opens or t.walk;
+    unread := null;
+    taken := 0;
+    relation := case when t.is_listed then to_regclass(format('public.%I', t.table_name)) end;
+    select l.key into key_columns from libsql_sync.tables l where l.name = t.table_name;
+    begin
+      if relation is null or libsql_sync.usable_key(relation, key_columns) is null then
+        -- It cannot be compared, and is left alone: the walk says so by name.
+        opens := opens or t.is_listed;
+      else
+        is_empty := false;
+        if t.truncated then
+          execute format('select not exists (select from %s)', relation::regclass) into is_empty;
+          -- If rows are there again, to empty the table would show one that never was:
+          -- the walk takes out what is gone.
+          opens := opens or not is_empty;
+        end if;
+        if is_empty then
+          truncated := truncated || t.table_name;
+          pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, true, '{}', '[]', '[]');
+        elsif t.keys is not null then
+          if bytes_max <= 0 or clock_timestamp() > until then
+            unread := t.places[1];
+          else
+            select * into r from libsql_sync.read_rows(relation, t.table_name, t.keys, true, bytes_max, until);
+            bytes_max := bytes_max - r.bytes;
+            taken := r.n;
+            unread := t.places[taken + 1];
+            pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, false, r.rows, r.gone, r.broken);
+          end if;
+        end if;
+      end if;
+    exception when others then
+      if libsql_sync.fault_of(sqlstate) = 'call' then raise; end if;
+      opens := true;
+      unread := null;
+    end;
+    -- Covered are those that come before the first key that was not read.
+    if unread is null and t.cut_count is null then
+      covered := covered || t.ids;
+    elsif cut_id is null and covered = '{}' and (t.cut_count is not null or unread / 1000000 = t.numbers[1]) then
+      cut_id := t.ids[1];
+      cut_count := case when unread is null then t.cut_count else unread % 1000000 - 1
+        - case when t.ids[1] = ahead.cut_id then ahead.cut_count else 0 end end;
+    else
+      covered := covered || array(
+        select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < unread / 1000000);
+    end if;
+  end loop;
+  messages := cardinality(covered);
+  if messages > 0 then
+    cut_id := null;
+    cut_count := null;
+  end if;
+  msg_ids := coalesce((
+    select range_agg(i.ids) from (
+      select int8range(min(u.id), max(u.id) + 1) as ids
+      from (select c.id, row_number() over (order by c.id) as n from unnest(covered) c (id)) u
+      group by u.id - u.n
+    ) i), '{}');
+  -- What is busy counts as well.
+  first := (
+    select m.msg_id from pgmq.q_replicate_data_libsql m where m.msg_id >= lowest order by m.msg_id limit 1);
+  -- None is left: those that it covers are all there are.
+  drained := messages = (
+    select count(*) from (
+      select from pgmq.q_replicate_data_libsql m
+      where m.msg_id >= lowest and not m.msg_id <@ coalesce(ahead.msg_ids, '{}')
+      order by m.msg_id limit messages + 1) v);
+end
+$$;
+comment on function libsql_sync.read_changes(bigint, libsql_sync.batches, text[], integer, bigint) is
+$$The rows that the head of the queue is about, as they are in the caller's snapshot, as far as the bounds on keys, bytes and time go.
+"pieces" are JSON texts {"table", "truncate", "columns", "rows", "gone", "broken"}, joined by commas as they are; "gone" are keys that have no row. It covers the messages "msg_ids", or the first "cut_count" keys of the message "cut_id".
+"drained": no other message is to be seen. "opens": what keys cannot say makes the walk start over. "first" is the smallest id in the queue.$$;
+
+-- supabase/sql/44_walk_results.sql
 
 -- What walks found, for status and for dead letters that a walk has repaired; and how a
 -- walk is asked for.
@@ -3031,7 +3037,7 @@ comment on function libsql_sync.admit(libsql_sync.chain, jsonb, json) is
 -- Dead letters: one for each row that could not be applied, {"table", "key", "reason", ...},
 -- and never a value. They are filed and closed when a version settles (54_settle), which
 -- is undone when it is put back; a walk that repaired a row closes its letter
--- (43_walk_results), and an operator lists, tries again or discards them (60_operate).
+-- (44_walk_results), and an operator lists, tries again or discards them (60_operate).
 
 create or replace function libsql_sync.covered_keys(b libsql_sync.batches)
 returns table (table_name text, key jsonb)
@@ -3394,7 +3400,7 @@ comment on function libsql_sync.trim_versions(integer) is
 -- 4. the next version from one snapshot, recorded before 5. the answer. The chain's row is
 -- locked first; the steps are VOLATILE, so that each later statement takes a new snapshot.
 -- admit() is in 52_epoch, move_head() in 54_settle, held_walk() in 40_walk, read_page() in
--- 42_read_page, read_changes() in 31_queue_head.
+-- 42_read_page, read_changes() in 43_read_changes.
 
 create or replace function libsql_sync.require_read_committed()
 returns void
@@ -3522,20 +3528,20 @@ begin
   b := libsql_sync.record_next(c, ahead, h.msg_ids, h.messages, h.cut_id, h.cut_count, h.truncated,
     h.drained, h.snapshot, source_time, h.unusable, h.page);
 
-  -- 5. "dead_letters" are those open now; what it parks comes on top.
+  -- 5. "dead_letters" are those it leaves open; what it parks comes on top.
   return array['{"page": '] || coalesce(h.page, array['null']) || array[', "tables": [']
     || h.pieces || array[concat('], ', substr(json_build_object(
       'do', 'batch', 'acked', head.acked, 'put_back', head.put_back,
       'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
       'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
       'dead_letters', b.dead_letters, 'reopen', b.opens is not null,
-      'messages', b.messages, 'unusable', h.unusable)::text, 2))];
+      'messages', b.messages, 'unusable', h.unusable, 'parked', b.parked)::text, 2))];
 end
 $$;
 comment on function libsql_sync.claim(json) is
 $$The next version for a replica that stands at "row", after the head was moved there.
 In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "rows_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "ahead": batch?, "take_over": boolean?}
-Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
+Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "parked", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
 "ahead" names the version that is being applied on top of "row": the answer is one after it, or none. "take_over" makes the replica of another source ours, emptied. With "rows_max" 0 it hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
 
 create or replace function libsql_sync.is_other_queue(c libsql_sync.chain)
@@ -3563,6 +3569,7 @@ as $$
 declare
   b libsql_sync.batches;
   page_head jsonb;
+  inherited jsonb;
 begin
   b.epoch := c.epoch;
   b.position := coalesce(ahead.position, c.position) + 1;
@@ -3579,10 +3586,11 @@ begin
   b.snapshot := case when record_next.drained then record_next.snapshot
     else coalesce(ahead.snapshot, (libsql_sync.version_at(c.epoch, c.position, c.batch)).snapshot, '3:3:') end;
   b.source_time := record_next.source_time;
-  -- The worker parks these in any case, and their letters are filed anew.
-  b.parked := (select coalesce(jsonb_agg(u.said || '{"key": null}'), '[]') from jsonb_array_elements(record_next.unusable) u (said));
+  inherited := libsql_sync.parked_before(b);
+  -- The worker parks the unusable in any case, and their letters are filed anew.
+  b.parked := inherited || (select coalesce(jsonb_agg(u.said || '{"key": null}'), '[]') from jsonb_array_elements(record_next.unusable) u (said));
   b.dead_letters := coalesce(ahead.dead_letters + jsonb_array_length(ahead.parked), libsql_sync.letters_left(b));
-  b.parked := '[]';
+  b.parked := inherited;
   b.opens := case when c.walk_wanted > c.walk_opened then c.walk_wanted end;
   -- The last piece of a page is its answer without cells.
   page_head := ('{' || substr(page[cardinality(page)], 3))::jsonb;
@@ -3641,6 +3649,34 @@ comment on function libsql_sync.park(json) is
 $$Records that rows are left out of a version.
 In: {"epoch", "position", "batch", "rows": [{"table", "key", "reason"}]}; the key is null for a message that names none.
 Out: {"do": "parked" | "gone"}; "gone" if the version cannot be the next one any more.$$;
+
+-- Or a sync that ends while it looks for what is refused would have looked for nothing.
+-- A row that changed since is tried again.
+create or replace function libsql_sync.parked_before(b libsql_sync.batches)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  last libsql_sync.batches;
+  newer libsql_sync.batches := b;
+begin
+  select * into last from libsql_sync.batches v
+  where v.epoch = b.epoch and v.position = b.position and v.prev = b.prev and v.parked <> '[]'
+  order by v.handed_at desc limit 1;
+  if not found then
+    return '[]';
+  end if;
+  newer.msg_ids := b.msg_ids - last.msg_ids;
+  return (
+    select coalesce(jsonb_agg(p.parked order by p.n), '[]')
+    from jsonb_array_elements(last.parked) with ordinality p (parked, n)
+    where p.parked -> 'key' <> 'null' and (p.parked ->> 'table', p.parked -> 'key') not in (
+      select k.table_name, k.key from libsql_sync.covered_keys(newer) k where k.table_name is distinct from null));
+end
+$$;
+comment on function libsql_sync.parked_before(libsql_sync.batches) is
+  'The rows that a version leaves out from the start: those that the last version of its position parked, if no message of them has come since.';
 
 -- supabase/sql/57_bookmark.sql
 

@@ -185,27 +185,27 @@ begin
   end if;
   return libsql_sync.trigger_body(format('%L::text', table_name),
 $variables$  touched integer;
-  keys text[];
 $variables$, format(
     case operation when 'UPDATE' then
 $telling$    perform from old_rows limit 501;
     get diagnostics touched = row_count;
     if touched = 1 then
-      %3$s into keys;
+      select jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', k.keys) into message
+      from (%3$s) k (keys);
     elsif touched <= 500 then
-      keys := (select array_agg(k.key) from (%4$s) k (key));
+      select jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', array_agg(k.key)) into message
+      from (%4$s) k (key) having count(*) > 0;
     end if;
-    if keys is distinct from null then
-      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
-    elsif touched <= 500 then
+    if message is null and touched <= 500 then
       return null;
     end if;
 $telling$ else
-$telling$    select count(*), array_agg(k.key) into touched, keys from (%2$s limit 1001) k (key);
+$telling$    select count(*), jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', array_agg(k.key)) into touched, message
+    from (%2$s limit 1001) k (key);
     if touched = 0 then
       return null;
-    elsif touched <= 1000 then
-      message := jsonb_build_object('v', 2, 'table', %1$L::text, 'keys', keys);
+    elsif touched > 1000 then
+      message := null;
     end if;
 $telling$ end, table_name, touched_sql,
     libsql_sync.changed_row_sql(relation, table_name), libsql_sync.changed_sql(relation, table_name)),

@@ -1,6 +1,6 @@
 -- Which rows a message is about. Ours say it themselves, {"v": 2, "table", "keys"}; this is
 -- for those of an older release and of row triggers of other solutions. Their values are
--- never read. Used by read_changes() (31_queue_head) and settle() (54_settle).
+-- never read. Used by read_changes() (43_read_changes) and settle() (54_settle).
 
 create or replace function libsql_sync.message_keys(message jsonb)
 returns jsonb

@@ -1,7 +1,7 @@
 -- Dead letters: one for each row that could not be applied, {"table", "key", "reason", ...},
 -- and never a value. They are filed and closed when a version settles (54_settle), which
 -- is undone when it is put back; a walk that repaired a row closes its letter
--- (43_walk_results), and an operator lists, tries again or discards them (60_operate).
+-- (44_walk_results), and an operator lists, tries again or discards them (60_operate).
 
 create or replace function libsql_sync.covered_keys(b libsql_sync.batches)
 returns table (table_name text, key jsonb)

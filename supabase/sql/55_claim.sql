@@ -5,7 +5,7 @@
 -- 4. the next version from one snapshot, recorded before 5. the answer. The chain's row is
 -- locked first; the steps are VOLATILE, so that each later statement takes a new snapshot.
 -- admit() is in 52_epoch, move_head() in 54_settle, held_walk() in 40_walk, read_page() in
--- 42_read_page, read_changes() in 31_queue_head.
+-- 42_read_page, read_changes() in 43_read_changes.
 
 create or replace function libsql_sync.require_read_committed()
 returns void
@@ -133,20 +133,20 @@ begin
   b := libsql_sync.record_next(c, ahead, h.msg_ids, h.messages, h.cut_id, h.cut_count, h.truncated,
     h.drained, h.snapshot, source_time, h.unusable, h.page);
 
-  -- 5. "dead_letters" are those open now; what it parks comes on top.
+  -- 5. "dead_letters" are those it leaves open; what it parks comes on top.
   return array['{"page": '] || coalesce(h.page, array['null']) || array[', "tables": [']
     || h.pieces || array[concat('], ', substr(json_build_object(
       'do', 'batch', 'acked', head.acked, 'put_back', head.put_back,
       'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'prev', b.prev,
       'drained', b.drained, 'snapshot', b.snapshot, 'source_time', b.source_time,
       'dead_letters', b.dead_letters, 'reopen', b.opens is not null,
-      'messages', b.messages, 'unusable', h.unusable)::text, 2))];
+      'messages', b.messages, 'unusable', h.unusable, 'parked', b.parked)::text, 2))];
 end
 $$;
 comment on function libsql_sync.claim(json) is
 $$The next version for a replica that stands at "row", after the head was moved there.
 In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "rows_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "ahead": batch?, "take_over": boolean?}
-Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
+Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "parked", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
 "ahead" names the version that is being applied on top of "row": the answer is one after it, or none. "take_over" makes the replica of another source ours, emptied. With "rows_max" 0 it hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
 
 create or replace function libsql_sync.is_other_queue(c libsql_sync.chain)
@@ -174,6 +174,7 @@ as $$
 declare
   b libsql_sync.batches;
   page_head jsonb;
+  inherited jsonb;
 begin
   b.epoch := c.epoch;
   b.position := coalesce(ahead.position, c.position) + 1;
@@ -190,10 +191,11 @@ begin
   b.snapshot := case when record_next.drained then record_next.snapshot
     else coalesce(ahead.snapshot, (libsql_sync.version_at(c.epoch, c.position, c.batch)).snapshot, '3:3:') end;
   b.source_time := record_next.source_time;
-  -- The worker parks these in any case, and their letters are filed anew.
-  b.parked := (select coalesce(jsonb_agg(u.said || '{"key": null}'), '[]') from jsonb_array_elements(record_next.unusable) u (said));
+  inherited := libsql_sync.parked_before(b);
+  -- The worker parks the unusable in any case, and their letters are filed anew.
+  b.parked := inherited || (select coalesce(jsonb_agg(u.said || '{"key": null}'), '[]') from jsonb_array_elements(record_next.unusable) u (said));
   b.dead_letters := coalesce(ahead.dead_letters + jsonb_array_length(ahead.parked), libsql_sync.letters_left(b));
-  b.parked := '[]';
+  b.parked := inherited;
   b.opens := case when c.walk_wanted > c.walk_opened then c.walk_wanted end;
   -- The last piece of a page is its answer without cells.
   page_head := ('{' || substr(page[cardinality(page)], 3))::jsonb;

@@ -35,3 +35,31 @@ comment on function libsql_sync.park(json) is
 $$Records that rows are left out of a version.
 In: {"epoch", "position", "batch", "rows": [{"table", "key", "reason"}]}; the key is null for a message that names none.
 Out: {"do": "parked" | "gone"}; "gone" if the version cannot be the next one any more.$$;
+
+-- Or a sync that ends while it looks for what is refused would have looked for nothing.
+-- A row that changed since is tried again.
+create or replace function libsql_sync.parked_before(b libsql_sync.batches)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  last libsql_sync.batches;
+  newer libsql_sync.batches := b;
+begin
+  select * into last from libsql_sync.batches v
+  where v.epoch = b.epoch and v.position = b.position and v.prev = b.prev and v.parked <> '[]'
+  order by v.handed_at desc limit 1;
+  if not found then
+    return '[]';
+  end if;
+  newer.msg_ids := b.msg_ids - last.msg_ids;
+  return (
+    select coalesce(jsonb_agg(p.parked order by p.n), '[]')
+    from jsonb_array_elements(last.parked) with ordinality p (parked, n)
+    where p.parked -> 'key' <> 'null' and (p.parked ->> 'table', p.parked -> 'key') not in (
+      select k.table_name, k.key from libsql_sync.covered_keys(newer) k where k.table_name is distinct from null));
+end
+$$;
+comment on function libsql_sync.parked_before(libsql_sync.batches) is
+  'The rows that a version leaves out from the start: those that the last version of its position parked, if no message of them has come since.';

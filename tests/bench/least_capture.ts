@@ -11,7 +11,7 @@ export const LEAST_QUEUE = "least";
 const MESSAGE = '{"v": 2, "table": "app_versions", "keys": [["1"]]}';
 
 /**
- * Makes the queue and the trigger; run as role postgres. It reads the row as it was
+ * Makes the queue and the trigger; run as role postgres. It reads the row as it was,
  * and as the statement left it.
  */
 export const LEAST_CAPTURE = `

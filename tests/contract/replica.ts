@@ -42,6 +42,7 @@ function batchAfter(
     deadLetters: 0,
     reopen: false,
     messages: 1,
+    parked: [],
     tables: [{
       table: "item",
       truncate: false,

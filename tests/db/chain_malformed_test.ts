@@ -19,19 +19,23 @@ const OLD = { v: 1, table: "item" };
 const ROWS = { ...OLD, columns: ["id", "name"] };
 const CLASSIC = { table: "item", type: "INSERT" };
 
-/** Messages nobody should send, and the table that their letter names. */
-const MALFORMED: [message: unknown, table: string | null][] = [
-  [null, null],
-  [true, null],
-  [7, null],
-  ["secret", null],
-  [[ITEM], null],
-  [{}, null],
-  [{ table: "nowhere", v: 2, keys: [["1"]] }, "nowhere"],
-  [{ table: "nowhere", v: 2, truncate: true }, "nowhere"],
-  [{ table: "nowhere", v: 2, walk: "secret" }, "nowhere"],
-  [{ table: "constructor", v: 2, keys: [["1"]] }, "constructor"],
-  [{ table: "😀".repeat(80), v: 2, keys: [["1"]] }, null],
+const UNNAMED =
+  'malformed message: expected a table\'s name in "table", found none';
+const unlisted = (name: string) => `table "${name}" is not in schema.json`;
+
+/** Messages nobody should send: the table that their letter names, or what it says if none. */
+const MALFORMED: [message: unknown, of: string][] = [
+  [null, UNNAMED],
+  [true, UNNAMED],
+  [7, UNNAMED],
+  ["secret", UNNAMED],
+  [[ITEM], UNNAMED],
+  [{}, UNNAMED],
+  [{ table: "nowhere", v: 2, keys: [["1"]] }, unlisted("nowhere")],
+  [{ table: "nowhere", v: 2, truncate: true }, unlisted("nowhere")],
+  [{ table: "nowhere", v: 2, walk: "secret" }, unlisted("nowhere")],
+  [{ table: "constructor", v: 2, keys: [["1"]] }, unlisted("constructor")],
+  [{ table: "😀".repeat(80), v: 2, keys: [["1"]] }, unlisted("😀".repeat(63))],
   [ITEM, "item"],
   [{ ...ITEM, v: 3, keys: [["1"]] }, "item"],
   [{ ...ITEM, v: "2", keys: [["1"]] }, "item"],
@@ -84,10 +88,15 @@ const ODD: unknown[] = [
   { ...CLASSIC, type: 5, record: { id: "1" }, old_record: "x" },
 ];
 
-const reasonOf = (table: string | null) =>
-  table === "item" || table === "part"
-    ? 'a message without a usable key: expected {"v": 2, "table", "keys": [[text, ...], ...]}'
-    : "a message of a table that schema.json does not list";
+/** What a letter says: its table and its reason. */
+const letterOf = (of: string) =>
+  of === "item" || of === "part"
+    ? {
+      table: of,
+      reason:
+        'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another',
+    }
+    : { table: null, reason: of };
 
 Deno.test("sync() parks messages that name no row, a letter for each table, and applies the rest", async () => {
   await using stack = await startChain(servers);
@@ -97,31 +106,33 @@ Deno.test("sync() parks messages that name no row, a letter for each table, and 
     .sql`insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), null)`;
   await insertItems(stack, 3, 4);
   const count = MALFORMED.length + 1;
-  const tables = [...new Set(MALFORMED.map(([, table]) => table))];
+  const kinds = [...new Set(MALFORMED.map(([, of]) => of))].sort();
   const result = await stack.drain();
   assertEquals(
     [result.processed, result.parked, result.batches],
-    [count + 4, tables.length, 1],
+    [count + 4, kinds.length, 1],
   );
   assertEquals(await stack.assertEqual(), 4);
 
   const row = await stack.row();
   const letters = await stack.deadLetters();
+  const byReason = (a: { reason?: unknown }, b: { reason?: unknown }) =>
+    JSON.stringify(a) < JSON.stringify(b) ? -1 : 1;
+  const { epoch, position, batch } = row;
   assertEquals(
-    letters.map(({ parked_at, ...letter }) => {
+    letters.map(({ parked_at, table, key, reason, ...more }) => {
       assert(parked_at);
-      return letter;
-    }).sort((a, b) => String(a.table) < String(b.table) ? -1 : 1),
-    tables.sort((a, b) => String(a) < String(b) ? -1 : 1).map((table) => ({
-      table,
+      return { table, reason, key, ...more };
+    }).sort(byReason),
+    kinds.map((of) => ({
+      ...letterOf(of),
       key: null,
-      reason: reasonOf(table),
-      epoch: row.epoch,
-      position: row.position,
-      batch: row.batch,
-    })),
+      epoch,
+      position,
+      batch,
+    })).sort(byReason),
   );
-  assertEquals(row.dead_letters, tables.length);
+  assertEquals(row.dead_letters, kinds.length);
   assertEquals((await standing(stack)).archive.length, count + 4);
   assert(!JSON.stringify([letters, stack.log]).includes("secret"));
 });
@@ -130,16 +141,19 @@ Deno.test("sync() parks each message that names no row when it comes alone", asy
   await using stack = await startChain(servers);
   await insertItems(stack, 1, 2);
   await stack.drain();
-  for (const [message, table] of MALFORMED) {
+  for (const [message, of] of MALFORMED) {
     await send(stack, message);
     const what = JSON.stringify(message);
     assertEquals((await stack.drain()).parked, 1, what);
-    // It takes the place of an earlier one of its table.
-    const newest = (await stack.deadLetters()).at(-1);
-    assertEquals([newest?.table, newest?.reason], [table, reasonOf(table)]);
+    const newest = (await stack.deadLetters()).at(-1)!;
+    const { table, reason } = newest;
+    assertEquals({ table, reason }, letterOf(of), what);
   }
-  const tables = new Set(MALFORMED.map(([, table]) => table));
-  assertEquals((await stack.deadLetters()).length, tables.size);
+  // A letter takes the place of an earlier one that says the same.
+  assertEquals(
+    (await stack.deadLetters()).length,
+    new Set(MALFORMED.map(([, of]) => of)).size,
+  );
   await stack.sql`select libsql_sync.discard()`;
 
   for (const message of ODD) {

@@ -73,7 +73,7 @@ Deno.test("the migration leaves no function but bookmark() that strangers may ex
 
     // attach() makes the trigger functions anew.
     const ours = await sql<{ name: string }[]>`
-      select oid::regprocedure::text as name from pg_proc where libsql_sync.is_ours(oid)`;
+      select oid::regprocedure::text as name from libsql_sync.trigger_functions() oid`;
     for (const { name } of ours) {
       await sql.unsafe(`drop function ${name} cascade`);
     }
@@ -100,7 +100,7 @@ Deno.test("the migration pins the search_path of every function, and makes defin
         is_ours: boolean;
       }[]
     >(`select n.nspname || '.' || p.proname as name, p.prosecdef as definer, p.proconfig as config,
-         libsql_sync.is_ours(p.oid) as is_ours
+         p.oid in (select libsql_sync.trigger_functions()) as is_ours
        from pg_proc p join pg_namespace n on n.oid = p.pronamespace where ${OURS} order by 1`);
     assert(functions.length > 20);
     assertEquals(

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { SUPERUSER } from "../../lib/dev/postgres.ts";
 import { type RawSchema, Servers, Stack } from "./support/stack.ts";
 
 const servers = new Servers();
@@ -489,6 +490,89 @@ Deno.test("sync() parks a row with its reason when its column cannot hold a valu
   await sql`delete from odd where id > 100`;
   await stack.drain();
   assertEquals(await stack.assertEqual(), 9);
+});
+
+Deno.test("sync() parks a row that PostgreSQL cannot read, alone: of a change, of a page and after a nuke", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: {
+      tables: {
+        fragile: {
+          key: "id",
+          columns: { id: "INTEGER", v: "JSON", n: "INTEGER" },
+          indexes: ["n"],
+        },
+      },
+    },
+    setup: `
+      create type glass as enum ('whole', 'broken secret');
+      create function shatter(glass) returns json language plpgsql immutable as $$
+      begin
+        if $1 = 'broken secret' then raise exception 'shattered: %', $1; end if;
+        return to_json($1::text);
+      end $$;
+      create cast (glass as json) with function shatter(glass);
+      create table fragile (id bigint primary key, v glass, n int);
+      insert into fragile select i, 'whole', i from generate_series(1, 300) i;
+      update fragile set v = 'broken secret' where id in (7, 250);`,
+  });
+  const { sql } = stack;
+  const parked = async () => {
+    const letters = await stack.deadLetters();
+    for (const { reason } of letters) {
+      assertEquals(reason, "PostgreSQL cannot read the row: P0001");
+    }
+    return letters.map(({ key }) => Number((key as string[])[0])).sort((a, b) =>
+      a - b
+    );
+  };
+  const replicaIds = async () => {
+    const { rows } = await stack.client.execute("select id from fragile");
+    return new Set(rows.map(({ id }) => Number(id)));
+  };
+  await sql`select libsql_sync.scrub(0)`;
+  // The pages that fill the replica.
+  await stack.walk();
+  assertEquals(await parked(), [7, 250]);
+  assertEquals((await replicaIds()).size, 298);
+
+  // A change: the rows beside it go on, and the replica keeps what it had.
+  await sql`update fragile set n = n + 1000, v = case when id in (20, 21) then 'broken secret' else v end where id < 100`;
+  await stack.drain();
+  assertEquals(await parked(), [7, 20, 21, 250]);
+  const { rows } = await stack.client.execute(
+    "select id from fragile where id < 100 and n < 1000 order by id",
+  );
+  assertEquals(rows.map(({ id }) => id), [20, 21]);
+
+  assertEquals((await stack.post("/nuke")).status, 200);
+  await stack.walk();
+  assertEquals(await parked(), [7, 20, 21, 250]);
+  assertEquals((await replicaIds()).size, 296);
+
+  // Absence is always sent.
+  await sql`delete from fragile where id in (7, 300)`;
+  await stack.drain();
+  assertEquals(await parked(), [20, 21, 250]);
+  assertEquals((await replicaIds()).has(300), false);
+
+  // A change heals one, a redrive another, a walk the last.
+  await sql`update fragile set v = 'whole' where id = 20`;
+  await stack.drain();
+  assertEquals(await parked(), [21, 250]);
+  await stack.run(
+    "set session_replication_role = replica; update fragile set v = 'whole' where id in (21, 250)",
+    { user: SUPERUSER },
+  );
+  const [letter] =
+    await sql`select id from libsql_sync.dead_letters() where key = '["21"]'`;
+  await sql`select libsql_sync.redrive(array[${letter!.id}]::bigint[])`;
+  await stack.drain();
+  await stack.walk();
+  assertEquals(await parked(), [250]);
+  await stack.finish("/backfill");
+  assertEquals(await parked(), []);
+  assertEquals(await stack.assertEqual(), 298);
+  assert(!JSON.stringify(stack.log).includes("secret"));
 });
 
 Deno.test("sync() makes every cell equal when values are random", async () => {

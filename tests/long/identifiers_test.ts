@@ -260,7 +260,7 @@ Deno.test("names of tables and columns stay names, from the trigger to the repli
     listed.map(({ name, other }, at) =>
       `CREATE TRIGGER ${rule(at)} BEFORE UPDATE ON ${ident(name)} WHEN NEW.${
         ident(other)
-      } = 'refused' BEGIN SELECT RAISE(ABORT, 'by hand'); END`
+      } IN ('refused', '"refused"') BEGIN SELECT RAISE(ABORT, 'by hand'); END`
     ),
     "write",
   );
@@ -278,8 +278,11 @@ Deno.test("names of tables and columns stay names, from the trigger to the repli
   );
   const [tried] = await sql`select libsql_sync.redrive() as letters`;
   assertEquals(Number(tried!.letters), listed.length);
-  await stack.drain();
-  await stack.walk();
+  // A walk for each table: more than one sync has calls for.
+  for (let tries = 0; (await stack.deadLetters()).length > 0; tries++) {
+    assert(tries < 10, "the letters are closed");
+    await stack.sync();
+  }
   assertEquals(await stack.assertEqual(), listed.length);
   await sql`select libsql_sync.status()`;
   const errors =

@@ -11,7 +11,12 @@ import type { Early, SourceModel } from "./source_model.ts";
 import { heldLetters } from "./source_letters.ts";
 import { coveredBy, moveHead, settle, trim } from "./source_move.ts";
 import { floorOf, keepFloor, readHead, type Reading } from "./source_queue.ts";
-import type { Fields, Upto, Version } from "./source_state.ts";
+import {
+  type Fields,
+  isSame,
+  type Upto,
+  type Version,
+} from "./source_state.ts";
 import { holdPage, nextWalk, noteWalked, page } from "./source_walks.ts";
 
 /** libsql_sync.claim */
@@ -184,6 +189,7 @@ function claimNew(
   if (faults.openedEarly && opens !== null) chain.walkOpened = opens;
   const { tables, unusable } = reading;
   options.events.handedOut(version, tables);
+  if (version.parked.length > 0) options.events.parked(version);
   if (faults.ackBeforeApply) settle(source, version);
   const isOpening = opens !== null && !(faults.pageOnOpening && paged !== null);
   return {
@@ -200,6 +206,7 @@ function claimNew(
     messages,
     tables,
     unusable,
+    parked: version.parked,
     page: paged,
   };
 }
@@ -226,11 +233,13 @@ function record(
     (faults.snapshotBeforeLock || faults.queueEarlier);
   const now = isEarly ? early : { snapshot: user.snapshot(), rows: user.rows };
   const position = (before?.position ?? chain.position) + 1;
+  const prev = before?.batch ?? chain.batch;
+  const parked = parkedBefore(source, { position, prev, msgIds, cut });
   const version: Version = {
     epoch: chain.epoch,
     position,
     batch: options.uuid(),
-    prev: before?.batch ?? chain.batch,
+    prev,
     msgIds,
     cut,
     cutKeys: [],
@@ -242,11 +251,17 @@ function record(
       ? state.letters.length -
         heldLetters(
           source,
-          { parked: unusable.map((row) => ({ ...row, key: null })), emptied },
+          {
+            parked: [
+              ...parked,
+              ...unusable.map((row) => ({ ...row, key: null })),
+            ],
+            emptied,
+          },
           coveredBy(source, reading),
         ).length
       : before.deadLetters + before.parked.length,
-    parked: [],
+    parked,
     emptied,
     opens,
     upto: page === null ? null : uptoOf(page),
@@ -260,6 +275,31 @@ function record(
   chain.handed = Math.max(chain.handed, position);
   if (drained) options.events.snapshot(version.snapshot, now.rows);
   return version;
+}
+
+/** libsql_sync.parked_before: what the last version of the position parked, but
+ * for rows of which a message has come since. */
+function parkedBefore(
+  source: SourceModel,
+  { position, prev, msgIds, cut }: Pick<
+    Version,
+    "position" | "prev" | "msgIds" | "cut"
+  >,
+): readonly Fields[] {
+  const { batches, chain } = source.state;
+  const last = batches.findLast((other) =>
+    other.epoch === chain.epoch && other.position === position &&
+    other.prev === prev && other.parked.length > 0
+  );
+  if (last === undefined) return [];
+  const since = msgIds.filter((id) => !last.msgIds.includes(id));
+  const newer = coveredBy(source, { msgIds: since, cut });
+  return last.parked.filter(({ table, key }) =>
+    key !== null &&
+    !newer.some((one) =>
+      one.table === table && isSame(one.key as Fields[string], key)
+    )
+  );
 }
 
 /** Where a version ahead may go on with the walk: in the same table, forward. */

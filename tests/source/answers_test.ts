@@ -26,6 +26,7 @@ const BATCH = {
     broken: [{ key: ["3"], reason: "SQLSTATE XX001" }],
   }],
   unusable: [{ table: null, reason: "no table" }],
+  parked: [{ table: "t", key: ["4"], reason: "r" }],
 };
 
 Deno.test("claimOf() reads a batch as it is, but for the names of its fields", () => {

@@ -43,6 +43,7 @@ const batchOf = (ids: readonly string[]) =>
       broken: [],
     }],
     unusable: [{ table: "item", reason: "no key" }],
+    parked: [],
     page: null,
   }) as ClaimedBatch;
 

@@ -64,7 +64,7 @@ Deno.test("halfSize() halves down to the smallest size, and makes no size larger
   assertEquals(halfSize(SIZE), { rows: 2_000, bytes: 500_000 });
   let size = SIZE;
   for (let times = 0; times < 20; times++) size = halfSize(size);
-  assertEquals(size, { rows: 16, bytes: 16_384 });
+  assertEquals(size, { rows: 6, bytes: 16_384 });
   assertEquals(halfSize({ rows: 3, bytes: 100 }), {
     rows: 3,
     bytes: 100,

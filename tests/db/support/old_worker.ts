@@ -102,6 +102,7 @@ export class OldWorker {
         broken: [],
       })),
       unusable: [],
+      parked: [],
       page: null,
     };
   }
