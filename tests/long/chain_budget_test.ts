@@ -313,11 +313,9 @@ Deno.test("sync() keeps within its calls when the replica refuses many rows", as
   await insertItems(stack, 1_001, 3_000);
   let parked = 0;
   let syncs = 0;
-  // One worker.
-  const pace = newPace();
   for (;;) {
     const { result, spent } = await stack.withParts(async (parts) => {
-      const result = await sync({ ...parts, pace });
+      const result = await sync(parts);
       return { result, spent: CALLS_MAX - parts.budget.callsLeft() };
     });
     assert(spent <= CALLS_MAX, `${spent} calls`);
