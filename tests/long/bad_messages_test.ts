@@ -247,11 +247,13 @@ Deno.test("sync() parks what is too deep or too large, however small it lies in 
   const letters = await sql`
     select message ->> 'reason' as reason from pgmq.q_replicate_data_libsql_dlq order by msg_id`;
   const reasons = letters.map(({ reason }) => reason);
-  // The first one has a key, and what is large in it is listed nowhere.
+  // Those of row triggers have a key, and what is large in them is read nowhere; the
+  // others leave a letter for each table and reason, which is small.
   assertEquals(
     reasons.map((reason) => reason.slice(0, 17)),
-    Array(Object.keys(cases).length - 1).fill("message too large"),
+    ['table "xxxxxxxxxx', "malformed message", "malformed message"],
   );
+  assert(reasons.every((reason) => reason.length < 200));
 });
 
 Deno.test("sync() brings what one statement wrote to many rows, nulls among them", async () => {

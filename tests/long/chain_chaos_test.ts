@@ -208,8 +208,13 @@ async function runSeed(
     if (random(2) === 0) {
       await expireLease(stack);
       await stack.drain();
-      // Only a walk could bring back what a nuke took.
-      if (!nukes) await stack.assertEqual();
+      // Only a walk could bring back what a nuke took. One opens where a truncated
+      // table had rows again; what is promised before it has to be so.
+      if (!nukes) {
+        if ((await stack.row()).walk_done === 1) await stack.assertEqual();
+        await stack.walk();
+        await stack.assertEqual();
+      }
       const row = await stack.row();
       const { position, batch, queue, dlq } = await standing(stack);
       assertEquals([row.position, row.batch], [position, batch]);
@@ -231,15 +236,25 @@ async function runSeed(
       (error) => assertEquals(error.code, "replica_moved", error),
     );
   }
+  await stack.sql`update libsql_sync.chain set refill = true`;
   await stack.drain();
+  await stack.walk();
   await stack.assertEqual();
   const after = await standing(stack);
   if (!nukes) {
     assertEquals(after.epoch, epoch, "a false alarm began a new epoch");
   }
+  // One version of each position is settled, each on top of the one before.
+  const settled = after.batches.filter(({ epoch, state }) =>
+    epoch === after.epoch && state === "settled"
+  );
   assertEquals(
-    after.batches.filter((b) => b.state !== "acked"),
-    [],
+    settled.map(({ position }) => position),
+    settled.map((_, at) => at + 1),
+  );
+  assertEquals(
+    [after.epoch, ...settled.map(({ batch }) => batch)],
+    [...settled.map(({ prev }) => prev), after.batch],
   );
 }
 
@@ -249,6 +264,7 @@ for (const nukes of [false, true]) {
   }`;
   Deno.test(`sync() ends equal ${nukes ? "" : "in one epoch "}after ${what}`, async () => {
     await using stack = await startChain(servers);
+    await stack.sql`update libsql_sync.chain set refill = ${!nukes}`;
     await stack.drain();
     const first = Number(Deno.env.get("SEED") ?? 20251122);
     const count = Number(Deno.env.get("SEEDS") ?? 3);

@@ -1,10 +1,9 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import {
   insertItems,
   rowsOf,
   standing,
   startChain,
-  until,
 } from "../db/support/chain.ts";
 import { Servers } from "../db/support/stack.ts";
 
@@ -15,14 +14,12 @@ Deno.test("sync() parks tens of thousands of rows at once, and what is updated o
   await using stack = await startChain(servers);
   await stack
     .sql`insert into item select i, 'half', 0.5 from generate_series(1, 30000) i`;
-  const { parked, batches } = await stack.drain();
-  assertEquals([parked, batches], [30_000, 1]);
+  const { parked } = await stack.drain();
+  assertEquals(parked, 30_000);
+  assertEquals((await standing(stack)).dlq.length, 30_000);
   await stack.sql`update item set size = 1 where id <= 300`;
-  // Parked rows are looked up, as many as a sync has time for.
-  await until("every row is there", async () => {
-    await stack.drain();
-    return (await rowsOf(stack)).length === 300;
-  });
+  await stack.drain();
+  assertEquals((await rowsOf(stack)).length, 300);
   assertEquals((await standing(stack)).dlq.length, 29_700);
 });
 
@@ -37,7 +34,8 @@ Deno.test("sync() finds and parks every update that the replica refuses", async 
   // A row whose JSON might be too large is written by itself, cell by cell.
   await stack
     .sql`update item set name = repeat('x', 4500000) where id in (1, 7)`;
-  assertEquals((await stack.drain()).parked, 4);
+  // What a message that is too large for one batch is about may come twice.
+  assert(Number((await stack.drain()).parked) >= 4);
   assertEquals(
     (await stack.deadLetters()).map(({ key }) => (key as string[])[0]).sort(),
     ["17", "27", "37", "7"],
