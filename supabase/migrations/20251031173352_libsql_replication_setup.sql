@@ -4457,7 +4457,7 @@ begin
     return query values ('trigger functions', 'ok', 'have today''s columns', null);
   else
     return query values ('trigger functions', 'warning',
-      'missing, or older than a change of the tables, so that each write falls back to a slower way: ' || stale, attach);
+      'missing, or made before a change of the tables, so that writes may open the walk: ' || stale, attach);
   end if;
 exception when others then
   -- A table without its key, which doctor_tables() reports.

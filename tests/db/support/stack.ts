@@ -357,9 +357,9 @@ export class Stack implements AsyncDisposable {
   async settle(schema: RawSchema = this.schema): Promise<number> {
     const isOurs = ({ table }: Record<string, unknown>) =>
       String(table) in schema.tables;
-    const failed = (await this.messages()).filter(({ failed }) => failed);
+    const walks = (await this.messages()).filter(({ walk }) => walk);
     await this.drain();
-    assertEquals(failed.filter(isOurs), []);
+    assertEquals(walks.filter(isOurs), []);
     assertEquals((await this.deadLetters()).filter(isOurs), []);
     return await this.assertEqual(schema);
   }
