@@ -395,6 +395,30 @@ Deno.test("sync() takes a message whose id appears late", async () => {
   assertEquals(await stack.assertEqual(), 2);
 });
 
+Deno.test("claim() cuts the message that has too many keys, and no other of its table", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  await stack.drain();
+  await stack.withParts(async (parts) => {
+    const hand = new Hand(parts);
+    await stack.sql`truncate item`;
+    await stack
+      .sql`insert into item select g, 'new', g from generate_series(2, 41) g`;
+    const covered: unknown[] = [];
+    for (let round = 0; round < 5; round++) {
+      const claim = await (round === 0 ? hand.claim : hand.again).call(hand, {
+        rows: 16,
+      });
+      if (claim.do !== "batch") break;
+      covered.push([claim.messages, claim.unusable.length]);
+      assertEquals(await hand.apply(claim), "applied");
+    }
+    // The TRUNCATE, then 16, 16 and 8 keys.
+    assertEquals(covered, [[1, 0], [0, 0], [0, 0], [1, 0]]);
+  });
+  assertEquals((await standing(stack)).queue, []);
+});
+
 Deno.test("claim() leaves the messages of a locked table queued, and says nothing of being level", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
