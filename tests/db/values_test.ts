@@ -685,9 +685,7 @@ Deno.test("read_rows() fetches no large values that it cannot hand out, whatever
       alter table sizes alter v set storage external`,
     walks: false,
   });
-  const { sql } = stack;
-  await sql`insert into sizes select g, repeat('x', case when g > 1400 then 20000 else 1 end)
-    from generate_series(1, 2400) g`;
+  const sql = await stack.sql.reserve();
   const fetched = async () => {
     await sql`select pg_stat_force_next_flush()`;
     const [row] = await sql`
@@ -695,14 +693,14 @@ Deno.test("read_rows() fetches no large values that it cannot hand out, whatever
       from pg_statio_user_tables where relname = 'sizes'`;
     return row!.blocks as number;
   };
-  const one = await sql.reserve();
+  await sql`insert into sizes select g, repeat('x', case when g > 1400 then 20000 else 1 end)
+    from generate_series(1, 2400) g`;
   const before = await fetched();
-  const [read] = await one`
+  const [read] = await sql`
     select n from libsql_sync.read_rows('sizes'::regclass, 'sizes',
       array(select jsonb_build_array(g::text) from generate_series(1, 2400) g), true, 1000000, 'infinity')`;
-  await one`select pg_stat_force_next_flush()`;
-  one.release();
   const blocks = await fetched() - before;
+  sql.release();
   assert(read!.n > 1400 && read!.n < 1460, `${read!.n} rows`);
   assert(blocks > 0 && blocks < 2000, `${blocks} blocks`);
 });
