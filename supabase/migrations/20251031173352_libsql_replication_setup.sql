@@ -1666,7 +1666,7 @@ $$;
 comment on function libsql_sync.lock_tables(text[]) is
   'Locks listed tables against being emptied or rewritten, until the transaction ends. Returns those that another transaction does not have locked.';
 
-create or replace function libsql_sync.head_tables(lowest bigint, messages_max integer)
+create or replace function libsql_sync.head_tables(lowest bigint, busy text[], messages_max integer)
 returns text[]
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -1675,13 +1675,14 @@ as $$
     select distinct t.name
     from (
       select m.message ->> 'table' as name from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= lowest order by m.msg_id limit messages_max
+      where m.msg_id >= lowest and coalesce(m.message ->> 'table' <> all (busy), true)
+      order by m.msg_id limit messages_max
     ) h
     join libsql_sync.tables t on t.name = h.name
     order by t.name)
 $$;
-comment on function libsql_sync.head_tables(bigint, integer) is
-  'The listed tables that the head of the queue is about.';
+comment on function libsql_sync.head_tables(bigint, text[], integer) is
+  'The listed tables that the head of the queue is about, but for those that are "busy".';
 
 -- pgmq.read is not used: it promises no order. A message that a version ahead stands on
 -- has given away its first keys.
@@ -3452,6 +3453,8 @@ declare
   answer text;
   head record;
   f record;
+  asked text[];
+  held text[];
   busy text[];
   source_time timestamptz;
   h record;
@@ -3510,8 +3513,15 @@ begin
   if request -> 'page' is not null and c.walk_wanted = c.walk_opened and (ahead.batch is null or ahead.upto is not null) then
     w := libsql_sync.held_walk(c, at, (request #>> '{page,scrub}')::boolean);
   end if;
-  busy := libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, (request ->> 'rows_max')::integer));
-  busy := array(select t.name from libsql_sync.tables t where t.name <> all (busy));
+  -- Changes of a table that another transaction has locked may fill the head: the other
+  -- tables do not wait for it.
+  asked := libsql_sync.head_tables(f.lowest, '{}', (request ->> 'rows_max')::integer);
+  held := libsql_sync.lock_tables(asked);
+  if cardinality(held) < cardinality(asked) then
+    busy := array(select a from unnest(asked) a where a <> all (held));
+    held := held || libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, busy, (request ->> 'rows_max')::integer));
+  end if;
+  busy := array(select t.name from libsql_sync.tables t where t.name <> all (held));
   source_time := clock_timestamp();
   select d.*, pg_current_snapshot()::text as snapshot,
     case when w.walk_gen is not null and not d.opens

@@ -432,12 +432,20 @@ Deno.test("claim() leaves the messages of a locked table queued, and says nothin
     assertEquals([body.processed, body.queued, body.drained], [1, 2, false]);
     assertEquals((await rowsOf(stack)).length, 1);
     assertEquals((await standing(stack)).queue.length, 2);
+    // Also if its messages are all that a claim looks at.
+    await stack.sql`insert into part values (2, 'a', 'x')`;
+    await stack.withParts(async (parts) => {
+      const hand = new Hand(parts);
+      const { messages, tables } = await hand.batch({ rows: 2 });
+      assertEquals([messages, tables[0]?.table], [1, "part"]);
+      await hand.source.release(hand.lease);
+    });
   } finally {
     await locker`rollback`;
     locker.release();
   }
-  assertEquals((await stack.drain()).processed, 2);
-  assertEquals(await stack.assertEqual(), 3);
+  assertEquals((await stack.drain()).processed, 3);
+  assertEquals(await stack.assertEqual(), 4);
 });
 
 Deno.test("sync() starts a new epoch without a wipe when the queue is another one", async () => {

@@ -113,7 +113,7 @@ Deno.test("claim() reads no dead message when an old snapshot keeps them all", a
   assertEquals(await reader.rows(), 0);
   for (
     const query of [
-      "select libsql_sync.head_tables((select floor from libsql_sync.chain), 10000)",
+      "select libsql_sync.head_tables((select floor from libsql_sync.chain), '{}', 10000)",
       "select libsql_sync.read_changes((select floor from libsql_sync.chain), null, '{}', 10000, 10000000)",
       "select libsql_sync.queued()",
       "select libsql_sync.has_work()",
