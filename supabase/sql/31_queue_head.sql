@@ -123,7 +123,7 @@ $$;
 comment on function libsql_sync.lock_tables(text[]) is
   'Locks listed tables against being emptied or rewritten, until the transaction ends. Returns those that another transaction does not have locked.';
 
-create or replace function libsql_sync.head_tables(lowest bigint, messages_max integer)
+create or replace function libsql_sync.head_tables(lowest bigint, busy text[], messages_max integer)
 returns text[]
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -132,13 +132,14 @@ as $$
     select distinct t.name
     from (
       select m.message ->> 'table' as name from pgmq.q_replicate_data_libsql m
-      where m.msg_id >= lowest order by m.msg_id limit messages_max
+      where m.msg_id >= lowest and coalesce(m.message ->> 'table' <> all (busy), true)
+      order by m.msg_id limit messages_max
     ) h
     join libsql_sync.tables t on t.name = h.name
     order by t.name)
 $$;
-comment on function libsql_sync.head_tables(bigint, integer) is
-  'The listed tables that the head of the queue is about.';
+comment on function libsql_sync.head_tables(bigint, text[], integer) is
+  'The listed tables that the head of the queue is about, but for those that are "busy".';
 
 -- pgmq.read is not used: it promises no order. A message that a version ahead stands on
 -- has given away its first keys.

@@ -17,8 +17,9 @@ begin
       from pg_collation l join pg_namespace n on n.oid = l.collnamespace
       where l.oid = i.indcollation[k] and l.oid <> a.attcollation), ''),
     a.atttypid,
-    -- Not null for the modifier: "character" and "bit" would be of length 1.
-    format_type(a.atttypid, -1),
+    -- Not null for the modifier: "character" and "bit" would be of length 1. Not a
+    -- domain: what its check refuses today may be in the table since before.
+    format_type(libsql_sync.base_type(a.atttypid), -1),
     s.less, s.equal, s.at_least, s.greater
   from pg_index i
   cross join lateral generate_series(0, i.indnkeyatts - 1) k
@@ -168,12 +169,12 @@ set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(
     format('t.%s %s ', p.quoted, coalesce(w.equal, 'operator(pg_catalog.=)'))
-    -- What was rendered as JSON is read as JSON again.
-    || case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'to_json(t)::text'
-         then format(
-           '(json_populate_record(null::%s, json_build_object(%L, (k.key ->> %s)::json))).%s',
-           relation::regclass, p.name, k.n - 1, p.quoted)
-         else format('(k.key ->> %s)::%s', k.n - 1, format_type(p.type, -1)) end,
+    -- What was rendered as JSON is read as JSON again. Not as a record of the table: that
+    -- asks the domains of all its columns.
+    || format(case when libsql_sync.cell_sql(p.declared, p.type, 't') = 'to_json(t)::text'
+         then '(select j.v from json_to_record(json_build_object(''v'', (k.key ->> %s)::json)) j (v %s))'
+         else '(k.key ->> %s)::%s' end,
+         k.n - 1, format_type(libsql_sync.base_type(p.type), -1)),
     ' and ' order by k.n)
   from libsql_sync.tables t
   cross join lateral unnest(t.key) with ordinality k (name, n)
@@ -184,6 +185,8 @@ $$;
 comment on function libsql_sync.match_sql(oid, text) is
   'The SQL that is true if the row t has the key k.key, a JSON array of texts in the order of the listed key.';
 
+-- Only rows that may fit are rendered, by the size in which they are stored, for which no
+-- large value is fetched: where large rows follow small ones, a slice has gigabytes.
 create or replace function libsql_sync.lookup_sql(relation oid, table_name text, whole boolean)
 returns text
 language sql stable
@@ -191,25 +194,33 @@ set search_path = pg_catalog, pg_temp
 as $$
   select format(
     'with found as materialized ('
-    || ' select k.n, k.key, f.cells, f.same, pg_column_size(k.key) + coalesce(pg_column_size(f.cells), 0) as bytes'
+    || ' select k.n, k.key, t.*, sum(t.stored) over (order by k.n rows unbounded preceding) as upto'
     || ' from unnest($1) with ordinality k (key, n)'
-    || ' left join lateral (select array[%s]::text[] as cells, %s as same from %s t where %s offset 0) f on true'
+    || ' left join lateral (select %s, %s as stored, true as is_there from %s t where %s offset 0) t on true'
+    || '), rendered as ('
+    || ' select t.n, t.key, r.*, pg_column_size(t.key) + coalesce(pg_column_size(r.cells), 0) as bytes'
+    || ' from found t'
+    || ' cross join lateral (select case when t.is_there then array[%s]::text[] end as cells, t.is_there and %s as same offset 0) r'
+    || ' where t.upto is null or t.upto <= $2 + 1000000 or t.n = 1'
     || ') select max(t.n)::integer as n, sum(t.bytes)::bigint as bytes,'
     || ' string_agg(array_to_json(t.cells)::text, '','' order by t.n) filter (where t.bytes <= 5000000) as rows,'
     || ' coalesce(jsonb_agg(t.key order by t.n) filter (where t.same is not true), ''[]'') as gone,'
     || ' coalesce(jsonb_agg(t.key order by t.n) filter (where t.bytes > 5000000), ''[]'') as large'
-    || ' from (select f.*, sum(f.bytes) over (order by f.n rows unbounded preceding) as upto from found f) t'
+    || ' from (select f.*, sum(f.bytes) over (order by f.n rows unbounded preceding) as upto from rendered f) t'
     || ' where t.upto <= $2 or t.n = 1',
-    (select string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), ', ')
-     from libsql_sync.present_columns(relation, table_name) p where whole),
+    string_agg(format('t.%s as c%s', p.quoted, p.i), ', ' order by p.i),
+    string_agg(format('coalesce(pg_column_size(t.%s), 0)', p.quoted), ' + ' order by p.i),
+    relation::regclass, libsql_sync.match_sql(relation, table_name),
+    string_agg(libsql_sync.cell_sql(p.declared, p.type, 't.c' || p.i), ', ' order by p.i) filter (where whole),
     -- Another text of the same key (citext, collations) is another row in the replica.
-    (select coalesce(string_agg(format('%s collate "C" = k.key ->> %s',
-       libsql_sync.cell_sql(p.declared, p.type, 't.' || p.quoted), k.n - 1), ' and '), 'true')
-     from unnest(t.key) with ordinality k (name, n)
-     join lateral libsql_sync.present_columns(relation, table_name) p on p.name = k.name
-     where p.declared not in ('INTEGER', 'BOOLEAN')),
-    relation::regclass, libsql_sync.match_sql(relation, table_name))
+    coalesce(string_agg(format('%s collate "C" = t.key ->> %s',
+      libsql_sync.cell_sql(p.declared, p.type, 't.c' || p.i), array_position(t.key, p.name) - 1), ' and ')
+      filter (where p.name = any (t.key) and p.declared not in ('INTEGER', 'BOOLEAN')), 'true'))
   from libsql_sync.tables t
+  cross join lateral (
+    select c.*, row_number() over () as i
+    from libsql_sync.present_columns(relation, table_name) c where whole or c.name = any (t.key)
+  ) p
   where t.name = table_name
 $$;
 comment on function libsql_sync.lookup_sql(oid, text, boolean) is

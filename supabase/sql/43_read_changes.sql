@@ -93,13 +93,18 @@ begin
       opens := true;
       unread := null;
     end;
-    -- Covered are those that come before the first key that was not read.
-    if unread is null and t.cut_count is null then
+    -- Covered are those that come before the first key that was not read. A message that
+    -- has too many keys is the last of the head.
+    if t.cut_count is distinct from null then
+      unread := coalesce(unread, t.numbers[cardinality(t.numbers)] * 1000000 + t.cut_count + 1
+        + case when t.ids[cardinality(t.ids)] = ahead.cut_id then ahead.cut_count else 0 end);
+    end if;
+    if unread is null then
       covered := covered || t.ids;
-    elsif cut_id is null and covered = '{}' and (t.cut_count is not null or unread / 1000000 = t.numbers[1]) then
+    elsif cut_id is null and covered = '{}' and unread / 1000000 = t.numbers[1] then
       cut_id := t.ids[1];
-      cut_count := case when unread is null then t.cut_count else unread % 1000000 - 1
-        - case when t.ids[1] = ahead.cut_id then ahead.cut_count else 0 end end;
+      cut_count := unread % 1000000 - 1
+        - case when t.ids[1] = ahead.cut_id then ahead.cut_count else 0 end;
     else
       covered := covered || array(
         select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < unread / 1000000);

@@ -41,6 +41,8 @@ declare
   answer text;
   head record;
   f record;
+  asked text[];
+  held text[];
   busy text[];
   source_time timestamptz;
   h record;
@@ -99,8 +101,15 @@ begin
   if request -> 'page' is not null and c.walk_wanted = c.walk_opened and (ahead.batch is null or ahead.upto is not null) then
     w := libsql_sync.held_walk(c, at, (request #>> '{page,scrub}')::boolean);
   end if;
-  busy := libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, (request ->> 'rows_max')::integer));
-  busy := array(select t.name from libsql_sync.tables t where t.name <> all (busy));
+  -- Changes of a table that another transaction has locked may fill the head: the other
+  -- tables do not wait for it.
+  asked := libsql_sync.head_tables(f.lowest, '{}', (request ->> 'rows_max')::integer);
+  held := libsql_sync.lock_tables(asked);
+  if cardinality(held) < cardinality(asked) then
+    busy := array(select a from unnest(asked) a where a <> all (held));
+    held := held || libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, busy, (request ->> 'rows_max')::integer));
+  end if;
+  busy := array(select t.name from libsql_sync.tables t where t.name <> all (held));
   source_time := clock_timestamp();
   select d.*, pg_current_snapshot()::text as snapshot,
     case when w.walk_gen is not null and not d.opens

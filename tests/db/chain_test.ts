@@ -395,6 +395,30 @@ Deno.test("sync() takes a message whose id appears late", async () => {
   assertEquals(await stack.assertEqual(), 2);
 });
 
+Deno.test("claim() cuts the message that has too many keys, and no other of its table", async () => {
+  await using stack = await startChain(servers);
+  await insertItems(stack, 1, 3);
+  await stack.drain();
+  await stack.withParts(async (parts) => {
+    const hand = new Hand(parts);
+    await stack.sql`truncate item`;
+    await stack
+      .sql`insert into item select g, 'new', g from generate_series(2, 41) g`;
+    const covered: unknown[] = [];
+    for (let round = 0; round < 5; round++) {
+      const claim = await (round === 0 ? hand.claim : hand.again).call(hand, {
+        rows: 16,
+      });
+      if (claim.do !== "batch") break;
+      covered.push([claim.messages, claim.unusable.length]);
+      assertEquals(await hand.apply(claim), "applied");
+    }
+    // The TRUNCATE, then 16, 16 and 8 keys.
+    assertEquals(covered, [[1, 0], [0, 0], [0, 0], [1, 0]]);
+  });
+  assertEquals((await standing(stack)).queue, []);
+});
+
 Deno.test("claim() leaves the messages of a locked table queued, and says nothing of being level", async () => {
   await using stack = await startChain(servers);
   await stack.drain();
@@ -408,12 +432,20 @@ Deno.test("claim() leaves the messages of a locked table queued, and says nothin
     assertEquals([body.processed, body.queued, body.drained], [1, 2, false]);
     assertEquals((await rowsOf(stack)).length, 1);
     assertEquals((await standing(stack)).queue.length, 2);
+    // Also if its messages are all that a claim looks at.
+    await stack.sql`insert into part values (2, 'a', 'x')`;
+    await stack.withParts(async (parts) => {
+      const hand = new Hand(parts);
+      const { messages, tables } = await hand.batch({ rows: 2 });
+      assertEquals([messages, tables[0]?.table], [1, "part"]);
+      await hand.source.release(hand.lease);
+    });
   } finally {
     await locker`rollback`;
     locker.release();
   }
-  assertEquals((await stack.drain()).processed, 2);
-  assertEquals(await stack.assertEqual(), 3);
+  assertEquals((await stack.drain()).processed, 3);
+  assertEquals(await stack.assertEqual(), 4);
 });
 
 Deno.test("sync() starts a new epoch without a wipe when the queue is another one", async () => {

@@ -727,6 +727,68 @@ Deno.test("sync() makes the replica equal when a classic row trigger sends the m
   await step("insert into classic (id, a) values (1, 'again')", 1);
 });
 
+Deno.test("sync() finds a row by its key whatever the table's domains refuse", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: {
+      tables: {
+        listed: {
+          key: "k",
+          columns: { k: "JSON", v: "TEXT" },
+          indexes: [],
+        },
+        named: { key: "k", columns: { k: "TEXT", v: "TEXT" }, indexes: [] },
+      },
+    },
+    setup: `
+      create domain present as text not null;
+      create domain name_of as text;
+      create table listed (k int[] primary key, v text, other present);
+      create table named (k name_of primary key, v text);
+      insert into named values ('old', 'before');
+      alter domain name_of add check (value <> 'old') not valid;`,
+  });
+  await stack.walk();
+  await stack.sql`insert into listed values ('{1,2}', 'a', 'there')`;
+  await stack.sql`update named set v = 'after'`;
+  await stack.drain();
+  assertEquals(await stack.assertEqual(), 2);
+});
+
+Deno.test("read_rows() fetches no large values that it cannot hand out, whatever came before", async () => {
+  await using stack = await Stack.start(servers, {
+    schema: {
+      tables: {
+        sizes: {
+          key: "id",
+          columns: { id: "INTEGER", v: "TEXT" },
+          indexes: [],
+        },
+      },
+    },
+    setup: `create table sizes (id bigint primary key, v text);
+      alter table sizes alter v set storage external`,
+    walks: false,
+  });
+  const sql = await stack.sql.reserve();
+  const fetched = async () => {
+    await sql`select pg_stat_force_next_flush()`;
+    const [row] = await sql`
+      select (toast_blks_hit + toast_blks_read)::int as blocks
+      from pg_statio_user_tables where relname = 'sizes'`;
+    return row!.blocks as number;
+  };
+  await sql`insert into sizes select g, repeat('x', case when g > 1400 then 20000 else 1 end)
+    from generate_series(1, 2400) g`;
+  const before = await fetched();
+  const [read] = await sql`
+    select n from libsql_sync.read_rows('sizes'::regclass, 'sizes',
+      array(select jsonb_build_array(g::text) from generate_series(1, 2400) g), true, 1000000, 'infinity')`;
+  const blocks = await fetched() - before;
+  sql.release();
+  assert(read!.n > 1400 && read!.n < 1460, `${read!.n} rows`);
+  assert(blocks > 0 && blocks < 2000, `${blocks} blocks`);
+});
+
 Deno.test("sync() reads the rows that a message names, whatever else it says", async () => {
   await using stack = await Stack.start(servers, {
     walks: false,
