@@ -96,7 +96,7 @@ export function nextSize(
  * import { assertEquals } from "@std/assert";
  *
  * assertEquals(halfSize({ rows: 100, bytes: 100_000 }).rows, 50);
- * assertEquals(halfSize({ rows: 20, bytes: 100_000 }).rows, 16);
+ * assertEquals(halfSize({ rows: 10, bytes: 100_000 }).rows, 6);
  * ```
  */
 export function halfSize(size: BatchSize): BatchSize {

@@ -147,8 +147,8 @@ create or replace function libsql_sync.head_keys(
   lowest bigint, ahead libsql_sync.batches, busy text[], keys_max integer
 )
 returns table (
-  table_name text, is_listed boolean, ids bigint[], numbers bigint[], truncated boolean, walk boolean,
-  keys jsonb[], places bigint[], cut_count integer, unusable boolean
+  table_name text, is_listed boolean, ids bigint[], numbers bigint[], truncate_at bigint, walk_at bigint,
+  keys jsonb[], places bigint[], cut_count integer, unusable_at bigint
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -202,16 +202,17 @@ as $$
       group by c.table_name, c.key_length, k.key
     ) k
   )
-  select c.table_name, c.is_listed, c.ids, c.numbers, c.truncated, c.walk, k.keys, k.places, c.cut_count,
-    not c.is_listed or c.is_empty or coalesce(k.unusable, false)
+  select c.table_name, c.is_listed, c.ids, c.numbers, c.truncate_at, c.walk_at, k.keys, k.places, c.cut_count,
+    case when c.is_listed then least(c.empty_at, k.unusable_at) else c.numbers[1] end
   from (
     select c.table_name, c.is_listed, array_agg(c.msg_id order by c.number) as ids,
-      array_agg(c.number order by c.number) as numbers, bool_or(c.kind = 'truncate') as truncated,
-      bool_or(c.kind = 'walk') as walk, bool_or(c.kind = 'keys' and c.n = 0) as is_empty, max(c.cut_count) as cut_count
+      array_agg(c.number order by c.number) as numbers, min(c.number) filter (where c.kind = 'truncate') as truncate_at,
+      min(c.number) filter (where c.kind = 'walk') as walk_at,
+      min(c.number) filter (where c.kind = 'keys' and c.n = 0) as empty_at, max(c.cut_count) as cut_count
     from chosen c group by c.table_name, c.is_listed
   ) c
   left join (
-    select k.table_name, bool_or(not k.usable) as unusable,
+    select k.table_name, min(k.place / 1000000) filter (where not k.usable) as unusable_at,
       array_agg(k.key order by k.place) filter (where k.usable) as keys,
       array_agg(k.place order by k.place) filter (where k.usable) as places
     from keyed k group by k.table_name
@@ -220,4 +221,4 @@ as $$
 $$;
 comment on function libsql_sync.head_keys(bigint, libsql_sync.batches, text[], integer) is
 $$What the head of the queue is about, in msg_id order from the floor, besides what the version "ahead" covers, and but for tables that are "busy". One row a table, by its first message:
-"ids" of its messages, and their "numbers" in the head; whether one empties the table, or could not name rows ("walk"); the distinct "keys", each with the "place" where it came first (number * 1,000,000 + place in the message); "cut_count", if the head is one message that has more keys than may be taken; and whether a message is "unusable".$$;
+"ids" of its messages, and their "numbers" in the head; the number of the first that empties the table ("truncate_at"), that could not name rows ("walk_at"), and that is "unusable"; the distinct "keys", each with the "place" where it came first (number * 1,000,000 + place in the message); "cut_count", if the last message of the head has more keys than may be taken.$$;

@@ -41,6 +41,8 @@ declare
   taken integer;
   covered bigint[] := '{}';
   unread bigint;
+  -- The number of the first message that is not covered.
+  reach bigint;
 begin
   pieces := '{}';
   unusable := '[]';
@@ -49,15 +51,8 @@ begin
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
     -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
     until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
-    if t.unusable then
-      unusable := unusable || jsonb_build_object(
-        'table', case when t.is_listed then t.table_name end,
-        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
-          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
-          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
-    end if;
-    opens := opens or t.walk;
     unread := null;
+    is_empty := false;
     taken := 0;
     relation := case when t.is_listed then to_regclass(format('public.%I', t.table_name)) end;
     select l.key into key_columns from libsql_sync.tables l where l.name = t.table_name;
@@ -66,12 +61,8 @@ begin
         -- It cannot be compared, and is left alone: the walk says so by name.
         opens := opens or t.is_listed;
       else
-        is_empty := false;
-        if t.truncated then
+        if t.truncate_at is distinct from null then
           execute format('select not exists (select from %s)', relation::regclass) into is_empty;
-          -- If rows are there again, to empty the table would show one that never was:
-          -- the walk takes out what is gone.
-          opens := opens or not is_empty;
         end if;
         if is_empty then
           truncated := truncated || t.table_name;
@@ -99,15 +90,26 @@ begin
       unread := coalesce(unread, t.numbers[cardinality(t.numbers)] * 1000000 + t.cut_count + 1
         + case when t.ids[cardinality(t.ids)] = ahead.cut_id then ahead.cut_count else 0 end);
     end if;
+    reach := coalesce(unread / 1000000, t.numbers[cardinality(t.numbers)] + 1);
+    if t.unusable_at < reach then
+      unusable := unusable || jsonb_build_object(
+        'table', case when t.is_listed then t.table_name end,
+        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
+          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
+          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
+    end if;
+    -- If rows are there again after a TRUNCATE, to empty the table would show one that
+    -- never was: the walk takes out what is gone.
+    opens := opens or coalesce(t.walk_at < reach, false) or coalesce(t.truncate_at < reach and not is_empty, false);
     if unread is null then
       covered := covered || t.ids;
-    elsif cut_id is null and covered = '{}' and unread / 1000000 = t.numbers[1] then
+    elsif cut_id is null and covered = '{}' and reach = t.numbers[1] then
       cut_id := t.ids[1];
       cut_count := unread % 1000000 - 1
         - case when t.ids[1] = ahead.cut_id then ahead.cut_count else 0 end;
     else
       covered := covered || array(
-        select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < unread / 1000000);
+        select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < reach);
     end if;
   end loop;
   messages := cardinality(covered);
