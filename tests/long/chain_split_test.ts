@@ -67,7 +67,7 @@ Deno.test("sync() claims less after a slow batch used up its time, until one fit
           ...parts.replica,
           async apply(batch, ...rest) {
             sizes.push(batch.messages);
-            if (batch.messages <= 16) {
+            if (batch.messages <= 10) {
               return await parts.replica.apply(batch, ...rest);
             }
             ms += 10_000;
@@ -80,7 +80,7 @@ Deno.test("sync() claims less after a slow batch used up its time, until one fit
       assertEquals((await standing(stack)).lease, null);
     }
   });
-  assertEquals(sizes.slice(0, 4), [80, 40, 20, 16]);
+  assertEquals(sizes.slice(0, 4), [80, 40, 20, 10]);
   await stack.drain();
   assertEquals(await stack.assertEqual(), 80);
 });
