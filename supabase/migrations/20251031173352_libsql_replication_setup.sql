@@ -1690,8 +1690,8 @@ create or replace function libsql_sync.head_keys(
   lowest bigint, ahead libsql_sync.batches, busy text[], keys_max integer
 )
 returns table (
-  table_name text, is_listed boolean, ids bigint[], numbers bigint[], truncated boolean, walk boolean,
-  keys jsonb[], places bigint[], cut_count integer, unusable boolean
+  table_name text, is_listed boolean, ids bigint[], numbers bigint[], truncate_at bigint, walk_at bigint,
+  keys jsonb[], places bigint[], cut_count integer, unusable_at bigint
 )
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -1725,14 +1725,14 @@ as $$
       -- One message at least; of that one the first keys, if it has more.
       case when c.n > keys_max then keys_max end as cut_count
     from (
-      select t.*, n.n, row_number() over w as number, sum(n.n) over w as upto
+      select t.*, n.n, row_number() over w as number, sum(greatest(n.n, 1)) over w as upto
       from told t
       cross join lateral (
         select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
       window w as (order by t.msg_id rows unbounded preceding)
     ) c
     left join libsql_sync.tables l on l.name collate "C" = c.table_name
-    where c.upto <= keys_max or c.upto = c.n
+    where c.upto <= keys_max or c.number = 1
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
       and not k.key @? 'strict $[*] ? (@.type() != "string")' as usable
@@ -1745,16 +1745,17 @@ as $$
       group by c.table_name, c.key_length, k.key
     ) k
   )
-  select c.table_name, c.is_listed, c.ids, c.numbers, c.truncated, c.walk, k.keys, k.places, c.cut_count,
-    not c.is_listed or c.is_empty or coalesce(k.unusable, false)
+  select c.table_name, c.is_listed, c.ids, c.numbers, c.truncate_at, c.walk_at, k.keys, k.places, c.cut_count,
+    case when c.is_listed then least(c.empty_at, k.unusable_at) else c.numbers[1] end
   from (
     select c.table_name, c.is_listed, array_agg(c.msg_id order by c.number) as ids,
-      array_agg(c.number order by c.number) as numbers, bool_or(c.kind = 'truncate') as truncated,
-      bool_or(c.kind = 'walk') as walk, bool_or(c.kind = 'keys' and c.n = 0) as is_empty, max(c.cut_count) as cut_count
+      array_agg(c.number order by c.number) as numbers, min(c.number) filter (where c.kind = 'truncate') as truncate_at,
+      min(c.number) filter (where c.kind = 'walk') as walk_at,
+      min(c.number) filter (where c.kind = 'keys' and c.n = 0) as empty_at, max(c.cut_count) as cut_count
     from chosen c group by c.table_name, c.is_listed
   ) c
   left join (
-    select k.table_name, bool_or(not k.usable) as unusable,
+    select k.table_name, min(k.place / 1000000) filter (where not k.usable) as unusable_at,
       array_agg(k.key order by k.place) filter (where k.usable) as keys,
       array_agg(k.place order by k.place) filter (where k.usable) as places
     from keyed k group by k.table_name
@@ -1763,7 +1764,7 @@ as $$
 $$;
 comment on function libsql_sync.head_keys(bigint, libsql_sync.batches, text[], integer) is
 $$What the head of the queue is about, in msg_id order from the floor, besides what the version "ahead" covers, and but for tables that are "busy". One row a table, by its first message:
-"ids" of its messages, and their "numbers" in the head; whether one empties the table, or could not name rows ("walk"); the distinct "keys", each with the "place" where it came first (number * 1,000,000 + place in the message); "cut_count", if the head is one message that has more keys than may be taken; and whether a message is "unusable".$$;
+"ids" of its messages, and their "numbers" in the head; the number of the first that empties the table ("truncate_at"), that could not name rows ("walk_at"), and that is "unusable"; the distinct "keys", each with the "place" where it came first (number * 1,000,000 + place in the message); "cut_count", if the last message of the head has more keys than may be taken.$$;
 
 -- supabase/sql/40_walk.sql
 
@@ -2498,6 +2499,8 @@ declare
   taken integer;
   covered bigint[] := '{}';
   unread bigint;
+  -- The number of the first message that is not covered.
+  reach bigint;
 begin
   pieces := '{}';
   unusable := '[]';
@@ -2506,15 +2509,8 @@ begin
   for t in select * from libsql_sync.head_keys(lowest, ahead, busy, keys_max) loop
     -- A cold cache makes 50,000 rows slow. Some are read however long the head took.
     until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
-    if t.unusable then
-      unusable := unusable || jsonb_build_object(
-        'table', case when t.is_listed then t.table_name end,
-        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
-          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
-          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
-    end if;
-    opens := opens or t.walk;
     unread := null;
+    is_empty := false;
     taken := 0;
     relation := case when t.is_listed then to_regclass(format('public.%I', t.table_name)) end;
     select l.key into key_columns from libsql_sync.tables l where l.name = t.table_name;
@@ -2523,12 +2519,8 @@ begin
         -- It cannot be compared, and is left alone: the walk says so by name.
         opens := opens or t.is_listed;
       else
-        is_empty := false;
-        if t.truncated then
+        if t.truncate_at is distinct from null then
           execute format('select not exists (select from %s)', relation::regclass) into is_empty;
-          -- If rows are there again, to empty the table would show one that never was:
-          -- the walk takes out what is gone.
-          opens := opens or not is_empty;
         end if;
         if is_empty then
           truncated := truncated || t.table_name;
@@ -2556,15 +2548,27 @@ begin
       unread := coalesce(unread, t.numbers[cardinality(t.numbers)] * 1000000 + t.cut_count + 1
         + case when t.ids[cardinality(t.ids)] = ahead.cut_id then ahead.cut_count else 0 end);
     end if;
+    reach := coalesce(unread / 1000000, t.numbers[cardinality(t.numbers)] + 1);
+    if t.unusable_at < reach then
+      unusable := unusable || jsonb_build_object(
+        'table', case when t.is_listed then t.table_name end,
+        'reason', case when t.is_listed then 'malformed message: expected {"v": 2, "table", "keys": [[text, ...], ...]}, found another'
+          when t.table_name is null then 'malformed message: expected a table''s name in "table", found none'
+          else format('table %s is not in schema.json', to_json(left(t.table_name, 63))) end);
+    end if;
+    -- If rows are there again after a TRUNCATE, to empty the table would show one that
+    -- never was: the walk takes out what is gone.
+    opens := opens or t.is_listed and (
+      coalesce(t.walk_at < reach, false) or coalesce(t.truncate_at < reach and not is_empty, false));
     if unread is null then
       covered := covered || t.ids;
-    elsif cut_id is null and covered = '{}' and unread / 1000000 = t.numbers[1] then
+    elsif cut_id is null and covered = '{}' and reach = t.numbers[1] then
       cut_id := t.ids[1];
       cut_count := unread % 1000000 - 1
         - case when t.ids[1] = ahead.cut_id then ahead.cut_count else 0 end;
     else
       covered := covered || array(
-        select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < unread / 1000000);
+        select u.id from unnest(t.ids, t.numbers) u (id, number) where u.number < reach);
     end if;
   end loop;
   messages := cardinality(covered);
@@ -3452,6 +3456,7 @@ declare
   w libsql_sync.walks;
   answer text;
   head record;
+  bound record;
   f record;
   asked text[];
   held text[];
@@ -3509,26 +3514,26 @@ begin
     end if;
     at := at || coalesce(ahead.upto, '{}');
   end if;
+  bound := libsql_sync.bound_of(c, ahead, request);
   select * into f from libsql_sync.floor(c);
   if request -> 'page' is not null and c.walk_wanted = c.walk_opened and (ahead.batch is null or ahead.upto is not null) then
     w := libsql_sync.held_walk(c, at, (request #>> '{page,scrub}')::boolean);
   end if;
   -- Changes of a table that another transaction has locked may fill the head: the other
   -- tables do not wait for it.
-  asked := libsql_sync.head_tables(f.lowest, '{}', (request ->> 'rows_max')::integer);
+  asked := libsql_sync.head_tables(f.lowest, '{}', bound.keys_max);
   held := libsql_sync.lock_tables(asked);
   if cardinality(held) < cardinality(asked) then
     busy := array(select a from unnest(asked) a where a <> all (held));
-    held := held || libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, busy, (request ->> 'rows_max')::integer));
+    held := held || libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, busy, bound.keys_max));
   end if;
   busy := array(select t.name from libsql_sync.tables t where t.name <> all (held));
   source_time := clock_timestamp();
   select d.*, pg_current_snapshot()::text as snapshot,
     case when w.walk_gen is not null and not d.opens
-      then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.drained and d.messages = 0) end as page
+      then libsql_sync.read_page(w, at, bound.page, d.drained and d.messages = 0) end as page
   into h
-  from libsql_sync.read_changes(f.lowest, ahead, busy,
-    (request ->> 'rows_max')::integer, (request ->> 'bytes_max')::bigint) d;
+  from libsql_sync.read_changes(f.lowest, ahead, busy, bound.keys_max, bound.bytes_max) d;
   -- These look later than the version's snapshot, and so at all that it saw.
   h.opens := libsql_sync.note_unqueued(c) or libsql_sync.note_shapes() or h.opens;
   if h.opens then
@@ -3569,6 +3574,29 @@ $$The next version for a replica that stands at "row", after the head was moved 
 In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "rows_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "ahead": batch?, "take_over": boolean?}
 Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "parked", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
 "ahead" names the version that is being applied on top of "row": the answer is one after it, or none. "take_over" makes the replica of another source ours, emptied. With "rows_max" 0 it hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
+
+-- If two versions of a position did not land, they may have been too much: the third is
+-- half as large, and so on. A worker remembers a size only as long as it lives.
+create or replace function libsql_sync.bound_of(
+  c libsql_sync.chain, ahead libsql_sync.batches, request json,
+  out keys_max integer, out bytes_max bigint, out page jsonb
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select greatest(1, (request ->> 'rows_max')::integer / t.share), greatest(1, (request ->> 'bytes_max')::bigint / t.share),
+    (request -> 'page')::jsonb || jsonb_build_object(
+      'rows', greatest(1, (request #>> '{page,rows}')::integer / t.share),
+      'bytes', greatest(1, (request #>> '{page,bytes}')::bigint / t.share))
+  from (
+    select (2 ^ least(greatest(count(*) - 1, 0), 16))::integer as share
+    from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = coalesce(ahead.position, c.position) + 1
+      and v.prev = coalesce(ahead.batch, c.batch)
+  ) t
+$$;
+comment on function libsql_sync.bound_of(libsql_sync.chain, libsql_sync.batches, json) is
+  'How many keys and bytes a version may have, and the request for its page: what the worker asks for, less if versions of the same position did not land.';
 
 create or replace function libsql_sync.is_other_queue(c libsql_sync.chain)
 returns boolean

@@ -182,14 +182,14 @@ as $$
       -- One message at least; of that one the first keys, if it has more.
       case when c.n > keys_max then keys_max end as cut_count
     from (
-      select t.*, n.n, row_number() over w as number, sum(n.n) over w as upto
+      select t.*, n.n, row_number() over w as number, sum(greatest(n.n, 1)) over w as upto
       from told t
       cross join lateral (
         select case when jsonb_typeof(t.keys) = 'array' then jsonb_array_length(t.keys) - t.taken else 0 end) n (n)
       window w as (order by t.msg_id rows unbounded preceding)
     ) c
     left join libsql_sync.tables l on l.name collate "C" = c.table_name
-    where c.upto <= keys_max or c.upto = c.n
+    where c.upto <= keys_max or c.number = 1
   ), keyed as (
     select k.*, k.key_length = jsonb_array_length(case when jsonb_typeof(k.key) = 'array' then k.key else '[]' end)
       and not k.key @? 'strict $[*] ? (@.type() != "string")' as usable

@@ -100,7 +100,8 @@ begin
     end if;
     -- If rows are there again after a TRUNCATE, to empty the table would show one that
     -- never was: the walk takes out what is gone.
-    opens := opens or coalesce(t.walk_at < reach, false) or coalesce(t.truncate_at < reach and not is_empty, false);
+    opens := opens or t.is_listed and (
+      coalesce(t.walk_at < reach, false) or coalesce(t.truncate_at < reach and not is_empty, false));
     if unread is null then
       covered := covered || t.ids;
     elsif cut_id is null and covered = '{}' and reach = t.numbers[1] then

@@ -40,6 +40,7 @@ declare
   w libsql_sync.walks;
   answer text;
   head record;
+  bound record;
   f record;
   asked text[];
   held text[];
@@ -97,26 +98,26 @@ begin
     end if;
     at := at || coalesce(ahead.upto, '{}');
   end if;
+  bound := libsql_sync.bound_of(c, ahead, request);
   select * into f from libsql_sync.floor(c);
   if request -> 'page' is not null and c.walk_wanted = c.walk_opened and (ahead.batch is null or ahead.upto is not null) then
     w := libsql_sync.held_walk(c, at, (request #>> '{page,scrub}')::boolean);
   end if;
   -- Changes of a table that another transaction has locked may fill the head: the other
   -- tables do not wait for it.
-  asked := libsql_sync.head_tables(f.lowest, '{}', (request ->> 'rows_max')::integer);
+  asked := libsql_sync.head_tables(f.lowest, '{}', bound.keys_max);
   held := libsql_sync.lock_tables(asked);
   if cardinality(held) < cardinality(asked) then
     busy := array(select a from unnest(asked) a where a <> all (held));
-    held := held || libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, busy, (request ->> 'rows_max')::integer));
+    held := held || libsql_sync.lock_tables(libsql_sync.head_tables(f.lowest, busy, bound.keys_max));
   end if;
   busy := array(select t.name from libsql_sync.tables t where t.name <> all (held));
   source_time := clock_timestamp();
   select d.*, pg_current_snapshot()::text as snapshot,
     case when w.walk_gen is not null and not d.opens
-      then libsql_sync.read_page(w, at, (request -> 'page')::jsonb, d.drained and d.messages = 0) end as page
+      then libsql_sync.read_page(w, at, bound.page, d.drained and d.messages = 0) end as page
   into h
-  from libsql_sync.read_changes(f.lowest, ahead, busy,
-    (request ->> 'rows_max')::integer, (request ->> 'bytes_max')::bigint) d;
+  from libsql_sync.read_changes(f.lowest, ahead, busy, bound.keys_max, bound.bytes_max) d;
   -- These look later than the version's snapshot, and so at all that it saw.
   h.opens := libsql_sync.note_unqueued(c) or libsql_sync.note_shapes() or h.opens;
   if h.opens then
@@ -157,6 +158,29 @@ $$The next version for a replica that stands at "row", after the head was moved 
 In: {"lease": token, "seconds": n, "schema": hash, "row": {...} | null, "rows_max": n, "bytes_max": n, "page": {"rows", "bytes", "scrub", "keys"}?, "walked": [...], "ahead": batch?, "take_over": boolean?}
 Out: one JSON text in pieces, to be joined: {"do": "bootstrap" | "adopt" | "alter" | "batch" | "none" | "idle" | "settled" | "busy" | "stop", "acked": n, "put_back": n, ...}; of a batch {"page", "tables", "unusable", "parked", "messages", "epoch", "position", "batch", "prev", "drained", "snapshot", "source_time", "dead_letters", "reopen"}.
 "ahead" names the version that is being applied on top of "row": the answer is one after it, or none. "take_over" makes the replica of another source ours, emptied. With "rows_max" 0 it hands out nothing. When settled or idle it gives the lease back and adds what release() answers.$$;
+
+-- If two versions of a position did not land, they may have been too much: the third is
+-- half as large, and so on. A worker remembers a size only as long as it lives.
+create or replace function libsql_sync.bound_of(
+  c libsql_sync.chain, ahead libsql_sync.batches, request json,
+  out keys_max integer, out bytes_max bigint, out page jsonb
+)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select greatest(1, (request ->> 'rows_max')::integer / t.share), greatest(1, (request ->> 'bytes_max')::bigint / t.share),
+    (request -> 'page')::jsonb || jsonb_build_object(
+      'rows', greatest(1, (request #>> '{page,rows}')::integer / t.share),
+      'bytes', greatest(1, (request #>> '{page,bytes}')::bigint / t.share))
+  from (
+    select (2 ^ least(greatest(count(*) - 1, 0), 16))::integer as share
+    from libsql_sync.batches v
+    where v.epoch = c.epoch and v.position = coalesce(ahead.position, c.position) + 1
+      and v.prev = coalesce(ahead.batch, c.batch)
+  ) t
+$$;
+comment on function libsql_sync.bound_of(libsql_sync.chain, libsql_sync.batches, json) is
+  'How many keys and bytes a version may have, and the request for its page: what the worker asks for, less if versions of the same position did not land.';
 
 create or replace function libsql_sync.is_other_queue(c libsql_sync.chain)
 returns boolean

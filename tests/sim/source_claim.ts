@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Json } from "../../lib/chain/json.ts";
 import { parsePlace } from "../../lib/chain/walk_place.ts";
 import { adoptAnswer, beginEpoch } from "./source_epochs.ts";
 import type { Early, SourceModel } from "./source_model.ts";
@@ -127,7 +128,7 @@ function isAsked({ state: { chain } }: SourceModel): boolean {
  * it is answered. */
 function claimNew(
   source: SourceModel,
-  request: Fields,
+  asked: Fields,
   { at, early, before }: {
     at: Fields;
     early: Early | null;
@@ -138,6 +139,7 @@ function claimNew(
   const { state, faults, options } = source;
   const { chain } = state;
   const sourceTime = source.clock();
+  const request = boundOf(source, asked, before);
   const mayPage = request.page !== undefined && !isAsked(source) &&
     (before === null || before.upto !== null);
   const walkedAt = faults.progressAtSource ? { ...at, ...source.progress } : at;
@@ -208,6 +210,33 @@ function claimNew(
     unusable,
     parked: version.parked,
     page: paged,
+  };
+}
+
+/** libsql_sync.bound_of: half as much for each version of the position that did
+ * not land, but for the first one. */
+function boundOf(
+  { state: { batches, chain } }: SourceModel,
+  asked: Fields,
+  before: Version | null,
+): Fields {
+  const position = (before?.position ?? chain.position) + 1;
+  const prev = before?.batch ?? chain.batch;
+  const siblings = batches.filter((other) =>
+    other.epoch === chain.epoch && other.position === position &&
+    other.prev === prev
+  );
+  const share = 2 ** Math.min(Math.max(siblings.length - 1, 0), 16);
+  const less = (of: Json | undefined) =>
+    Math.max(1, Math.trunc(Number(of) / share));
+  const page = asked.page as Fields | undefined;
+  return {
+    ...asked,
+    rows_max: less(asked.rows_max),
+    bytes_max: less(asked.bytes_max),
+    ...(page === undefined
+      ? {}
+      : { page: { ...page, rows: less(page.rows), bytes: less(page.bytes) } }),
   };
 }
 
