@@ -1213,6 +1213,42 @@ $$;
 comment on function libsql_sync.locked_elsewhere(regclass) is
   'The error of attach() for a table that another transaction holds.';
 
+-- A writer may hold one of these tables and wait for another. So attach() waits for a table
+-- only while it holds none: else the two could wait for each other, and PostgreSQL would
+-- end the writer. What cannot be had at once is given back with all others, and waited for
+-- first.
+create or replace function libsql_sync.lock_to_change(relations oid[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  until constant timestamptz := clock_timestamp() + interval '3 seconds';
+  first oid := relations[1];
+  next oid;
+begin
+  while first is distinct from null loop
+    begin
+      next := first;
+      perform set_config('lock_timeout', greatest(1, (extract(epoch from until - clock_timestamp()) * 1000)::integer)::text, true);
+      execute format('lock table only %s in share row exclusive mode', first::regclass);
+      foreach next in array relations loop
+        execute format('lock table only %s in share row exclusive mode nowait', next::regclass);
+      end loop;
+      perform set_config('lock_timeout', '3s', true);
+      return;
+    exception when lock_not_available then
+      if next = first or clock_timestamp() > until then
+        perform libsql_sync.locked_elsewhere(next);
+      end if;
+      first := next;
+    end;
+  end loop;
+end
+$$;
+comment on function libsql_sync.lock_to_change(oid[]) is
+  'Locks tables against writers until the transaction ends, all or none, in 3 s at most. Raises lock_not_available with the name of the table that another transaction holds.';
+
 -- The second step of attach().
 create or replace function libsql_sync.make_trigger_functions()
 returns void
@@ -1226,11 +1262,6 @@ begin
   -- committed after everything was walked: so the writer ends first, then all is walked.
   for stale in select f.* from libsql_sync.stale_functions() f order by f.name loop
     if stale.relation is not null then
-      begin
-        execute format('lock table %s in share row exclusive mode', stale.relation::regclass);
-      exception when lock_not_available then
-        perform libsql_sync.locked_elsewhere(stale.relation);
-      end;
       update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
     end if;
     -- Definer: the writing user may neither read the queue nor write to it.
@@ -1252,7 +1283,7 @@ begin
 end
 $$;
 comment on function libsql_sync.make_trigger_functions() is
-  'Makes the trigger functions that are missing, and anew those that would send something else today: then their table is locked first, and walked later.';
+  'Makes the trigger functions that are missing, and anew those that would send something else today: their tables, which the caller has locked, are walked later.';
 
 create or replace function libsql_sync.missing_triggers()
 returns table (table_name text, relation oid, name text, fires text, referencing text, function text)
@@ -1286,14 +1317,10 @@ declare
   made integer := 0;
 begin
   for wanted in select * from libsql_sync.missing_triggers() loop
-    begin
-      execute format(
-        'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
-        wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
-      execute format('alter table %s enable trigger %I', wanted.relation::regclass, wanted.name);
-    exception when lock_not_available then
-      perform libsql_sync.locked_elsewhere(wanted.relation);
-    end;
+    execute format(
+      'create or replace trigger %I %s on %s %s for each statement execute function %s(%L)',
+      wanted.name, wanted.fires, wanted.relation::regclass, wanted.referencing, wanted.function, wanted.table_name);
+    execute format('alter table only %s enable trigger %I', wanted.relation::regclass, wanted.name);
     made := made + 1;
   end loop;
   -- Until now their writes bypassed the queue. So also before the replica was ever seen:
@@ -1362,6 +1389,13 @@ declare
 begin
   perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   perform libsql_sync.check_tables();
+  perform libsql_sync.lock_to_change(array(
+    select f.relation from libsql_sync.stale_functions() f where f.relation is distinct from null
+    union
+    -- Who writes to a partition holds no lock on its table.
+    select p.relid from libsql_sync.stale_functions() f cross join lateral pg_partition_tree(f.relation) p
+    union
+    select m.relation from libsql_sync.missing_triggers() m));
   perform libsql_sync.make_trigger_functions();
   perform libsql_sync.lock_down();
   made := libsql_sync.make_triggers();
@@ -3379,8 +3413,9 @@ $$;
 comment on function libsql_sync.move_head(libsql_sync.chain, jsonb) is
   'Moves the head to where the replica stands: the chain after it, how many messages left the queue, how many positions were put back, and the answer of the claim if it ends here.';
 
--- Oldest first, a few each time: more than one sync adds. What is above the head may
--- still land, whenever it was handed out.
+-- Oldest first, a few each time: more than one sync adds. What is above the head may still
+-- land: it is kept for a day, as each sync adds one while a replica takes nothing. If a
+-- request lands later than that, the replica begins a new epoch without a wipe.
 create or replace function libsql_sync.trim_versions(versions_max integer default 8)
 returns integer
 language plpgsql
@@ -3392,7 +3427,8 @@ declare
 begin
   for b in
     select v.* from libsql_sync.batches v, libsql_sync.chain c
-    where (v.epoch <> c.epoch or v.position <= c.position and v.batch <> c.batch)
+    where (v.epoch <> c.epoch or v.position <= c.position and v.batch <> c.batch
+        or v.position > c.position and v.handed_at < clock_timestamp() - interval '1 day')
       and coalesce(v.settled_at, v.handed_at) < clock_timestamp() - c.replay_window
     order by v.epoch = c.epoch, v.position
     limit versions_max

@@ -193,8 +193,9 @@ $$;
 comment on function libsql_sync.move_head(libsql_sync.chain, jsonb) is
   'Moves the head to where the replica stands: the chain after it, how many messages left the queue, how many positions were put back, and the answer of the claim if it ends here.';
 
--- Oldest first, a few each time: more than one sync adds. What is above the head may
--- still land, whenever it was handed out.
+-- Oldest first, a few each time: more than one sync adds. What is above the head may still
+-- land: it is kept for a day, as each sync adds one while a replica takes nothing. If a
+-- request lands later than that, the replica begins a new epoch without a wipe.
 create or replace function libsql_sync.trim_versions(versions_max integer default 8)
 returns integer
 language plpgsql
@@ -206,7 +207,8 @@ declare
 begin
   for b in
     select v.* from libsql_sync.batches v, libsql_sync.chain c
-    where (v.epoch <> c.epoch or v.position <= c.position and v.batch <> c.batch)
+    where (v.epoch <> c.epoch or v.position <= c.position and v.batch <> c.batch
+        or v.position > c.position and v.handed_at < clock_timestamp() - interval '1 day')
       and coalesce(v.settled_at, v.handed_at) < clock_timestamp() - c.replay_window
     order by v.epoch = c.epoch, v.position
     limit versions_max

@@ -15,6 +15,7 @@ import {
   Servers,
   Stack,
 } from "../db/support/stack.ts";
+import { until } from "../db/support/capture_cases.ts";
 
 const servers = new Servers();
 Deno.test.afterAll(() => servers.stop());
@@ -416,4 +417,44 @@ Deno.test("what a session keeps for a table does not depend on how many are list
       Math.round(few.each)
     } of 3`,
   );
+});
+
+Deno.test("attach() ends no writer by a deadlock: it waits for a table only while it holds none", async () => {
+  const schema = (column: string): RawSchema => ({
+    tables: Object.fromEntries(
+      ["a", "b"].map((name) => [name, {
+        key: "id",
+        columns: { id: "INTEGER", [column]: "TEXT" },
+        indexes: [],
+      }]),
+    ),
+  });
+  await using stack = await Stack.start(servers, {
+    schema: schema("n"),
+    setup:
+      "create table a (id bigint primary key, n text, m text); create table b (id bigint primary key, n text, m text)",
+  });
+  const url = stack.server.url({ database: stack.database });
+  const writer = open(url);
+  const other = open(url);
+  try {
+    await writer.unsafe("begin; insert into b values (1)").simple();
+    const attached = other`
+      update libsql_sync.tables set columns = '[{"name": "id", "type": "INTEGER"}, {"name": "m", "type": "TEXT"}]'`
+      .then(() => other`select libsql_sync.attach() as made`);
+    await until("attach() waits for a table", async () => {
+      const [waiting] = await stack.sql`
+        select count(*)::int as n from pg_locks where not granted
+        and relation in ('a'::regclass, 'b'::regclass)`;
+      return waiting!.n > 0;
+    });
+    await writer.unsafe("insert into a values (1); commit").simple();
+    await attached;
+    const [stale] = await stack
+      .sql`select count(*)::int as n from libsql_sync.stale_functions()`;
+    assertEquals(stale!.n, 0);
+  } finally {
+    await writer.end({ timeout: 5 });
+    await other.end({ timeout: 5 });
+  }
 });
