@@ -26,6 +26,8 @@ export interface Case {
   readonly rows: number;
   /** How many messages are sent, if it matters. */
   readonly messages?: number;
+  /** Whether rows are there again after a TRUNCATE, so that a walk takes out what is gone. */
+  readonly walks?: true;
 }
 
 /** A plain table of that name. */
@@ -238,6 +240,7 @@ const STATEMENTS: readonly Case[] = [
       "begin; insert into truncated values (4, 'e'); truncate truncated; insert into truncated values (5, 'f'); commit",
     ],
     rows: 1,
+    walks: true,
   },
   {
     when: "statements and savepoints are rolled back",
@@ -669,6 +672,11 @@ export function testCases(
           // Keys or a truncate say all of it.
           assertEquals(queued.filter(({ walk }) => walk !== undefined), []);
           messages += queued.length;
+          if (of.walks) {
+            await stack.sql`update libsql_sync.chain set refill = true`;
+            await stack.drain();
+            await stack.walk();
+          }
           return await stack.settle(schemaOf([of]));
         };
         for (const text of of.run) {
