@@ -634,6 +634,7 @@ const NAMED: readonly Case[] = [
       `truncate ${quoted(table)}; insert into ${quoted(table)} values (5, 'e')`,
     ],
     rows: 1,
+    walks: true,
     messages: 5,
   })),
 ];
