@@ -420,7 +420,7 @@ Deno.test("doctor names what was changed at the source", async () => {
     [
       "trigger functions older than the tables",
       "select 1",
-      /^warning trigger functions: missing, or older than a change/,
+      /^warning trigger functions: missing, or made before a change/,
     ],
     [
       "a dropped table",
