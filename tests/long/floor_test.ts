@@ -112,19 +112,26 @@ Deno.test("claim() reads no dead message when an old snapshot keeps them all", a
   assertEquals(Number(dead!.live), 1);
   assertEquals(await reader.rows(), 0);
   for (
-    const query of [
-      "select libsql_sync.head_tables((select floor from libsql_sync.chain), '{}', 10000)",
-      "select libsql_sync.read_changes((select floor from libsql_sync.chain), null, '{}', 10000, 10000000)",
-      "select libsql_sync.queued()",
-      "select libsql_sync.has_work()",
-    ]
+    const [query, most] of [
+      [
+        "select libsql_sync.head_tables((select floor from libsql_sync.chain), '{}', 10000)",
+        100,
+      ],
+      // The catalog and the row are read as well.
+      [
+        "select libsql_sync.read_changes((select floor from libsql_sync.chain), null, '{}', 10000, 10000000)",
+        250,
+      ],
+      ["select libsql_sync.queued()", 100],
+      ["select libsql_sync.has_work()", 100],
+    ] as const
   ) {
     await stack.sql.unsafe(query);
     const [plan] = await stack.sql.unsafe(
       `explain (analyze, buffers, format json) ${query}`,
     );
     const blocks = plan!["QUERY PLAN"][0].Plan["Shared Hit Blocks"];
-    assert(blocks < 100, `${query} read ${blocks} blocks`);
+    assert(blocks < most, `${query} read ${blocks} blocks`);
   }
   assertEquals(await stack.settle(), 5005);
 });

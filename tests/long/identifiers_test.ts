@@ -343,7 +343,7 @@ Deno.test("runSchema() writes and reads names of any kind", async () => {
     assertEquals(await run(["--check"]), 0, said.join("\n"));
     const [row] = await stack
       .sql`select count(*)::int as triggers from pg_trigger t
-      where libsql_sync.is_ours(t.tgfoid)`;
+      where t.tgfoid in (select libsql_sync.trigger_functions())`;
     assert(row!.triggers >= 4 * names.length);
   } finally {
     await Deno.remove(folder, { recursive: true });
