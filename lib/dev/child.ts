@@ -177,6 +177,8 @@ export async function waitReady(
 }
 
 /** Below every system's range of ports for outgoing connections, which come and go. */
+/** fetch() refuses this one of them: https://fetch.spec.whatwg.org/#port-blocking. */
+const NO_FETCH = 10_080;
 const PORTS = { from: 10_000, to: 32_000 };
 const PORTS_TRIED = 100;
 
@@ -192,6 +194,7 @@ export function freePort(): number {
   for (let tried = 0; tried < PORTS_TRIED; tried++) {
     const [random] = crypto.getRandomValues(new Uint32Array(1));
     const port = PORTS.from + random! % (PORTS.to - PORTS.from);
+    if (port === NO_FETCH) continue;
     try {
       Deno.listen({ hostname: "127.0.0.1", port }).close();
       return port;
