@@ -29,19 +29,42 @@ export interface Group {
   readonly lengths: number[];
 }
 
-/** Steps of at most one argument each, in the key's order: sqld's pages one after another. */
-export function chunk(
-  table: Table,
-  { kind, columns, rows, lengths }: Group,
-): RowStep[] {
-  const order = new Uint32Array(rows.length);
-  for (let at = 0; at < order.length; at++) order[at] = at;
+/** Compares two rows of a group by their places in it. */
+type Order = (a: number, b: number) => number;
+
+/** The key's order: sqld's pages of the table one after another. */
+function byKey(table: Table, { columns, rows }: Group): Order {
   const first = columns.indexOf(table.key[0]!);
   const isNumber = typeOf(table, table.key[0]!) === "INTEGER";
   const by = rows.map(({ cells }) =>
     isNumber ? Number(cells[first]) : cells[first]!
   );
-  order.sort((a, b) => by[a]! < by[b]! ? -1 : by[a]! > by[b]! ? 1 : a - b);
+  return (a, b) => by[a]! < by[b]! ? -1 : by[a]! > by[b]! ? 1 : a - b;
+}
+
+/** The order of the indexed columns: of each index few pages at a time. */
+function byIndexes(table: Table, { columns, rows }: Group): Order {
+  const places = [...new Set(table.indexes.flat())]
+    .map((name) => columns.indexOf(name)).filter((at) => at >= 0);
+  return (a, b) => {
+    for (let n = 0; n < places.length; n++) {
+      const one = rows[a]!.cells[places[n]!] ?? "";
+      const other = rows[b]!.cells[places[n]!] ?? "";
+      if (one !== other) return one < other ? -1 : 1;
+    }
+    return a - b;
+  };
+}
+
+/** Steps of at most one argument each, sorted: rows that an "update" and a "write" make
+ * may be new, and go into every index. */
+export function chunk(table: Table, group: Group): RowStep[] {
+  const { kind, columns, rows, lengths } = group;
+  const order = new Uint32Array(rows.length);
+  for (let at = 0; at < order.length; at++) order[at] = at;
+  order.sort(
+    kind === "update" ? byIndexes(table, group) : byKey(table, group),
+  );
   const steps: RowStep[] = [];
   let part: StepRow[] = [];
   let length = 0;

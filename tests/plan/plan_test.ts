@@ -41,8 +41,8 @@ Deno.test("createPlanner() truncates first, then deletes, then writes", () => {
   );
 });
 
-Deno.test("createPlanner() writes rows of a table with indexes in two steps over the same rows", () => {
-  const json = '[["1","b",null],["2","a","0"]]';
+Deno.test("createPlanner() writes rows of a table with indexes in two steps over the same rows, in the indexes' order", () => {
+  const json = '[["2","a","0"],["1","b",null]]';
   assertEquals(
     kinds(item({ rows: [["2", "a", "f"], ["1", "b", null]] })),
     [["update", "item", json], ["write", "item", json]],
