@@ -14,7 +14,7 @@ import { sleep } from "./writer.ts";
 
 const DEADLINE_MS = 90_000;
 const FORGOTTEN =
-  /^the replica at position \d+ holds a batch that is not on record$/;
+  /^the replica at position \d+ holds a batch that is not on record, or whose past is not$/;
 /** Reasons for a new epoch that faults give. */
 const EPOCHS =
   /^(installed|nuke|position \d+ cannot be put back: messages of it are gone|the queue of \d+ MB was over its cap of 0 MB.*)$/;
