@@ -6,7 +6,7 @@
 
 import type { Due } from "./alert.ts";
 import type { Json } from "./json.ts";
-import type { Refusal, TableRows, Unusable } from "./message.ts";
+import type { Refusal, TableRows, Unusable } from "./rows.ts";
 import type { Page, PageHead } from "./page.ts";
 
 /** The contract's version, which the worker and the source functions must share; not the release. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Broken, Cell } from "./message.ts";
+import type { Broken, Cell } from "./rows.ts";
 
 /** Why a walk is on. */
 export type WalkKind = "backfill" | "verify" | "scrub" | "redrive";

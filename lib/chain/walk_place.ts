@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { Refusal } from "./message.ts";
+import type { Refusal } from "./rows.ts";
 import type { PageHead } from "./page.ts";
 import type { ReplicaRow } from "./row.ts";
 

@@ -56,8 +56,8 @@ function byIndexes(table: Table, { columns, rows }: Group): Order {
   };
 }
 
-/** Steps of at most one argument each, sorted: rows that an "update" and a "write" make
- * may be new, and go into every index. */
+/** Steps of at most one argument each, sorted. Rows that an "update" and a "write" bring
+ * may be new: such a row goes into every index. */
 export function chunk(table: Table, group: Group): RowStep[] {
   const { kind, columns, rows, lengths } = group;
   const order = new Uint32Array(rows.length);

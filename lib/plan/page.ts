@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Refusal } from "../chain/message.ts";
+import type { Refusal } from "../chain/rows.ts";
 import type { Page, PageHead } from "../chain/page.ts";
 import {
   isFirstFill,

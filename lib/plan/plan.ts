@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Cell, Refusal, TableRows, Unusable } from "../chain/message.ts";
+import type { Cell, Refusal, TableRows, Unusable } from "../chain/rows.ts";
 import { SyncError } from "../errors.ts";
 import { ARGUMENT_LENGTH_MAX, bytesOf, chunk, type Group } from "./chunk.ts";
 import { convert } from "./convert.ts";

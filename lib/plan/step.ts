@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Cell, Refusal } from "../chain/message.ts";
+import type { Cell, Refusal } from "../chain/rows.ts";
 import type { Table } from "../schema.ts";
 
 /** One row of a step. */
@@ -36,7 +36,7 @@ export interface RowStep {
   readonly columns: readonly string[];
   /** How many rows; see {@linkcode rowsOf}. */
   readonly count: number;
-  /** The rows' cells as JSON, sorted by key. */
+  /** The rows' cells as JSON, sorted. */
   readonly json: string;
   /** In its place, the cells of one large row, which are bound one by one. */
   readonly large: readonly Cell[] | null;

@@ -17,7 +17,7 @@ import {
   type Reset,
   type StopCode,
 } from "../chain/claim.ts";
-import { type Broken, isCells, type TableRows } from "../chain/message.ts";
+import { type Broken, isCells, type TableRows } from "../chain/rows.ts";
 import type { Page, WalkKind } from "../chain/page.ts";
 import { SyncError } from "../errors.ts";
 import { dueOf } from "./due.ts";

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { type Cell, isCells, isRows } from "../chain/message.ts";
+import { type Cell, isCells, isRows } from "../chain/rows.ts";
 import { parsePlace } from "../chain/walk_place.ts";
 import { SyncError } from "../errors.ts";
 

@@ -22,7 +22,7 @@ import {
   type Reset,
 } from "../chain/claim.ts";
 import type { Json } from "../chain/json.ts";
-import type { Refusal } from "../chain/message.ts";
+import type { Refusal } from "../chain/rows.ts";
 import type { Walked } from "../chain/page.ts";
 import type { ReplicaRow } from "../chain/row.ts";
 import {

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Refusal } from "../chain/message.ts";
+import type { Refusal } from "../chain/rows.ts";
 import type { Walked } from "../chain/page.ts";
 import { namesIn, walkAfter } from "../chain/walk_place.ts";
 import { SyncError } from "../errors.ts";

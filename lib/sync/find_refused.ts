@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Refusal } from "../chain/message.ts";
+import type { Refusal } from "../chain/rows.ts";
 import {
   keyOf,
   rowsOf,

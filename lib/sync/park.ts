@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { Refusal } from "../chain/message.ts";
+import type { Refusal } from "../chain/rows.ts";
 import { identityOf } from "../plan/step.ts";
 import type { PlannedBatch } from "./plan_claim.ts";
 import type { Parts, Progress } from "./progress.ts";

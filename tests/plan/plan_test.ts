@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import type { TableRows } from "../../lib/chain/message.ts";
+import type { TableRows } from "../../lib/chain/rows.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { createPlanner } from "../../lib/plan/plan.ts";
 import { parseSchema } from "../../lib/schema.ts";

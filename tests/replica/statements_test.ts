@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import type { Cell } from "../../lib/chain/message.ts";
+import type { Cell } from "../../lib/chain/rows.ts";
 import type { CompareStep, RowStep, Step } from "../../lib/plan/step.ts";
 import { stepOf } from "../../lib/plan/step.ts";
 import { NOTHING } from "../../lib/replica/layout.ts";

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import type { Refusal } from "../../lib/chain/message.ts";
+import type { Refusal } from "../../lib/chain/rows.ts";
 import { SyncError } from "../../lib/errors.ts";
 import { createPagePlanner } from "../../lib/plan/page.ts";
 import { createPlanner } from "../../lib/plan/plan.ts";

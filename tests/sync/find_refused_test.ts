@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import type { Cell } from "../../lib/chain/message.ts";
+import type { Cell } from "../../lib/chain/rows.ts";
 import { rowsOf, type Step, stepOf } from "../../lib/plan/step.ts";
 import { findRefused } from "../../lib/sync/find_refused.ts";
 

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import type { Refusal } from "../../lib/chain/message.ts";
+import type { Refusal } from "../../lib/chain/rows.ts";
 import type { PlannedBatch } from "../../lib/sync/plan_claim.ts";
 import { withoutLetter } from "../../lib/sync/park.ts";
 
