@@ -1018,8 +1018,9 @@ $$;
 comment on function libsql_sync.function_settings(boolean) is
   'The settings of a trigger function, as pg_proc.proconfig has them; "pins_texts": also those that texts depend on.';
 
--- One function for each table and kind of statement. PL/pgSQL compiles a function once for each trigger that runs it: were it
--- one function for all tables, each trigger would cost a session the code of all.
+-- One function for each table and kind of statement. PL/pgSQL compiles a function once for
+-- each trigger that runs it: were it one function for all tables, each trigger would cost
+-- a session the code of all.
 create or replace function libsql_sync.capture_functions(table_name text)
 returns table (relation oid, operation text, name text, settings text[], body text)
 language sql stable
@@ -1044,9 +1045,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select t.name, md5(concat_ws('|', r.oid::regclass, t.key, t.columns, libsql_sync.usable_key(r.oid, t.key),
-    (select string_agg(concat_ws(' ', a.attname, a.atttypid), ',' order by a.attnum)
-     from jsonb_array_elements(t.columns) c
-     join pg_attribute a on a.attrelid = r.oid and a.attname = c.value ->> 'name' and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(concat_ws(' ', p.name, p.type), ',') from libsql_sync.present_columns(r.oid, t.name) p),
     (select string_agg(concat_ws(' ', p.proname, md5(p.prosrc), p.proconfig), ',' order by p.proname)
      from libsql_sync.captured() o
      join pg_proc p on p.oid = to_regprocedure(format('libsql_sync.%I()', libsql_sync.trigger_name(t.name, o.suffix)))),
@@ -1257,13 +1256,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   stale record;
+  of_rows boolean := false;
 begin
   -- By the old text a change of a column that is listed now is not sent, and may be
   -- committed after everything was walked: so the writer ends first, then all is walked.
   for stale in select f.* from libsql_sync.stale_functions() f order by f.name loop
-    if stale.relation is not null then
-      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
-    end if;
+    of_rows := of_rows or stale.relation is distinct from null;
     -- Definer: the writing user may neither read the queue nor write to it.
     execute format(
       'create or replace function %s() returns trigger language plpgsql security definer'
@@ -1280,6 +1278,9 @@ begin
   insert into libsql_sync.captures as c (name, digest)
   select d.table_name, d.digest from libsql_sync.capture_digests() d
   on conflict (name) do update set digest = excluded.digest where c.digest <> excluded.digest;
+  if of_rows then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
 end
 $$;
 comment on function libsql_sync.make_trigger_functions() is
@@ -1390,10 +1391,13 @@ begin
   perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   perform libsql_sync.check_tables();
   perform libsql_sync.lock_to_change(array(
-    select f.relation from libsql_sync.stale_functions() f where f.relation is distinct from null
+    with stale as materialized (
+      select distinct f.relation from libsql_sync.stale_functions() f where f.relation is distinct from null
+    )
+    select s.relation from stale s
     union
     -- Who writes to a partition holds no lock on its table.
-    select p.relid from libsql_sync.stale_functions() f cross join lateral pg_partition_tree(f.relation) p
+    select p.relid from stale s cross join lateral pg_partition_tree(s.relation) p
     union
     select m.relation from libsql_sync.missing_triggers() m));
   perform libsql_sync.make_trigger_functions();
@@ -1615,15 +1619,14 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select
-    -- The numbers of another queue, or of one that began again, are below any floor.
-    case when known.is_ours then c.floor else 0 end,
-    case when known.is_ours and not exists (
+    -- Of numbers that are not drawn in order, none is below any floor for good. Another
+    -- queue has begun another epoch: is_other_queue().
+    case when known.floor then c.floor else 0 end,
+    case when known.floor and not exists (
       select from libsql_sync.queue_writers() w
       -- A transaction that was prepared gave up the name it had.
       where w = any (c.floor_awaits) or w like '-1/%') then c.floor_next end
-  from (
-    select coalesce(c.floor_queue = 'pgmq.q_replicate_data_libsql'::regclass and libsql_sync.drawn() + 1 >= c.floor, false)
-  ) known (is_ours)
+  from (select num_nulls(c.floor_queue, libsql_sync.drawn()) = 0) known (floor)
 $$;
 comment on function libsql_sync.floor(libsql_sync.chain) is
   'Where the queue is read from, and how far that may rise: "settled" is what was recorded before, once all transactions have ended that could still reveal a smaller id.';
@@ -2360,7 +2363,7 @@ begin
     'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
     'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
     'rows', n, 'last', last, 'large', libsql_sync.is_large(relation),
-    'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
+    'columns', coalesce(columns, '{}'),
     'ghosts', ghosts, 'broken', broken,
     'open', libsql_sync.open_keys(w, listed.name),
     -- The tables may be others since the walk was asked for.
@@ -2486,7 +2489,7 @@ $$;
 comment on function libsql_sync.read_page(libsql_sync.walks, jsonb, jsonb, boolean) is
 $$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees the snapshot of the claim that reads the queue.
 In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; whether the replica stands at this very snapshot but for the page.
-Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "broken", "open", "upto", "closes", "failed"?}, or null: no page now.$$;
+Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "columns", "ghosts", "broken", "open", "upto", "closes", "failed"?}, or null: no page now.$$;
 
 -- supabase/sql/43_read_changes.sql
 
@@ -2530,7 +2533,6 @@ declare
   relation oid;
   key_columns text[];
   is_empty boolean;
-  taken integer;
   covered bigint[] := '{}';
   unread bigint;
   -- The number of the first message that is not covered.
@@ -2545,7 +2547,6 @@ begin
     until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
     unread := null;
     is_empty := false;
-    taken := 0;
     relation := case when t.is_listed then to_regclass(format('public.%I', t.table_name)) end;
     select l.key into key_columns from libsql_sync.tables l where l.name = t.table_name;
     begin
@@ -2565,8 +2566,7 @@ begin
           else
             select * into r from libsql_sync.read_rows(relation, t.table_name, t.keys, true, bytes_max, until);
             bytes_max := bytes_max - r.bytes;
-            taken := r.n;
-            unread := t.places[taken + 1];
+            unread := t.places[r.n + 1];
             pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, false, r.rows, r.gone, r.broken);
           end if;
         end if;
@@ -3122,7 +3122,9 @@ set search_path = pg_catalog, pg_temp
 as $$
   select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
   join (
+    -- Nearly always there is no letter: then no key is looked at.
     select k.table_name, k.key, null as reason from libsql_sync.covered_keys(b) k
+    where exists (select from pgmq.q_replicate_data_libsql_dlq)
     union
     -- Of messages that name no row there is one letter for each reason.
     select p ->> 'table', p -> 'key', case when p -> 'key' = 'null' then p ->> 'reason' end
@@ -3141,10 +3143,9 @@ returns integer
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when exists (select from pgmq.q_replicate_data_libsql_dlq) then (
-    select count(*)::integer from (
-      select from pgmq.q_replicate_data_libsql_dlq d
-      where d.msg_id not in (select libsql_sync.letters_held(b)) limit 10000) l) else 0 end
+  select count(*)::integer from (
+    select from pgmq.q_replicate_data_libsql_dlq d
+    where d.msg_id not in (select libsql_sync.letters_held(b)) limit 10000) l
 $$;
 comment on function libsql_sync.letters_left(libsql_sync.batches) is
   'How many dead letters stay open when a version is applied, 10,000 at most.';
@@ -3152,37 +3153,26 @@ comment on function libsql_sync.letters_left(libsql_sync.batches) is
 -- One open letter a row: a new reason stands in its place.
 create or replace function libsql_sync.close_letters(b libsql_sync.batches)
 returns jsonb
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  closed jsonb;
-begin
-  if not exists (select from pgmq.q_replicate_data_libsql_dlq) then
-    return '[]';
-  end if;
   with gone as (
     delete from pgmq.q_replicate_data_libsql_dlq d
     where d.msg_id in (select libsql_sync.letters_held(b))
     returning d.msg_id, d.enqueued_at, d.message
   )
   select coalesce(jsonb_agg(jsonb_build_object('id', g.msg_id, 'at', g.enqueued_at, 'message', g.message)), '[]')
-  into closed from gone g;
-  return closed;
-end
+  from gone g
 $$;
 comment on function libsql_sync.close_letters(libsql_sync.batches) is
   'Closes the dead letters of the rows that a version brings, or parks again. Returns them, [{"id", "at", "message"}, ...].';
 
 create or replace function libsql_sync.file_letters(b libsql_sync.batches)
 returns bigint[]
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  filed bigint[];
-begin
-  with filed_now as (
+  with filed as (
     insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
     select clock_timestamp(), p.parked || jsonb_build_object(
       'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'parked_at', clock_timestamp())
@@ -3190,9 +3180,7 @@ begin
     order by p.n
     returning msg_id
   )
-  select coalesce(array_agg(f.msg_id), '{}') into filed from filed_now f;
-  return filed;
-end
+  select coalesce(array_agg(f.msg_id), '{}') from filed f
 $$;
 comment on function libsql_sync.file_letters(libsql_sync.batches) is
   'Files what a version parked as dead letters. Returns their ids.';

@@ -234,8 +234,9 @@ $$;
 comment on function libsql_sync.function_settings(boolean) is
   'The settings of a trigger function, as pg_proc.proconfig has them; "pins_texts": also those that texts depend on.';
 
--- One function for each table and kind of statement. PL/pgSQL compiles a function once for each trigger that runs it: were it
--- one function for all tables, each trigger would cost a session the code of all.
+-- One function for each table and kind of statement. PL/pgSQL compiles a function once for
+-- each trigger that runs it: were it one function for all tables, each trigger would cost
+-- a session the code of all.
 create or replace function libsql_sync.capture_functions(table_name text)
 returns table (relation oid, operation text, name text, settings text[], body text)
 language sql stable
@@ -260,9 +261,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select t.name, md5(concat_ws('|', r.oid::regclass, t.key, t.columns, libsql_sync.usable_key(r.oid, t.key),
-    (select string_agg(concat_ws(' ', a.attname, a.atttypid), ',' order by a.attnum)
-     from jsonb_array_elements(t.columns) c
-     join pg_attribute a on a.attrelid = r.oid and a.attname = c.value ->> 'name' and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(concat_ws(' ', p.name, p.type), ',') from libsql_sync.present_columns(r.oid, t.name) p),
     (select string_agg(concat_ws(' ', p.proname, md5(p.prosrc), p.proconfig), ',' order by p.proname)
      from libsql_sync.captured() o
      join pg_proc p on p.oid = to_regprocedure(format('libsql_sync.%I()', libsql_sync.trigger_name(t.name, o.suffix)))),

@@ -134,13 +134,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   stale record;
+  of_rows boolean := false;
 begin
   -- By the old text a change of a column that is listed now is not sent, and may be
   -- committed after everything was walked: so the writer ends first, then all is walked.
   for stale in select f.* from libsql_sync.stale_functions() f order by f.name loop
-    if stale.relation is not null then
-      update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
-    end if;
+    of_rows := of_rows or stale.relation is distinct from null;
     -- Definer: the writing user may neither read the queue nor write to it.
     execute format(
       'create or replace function %s() returns trigger language plpgsql security definer'
@@ -157,6 +156,9 @@ begin
   insert into libsql_sync.captures as c (name, digest)
   select d.table_name, d.digest from libsql_sync.capture_digests() d
   on conflict (name) do update set digest = excluded.digest where c.digest <> excluded.digest;
+  if of_rows then
+    update libsql_sync.chain set walk_wanted = walk_wanted + 1 where id = 1;
+  end if;
 end
 $$;
 comment on function libsql_sync.make_trigger_functions() is
@@ -267,10 +269,13 @@ begin
   perform pg_advisory_xact_lock(hashtext('libsql_sync install'));
   perform libsql_sync.check_tables();
   perform libsql_sync.lock_to_change(array(
-    select f.relation from libsql_sync.stale_functions() f where f.relation is distinct from null
+    with stale as materialized (
+      select distinct f.relation from libsql_sync.stale_functions() f where f.relation is distinct from null
+    )
+    select s.relation from stale s
     union
     -- Who writes to a partition holds no lock on its table.
-    select p.relid from libsql_sync.stale_functions() f cross join lateral pg_partition_tree(f.relation) p
+    select p.relid from stale s cross join lateral pg_partition_tree(s.relation) p
     union
     select m.relation from libsql_sync.missing_triggers() m));
   perform libsql_sync.make_trigger_functions();

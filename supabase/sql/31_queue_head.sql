@@ -38,15 +38,14 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select
-    -- The numbers of another queue, or of one that began again, are below any floor.
-    case when known.is_ours then c.floor else 0 end,
-    case when known.is_ours and not exists (
+    -- Of numbers that are not drawn in order, none is below any floor for good. Another
+    -- queue has begun another epoch: is_other_queue().
+    case when known.floor then c.floor else 0 end,
+    case when known.floor and not exists (
       select from libsql_sync.queue_writers() w
       -- A transaction that was prepared gave up the name it had.
       where w = any (c.floor_awaits) or w like '-1/%') then c.floor_next end
-  from (
-    select coalesce(c.floor_queue = 'pgmq.q_replicate_data_libsql'::regclass and libsql_sync.drawn() + 1 >= c.floor, false)
-  ) known (is_ours)
+  from (select num_nulls(c.floor_queue, libsql_sync.drawn()) = 0) known (floor)
 $$;
 comment on function libsql_sync.floor(libsql_sync.chain) is
   'Where the queue is read from, and how far that may rise: "settled" is what was recorded before, once all transactions have ended that could still reveal a smaller id.';

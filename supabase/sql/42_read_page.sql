@@ -170,7 +170,7 @@ begin
     'walk_gen', w.walk_gen, 'kind', w.kind, 'repair', w.repair,
     'table', place -> 'table', 'half', place -> 'half', 'starts', not place ? 'after' and place ->> 'half' <> 'back',
     'rows', n, 'last', last, 'large', libsql_sync.is_large(relation),
-    'key', coalesce(listed.key, '{}'), 'columns', coalesce(columns, '{}'),
+    'columns', coalesce(columns, '{}'),
     'ghosts', ghosts, 'broken', broken,
     'open', libsql_sync.open_keys(w, listed.name),
     -- The tables may be others since the walk was asked for.
@@ -296,4 +296,4 @@ $$;
 comment on function libsql_sync.read_page(libsql_sync.walks, jsonb, jsonb, boolean) is
 $$The page that a walk reads next, in pieces of one JSON text. STABLE: it sees the snapshot of the claim that reads the queue.
 In: the walk; the replica's row; {"rows", "bytes", "keys": {"at", "keys", "after", "last"} | {"at", "count"}?}; whether the replica stands at this very snapshot but for the page.
-Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "key", "columns", "ghosts", "broken", "open", "upto", "closes", "failed"?}, or null: no page now.$$;
+Out: {"cells": [[text, ...], ...], "walk_gen", "kind", "repair", "table", "half", "starts", "rows", "last", "large", "columns", "ghosts", "broken", "open", "upto", "closes", "failed"?}, or null: no page now.$$;

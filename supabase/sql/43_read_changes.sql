@@ -38,7 +38,6 @@ declare
   relation oid;
   key_columns text[];
   is_empty boolean;
-  taken integer;
   covered bigint[] := '{}';
   unread bigint;
   -- The number of the first message that is not covered.
@@ -53,7 +52,6 @@ begin
     until := coalesce(until, clock_timestamp() + interval '1500 milliseconds');
     unread := null;
     is_empty := false;
-    taken := 0;
     relation := case when t.is_listed then to_regclass(format('public.%I', t.table_name)) end;
     select l.key into key_columns from libsql_sync.tables l where l.name = t.table_name;
     begin
@@ -73,8 +71,7 @@ begin
           else
             select * into r from libsql_sync.read_rows(relation, t.table_name, t.keys, true, bytes_max, until);
             bytes_max := bytes_max - r.bytes;
-            taken := r.n;
-            unread := t.places[taken + 1];
+            unread := t.places[r.n + 1];
             pieces := pieces || libsql_sync.changes_piece(pieces = '{}', relation, t.table_name, false, r.rows, r.gone, r.broken);
           end if;
         end if;

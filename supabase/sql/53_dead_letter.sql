@@ -31,7 +31,9 @@ set search_path = pg_catalog, pg_temp
 as $$
   select d.msg_id from pgmq.q_replicate_data_libsql_dlq d
   join (
+    -- Nearly always there is no letter: then no key is looked at.
     select k.table_name, k.key, null as reason from libsql_sync.covered_keys(b) k
+    where exists (select from pgmq.q_replicate_data_libsql_dlq)
     union
     -- Of messages that name no row there is one letter for each reason.
     select p ->> 'table', p -> 'key', case when p -> 'key' = 'null' then p ->> 'reason' end
@@ -50,10 +52,9 @@ returns integer
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when exists (select from pgmq.q_replicate_data_libsql_dlq) then (
-    select count(*)::integer from (
-      select from pgmq.q_replicate_data_libsql_dlq d
-      where d.msg_id not in (select libsql_sync.letters_held(b)) limit 10000) l) else 0 end
+  select count(*)::integer from (
+    select from pgmq.q_replicate_data_libsql_dlq d
+    where d.msg_id not in (select libsql_sync.letters_held(b)) limit 10000) l
 $$;
 comment on function libsql_sync.letters_left(libsql_sync.batches) is
   'How many dead letters stay open when a version is applied, 10,000 at most.';
@@ -61,37 +62,26 @@ comment on function libsql_sync.letters_left(libsql_sync.batches) is
 -- One open letter a row: a new reason stands in its place.
 create or replace function libsql_sync.close_letters(b libsql_sync.batches)
 returns jsonb
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  closed jsonb;
-begin
-  if not exists (select from pgmq.q_replicate_data_libsql_dlq) then
-    return '[]';
-  end if;
   with gone as (
     delete from pgmq.q_replicate_data_libsql_dlq d
     where d.msg_id in (select libsql_sync.letters_held(b))
     returning d.msg_id, d.enqueued_at, d.message
   )
   select coalesce(jsonb_agg(jsonb_build_object('id', g.msg_id, 'at', g.enqueued_at, 'message', g.message)), '[]')
-  into closed from gone g;
-  return closed;
-end
+  from gone g
 $$;
 comment on function libsql_sync.close_letters(libsql_sync.batches) is
   'Closes the dead letters of the rows that a version brings, or parks again. Returns them, [{"id", "at", "message"}, ...].';
 
 create or replace function libsql_sync.file_letters(b libsql_sync.batches)
 returns bigint[]
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  filed bigint[];
-begin
-  with filed_now as (
+  with filed as (
     insert into pgmq.q_replicate_data_libsql_dlq (vt, message)
     select clock_timestamp(), p.parked || jsonb_build_object(
       'epoch', b.epoch, 'position', b.position, 'batch', b.batch, 'parked_at', clock_timestamp())
@@ -99,9 +89,7 @@ begin
     order by p.n
     returning msg_id
   )
-  select coalesce(array_agg(f.msg_id), '{}') into filed from filed_now f;
-  return filed;
-end
+  select coalesce(array_agg(f.msg_id), '{}') from filed f
 $$;
 comment on function libsql_sync.file_letters(libsql_sync.batches) is
   'Files what a version parked as dead letters. Returns their ids.';

@@ -179,7 +179,6 @@ export function page(
     last: found.last,
     large: false,
     ...(failed === null ? {} : { failed }),
-    key: listed?.key ?? [],
     columns: found.columns,
     ghosts: found.ghosts,
     broken: found.broken,
